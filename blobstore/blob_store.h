@@ -1,0 +1,155 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/ids.h"
+#include "base/limits.h"
+#include "codec/codec.h"
+
+namespace bigcast {
+
+// A home keeps a blob's chunks until it is removed; a relay may drop any of them at any time.
+enum class BlobRole : uint8_t { kHome, kRelay };
+
+struct CreateOptions {
+  BlobId id;
+  std::string name_space;
+  std::string name;
+  BlobRole role = BlobRole::kHome;
+  uint32_t chunk_size = limits::kChunkSizeDefault;
+  std::optional<uint64_t> size;  // raw bytes if known: a home reserves them whole
+  LeaseId lease;                 // zero: lives until removed
+  bool replace = false;          // take over the name from another blob when sealed
+};
+
+struct BlobStat {
+  BlobId id;
+  std::string name_space;
+  std::string name;
+  BlobRole role = BlobRole::kHome;
+  uint32_t chunk_size = 0;
+  std::optional<uint64_t> size;  // raw; known when sealed or declared
+  bool sealed = false;
+  uint32_t chunk_count = 0;   // chunks stored here so far (a sealed home: all)
+  uint64_t stored_size = 0;   // their stored bytes
+  uint64_t memory_bytes = 0;  // resident, in whole pages
+  uint64_t disk_bytes = 0;    // in whole disk blocks
+  Digest128 root_digest;      // zero until sealed
+  LeaseId lease;
+  TimePoint created_at{};
+};
+
+struct StoreUsage {
+  uint64_t memory_budget = 0;
+  uint64_t memory_used = 0;  // allocated pages of all chunks in memory; never above the budget
+  uint64_t disk_budget = 0;
+  uint64_t disk_used = 0;
+  uint64_t reserved = 0;  // promised to homes' uploads, beyond what they have stored
+  uint64_t blobs = 0;
+  uint64_t descriptors = 0;
+  // Counted since the start.
+  uint64_t chunks_demoted = 0;
+  uint64_t chunks_dropped = 0;
+  uint64_t chunks_read_memory = 0;
+  uint64_t chunks_read_disk = 0;
+  uint64_t checksum_failures = 0;
+};
+
+// Where a chunk stands on this node.
+enum class Presence : uint8_t {
+  kAbsent,     // not (or no longer) here: not yet written, not yet fetched, or dropped
+  kMemfd,      // resident in the blob's memory file
+  kElsewhere,  // resident in ordinary memory or on disk: read_chunk gives its bytes
+  kEnd,        // the blob is sealed and has fewer chunks
+};
+
+struct Location {
+  Presence presence = Presence::kAbsent;
+  ChunkMeta meta;           // for kMemfd and kElsewhere
+  uint32_t generation = 0;  // for kMemfd: of the memory file
+};
+
+// A read-only descriptor of a blob's memory file; the caller owns and closes it.
+struct MemoryFile {
+  int fd = -1;
+  uint32_t generation = 0;
+};
+
+// A node's blobs: a memory tier under a budget and, behind it, a disk tier.
+//
+// Memory tier: a memfd a blob (mode 0400 before its descriptor leaves), chunk i's stored bytes at
+// i * chunk_size, evicted by punching a hole; a blob whose only chunk is at most
+// limits::kInlineBlobSizeMax rests in ordinary memory. Disk tier: 256 MiB extents beside a RocksDB
+// index. When memory is full the eviction policy's victim is demoted to disk, or dropped if it is a
+// relay's and there is no room on disk; homes' chunks are never dropped.
+//
+// Thread-safe: any method from any thread. create, stat, locate, ... are quick; put_chunk,
+// read_chunk, remove and the constructor may do file I/O and block, so call those off event loops.
+// I/O happens outside the lock.
+class BlobStore {
+ public:
+  struct Options {
+    uint64_t memory_budget = 0;  // bytes, at least 2 chunks of the default size
+    std::string disk_path;       // a directory; empty: no disk tier
+    uint64_t disk_budget = 0;    // bytes; 0 with a disk_path is INVALID_ARGUMENT
+    std::string policy = "lru";
+    const Clock* clock = nullptr;  // required; must outlive the store
+  };
+
+  // Starts with no blobs: what an earlier process left below disk_path/bigcast is deleted.
+  // INVALID_ARGUMENT names the option; IO if the directory can't be written; ALREADY_EXISTS,
+  // naming the lock file, if another process uses it.
+  static Result<std::unique_ptr<BlobStore>> open(Options options);
+  virtual ~BlobStore() = default;
+
+  // A home's known size is reserved whole (memory + disk): RESOURCE_EXHAUSTED names the budgets.
+  // ALREADY_EXISTS if the name is taken and !replace, or the id is known.
+  virtual Result<void> create(const CreateOptions& options) = 0;
+
+  // Raises a home's reservation to `total` bytes in all. RESOURCE_EXHAUSTED if it does not fit.
+  virtual Result<void> reserve(BlobId id, uint64_t total) = 0;
+
+  // Verifies and stores one chunk, making room first. Only what was reserved is sure to fit. The
+  // same chunk again is a no-op; another digest for it is INVALID_ARGUMENT. For a relay with no
+  // room: RESOURCE_EXHAUSTED, and the chunk is simply not kept.
+  virtual Result<void> put_chunk(BlobId id, const ChunkMeta& meta,
+                                 std::span<const std::byte> stored) = 0;
+
+  // Checks that chunks 0..chunk_count-1 are there (home) and that their raw sizes add up to `size`,
+  // computes the root digest, gives back what was reserved and not used. Idempotent. For a relay it
+  // records the home's figures (root digest given) and checks nothing.
+  virtual Result<BlobStat> seal(BlobId id, uint64_t size, uint32_t chunk_count,
+                                std::optional<Digest128> relay_root_digest = std::nullopt) = 0;
+
+  // Frees everything of the blob at once; a read_chunk under way finishes or says NOT_FOUND.
+  virtual Result<void> remove(BlobId id) = 0;
+  // For a relay: frees its chunks but remembers the blob. INVALID_ARGUMENT for a home.
+  virtual Result<void> drop_chunks(BlobId id) = 0;
+  // Removes all blobs of a lease; returns their ids.
+  virtual std::vector<BlobId> remove_lease(LeaseId lease) = 0;
+
+  virtual Result<Location> locate(BlobId id, uint32_t index) = 0;  // counts as a hit
+  // Copies the stored bytes into `buffer` (at least the blob's chunk size) and verifies them.
+  // NOT_FOUND: no such blob or chunk here. CORRUPT: the checksum failed.
+  virtual Result<ChunkMeta> read_chunk(BlobId id, uint32_t index, std::span<std::byte> buffer) = 0;
+  // NOT_FOUND if nothing of the blob is in a memory file.
+  virtual Result<MemoryFile> memory_file(BlobId id) = 0;
+
+  virtual Result<BlobId> find(std::string_view name_space, std::string_view name) const = 0;
+  virtual Result<BlobStat> stat(BlobId id) const = 0;
+  // In order of name, homes only, after `after`, at most `limit`.
+  virtual std::vector<BlobStat> list(std::string_view name_space, std::string_view prefix,
+                                     std::string_view after, size_t limit) const = 0;
+  virtual StoreUsage usage() const = 0;
+};
+
+}  // namespace bigcast

@@ -1,0 +1,119 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+#include "base/ids.h"
+#include "base/limits.h"
+#include "base/secret.h"
+#include "codec/codec.h"
+
+namespace bigcast {
+
+struct ClientOptions {
+  // Tried in order until one answers: "host:port" or "unix:PATH". Blobs are created on the first
+  // that answers. May be empty if there is a local node: that is then used for everything.
+  std::vector<std::string> servers;
+  std::string local_node;  // "unix:@name" or "unix:/path"; empty: none
+  Secret secret;           // empty: nodes without a secret (loopback only)
+  std::string name_space = "default";
+  LeaseId lease;  // zero: none; then only blobs with until_removed can be created
+  std::string client_name = "client";
+  bool local_reads = true;  // descriptors from the local node; false: bytes through the socket
+  uint32_t progress_timeout_ms = limits::kProgressTimeoutMs;
+};
+
+struct UploadOptions {
+  std::string name;
+  std::optional<uint64_t> size;  // raw bytes if known: refused at once when it does not fit
+  uint32_t chunk_size = limits::kChunkSizeDefault;
+  Compression compression = Compression::kAuto;
+  bool until_removed = false;
+  bool replace = false;
+};
+
+struct BlobSummary {
+  std::string id, name_space, name;
+  std::optional<uint64_t> size;
+  uint64_t stored_size = 0, memory_bytes = 0, disk_bytes = 0, age_ms = 0;
+  uint32_t chunk_size = 0, chunk_count = 0;
+  bool sealed = false, relay = false;
+  std::string root_digest;  // 32 hexadecimal digits
+};
+
+struct NodeSummary {
+  std::string address, version, epoch, advertised;
+  uint64_t memory_budget = 0, memory_used = 0, disk_budget = 0, disk_used = 0, uptime_ms = 0;
+  uint32_t pid = 0;
+  bool draining = false;
+  double round_trip_ms = 0;
+};
+
+struct TransferStats {
+  uint64_t raw_bytes = 0, stored_bytes = 0;
+  uint32_t chunks = 0;
+  uint32_t chunks_located = 0;  // read through a descriptor of the local node
+  uint32_t chunks_reread = 0;   // failed verification or a dead source, and read again
+  bool through_local_node = false;
+};
+
+// Writes one blob, chunk by chunk. Compression, checksums and sending run on native threads while
+// the caller fills the next buffer; at most limits::kUploadWindowChunks chunks are held. Use it
+// from one thread at a time. Destroying it before `seal` frees everything on the node.
+class Upload {
+ public:
+  virtual ~Upload() = default;
+  // The buffer for the next chunk, chunk_size bytes, valid until `commit`; waits while the window
+  // is full. Fails with what made the upload fail; every later call repeats that.
+  virtual Result<std::span<std::byte>> next_buffer() = 0;
+  // Hands over the first `size` bytes (1 to chunk_size). Only the last chunk may be short.
+  virtual Result<void> commit(size_t size) = 0;
+  // Waits for all chunks, seals; returns the ref as bytes (rpc::BlobRefData). Idempotent.
+  virtual Result<std::string> seal() = 0;
+  virtual TransferStats stats() const = 0;
+};
+
+// Reads one blob in order. Fetching, verifying and decompressing run ahead on native threads, at
+// most limits::kDownloadWindowChunks chunks; works on blobs that are still being written. A dead or
+// lying source is left for the next one, and the transfer goes on with the chunk it was at. Use it
+// from one thread at a time; destroying it stops the transfer.
+class Download {
+ public:
+  virtual ~Download() = default;
+  // The next chunk's raw bytes, valid until the next call; empty at the end, after the root digest
+  // was checked. CORRUPT, ABORTED, NOT_FOUND, UNAVAILABLE or DEADLINE_EXCEEDED otherwise.
+  virtual Result<std::span<const std::byte>> next() = 0;
+  virtual std::optional<uint64_t> size() const = 0;  // raw bytes, once known
+  virtual TransferStats stats() const = 0;
+};
+
+// A connection to Bigcast: owns one I/O thread. Thread-safe; methods block and end by a progress
+// deadline with a typed error. Uploads and downloads may outlive no Client. Reconnects by itself
+// when a node comes back.
+class Client {
+ public:
+  static Result<std::unique_ptr<Client>> connect(ClientOptions options);
+  virtual ~Client() = default;
+
+  virtual Result<std::unique_ptr<Upload>> upload(UploadOptions options) = 0;
+  virtual Result<std::unique_ptr<Download>> download_name(const std::string& name) = 0;
+  virtual Result<std::unique_ptr<Download>> download_ref(std::string_view ref) = 0;
+  virtual Result<BlobSummary> stat(const std::string& name) = 0;
+  // Calls `each` in order of name until all are listed or it returns false.
+  virtual Result<void> list(const std::string& prefix,
+                            const std::function<bool(const BlobSummary&)>& each) = 0;
+  virtual Result<void> remove_name(const std::string& name) = 0;
+  virtual Result<void> remove_ref(std::string_view ref) = 0;
+  virtual Result<void> drop_copies_ref(std::string_view ref) = 0;
+  virtual Result<NodeSummary> ping() = 0;
+};
+
+}  // namespace bigcast

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "base/error.h"
+#include "base/ids.h"
+#include "base/secret.h"
+
+// Mutual login by challenge and response over HMAC-SHA256 with a key of the namespace. Both sides
+// prove that they know the key before anything else is said; neither sends it. It does not encrypt.
+namespace bigcast::rpc {
+
+using Nonce = std::array<uint8_t, 32>;
+using Proof = std::array<uint8_t, 32>;
+
+// The key of one namespace: HKDF-SHA256(secret, salt "bigcast login 1", info namespace). With it
+// one can log in to that namespace only. An empty secret gives the key of open (loopback) nodes.
+class NamespaceKey {
+ public:
+  static NamespaceKey derive(const Secret& secret, std::string_view name_space);
+  ~NamespaceKey();
+  NamespaceKey(const NamespaceKey&) = default;
+  NamespaceKey& operator=(const NamespaceKey&) = default;
+  const std::string& name_space() const { return name_space_; }
+
+  // HMAC over a label of the side, the protocol version, both nonces and the namespace; the
+  // client's also covers the lease. So a proof of one side, login or lease is no good for another.
+  Proof server_proof(const Nonce& client, const Nonce& server) const;
+  Proof client_proof(const Nonce& client, const Nonce& server, LeaseId lease) const;
+
+ private:
+  NamespaceKey() = default;
+  std::string name_space_;
+  std::array<uint8_t, 32> key_{};
+};
+
+Nonce random_nonce();
+bool equal_in_constant_time(std::span<const uint8_t> a, std::span<const uint8_t> b);
+
+}  // namespace bigcast::rpc

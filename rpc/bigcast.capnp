@@ -1,0 +1,235 @@
+# The Bigcast protocol, version 1. docs/PROTOCOL.md explains the flows.
+@0xf78e5a9b7a8a4690;
+using Cxx = import "/capnp/c++.capnp";
+$Cxx.namespace("bigcast::rpc");
+
+# Outcomes that callers handle are unions with an `error`; an RPC exception is a fault of the
+# connection or of a programme. Dropping a capability is the clean-up of what it stands for.
+
+struct Error {
+  code @0 :UInt16;     # base/error.h, ErrorCode
+  message @1 :Text;
+}
+
+struct Id128 {
+  hi @0 :UInt64;
+  lo @1 :UInt64;
+}
+
+struct Endpoint {
+  host @0 :Text;       # an IP address; names are resolved by whoever makes the ref
+  port @1 :UInt16;
+}
+
+struct ChunkMeta {
+  index @0 :UInt32;
+  rawSize @1 :UInt32;      # bytes before compression
+  storedSize @2 :UInt32;   # bytes as they travel and rest
+  codec @3 :UInt8;         # codec/codec.h, Codec
+  digestHi @4 :UInt64;     # XXH3-128 of the stored bytes
+  digestLo @5 :UInt64;
+}
+
+struct BlobRef {
+  # All that a reader needs; a Spark broadcast handle carries it as bytes.
+  id @0 :Id128;
+  size @1 :Int64;          # raw bytes, -1 while unknown
+  chunkSize @2 :UInt32;
+  homes @3 :List(Endpoint);
+  rootDigestHi @4 :UInt64; # XXH3-128 over the chunks' digests (hi, lo as little-endian pairs) in
+  rootDigestLo @5 :UInt64; # order; both 0 while unsealed
+  nameSpace @6 :Text;
+  name @7 :Text;
+}
+
+struct BlobInfo {
+  ref @0 :BlobRef;
+  sealed @1 :Bool;
+  chunkCount @2 :UInt32;        # so far, if not sealed
+  storedSize @3 :UInt64;        # so far
+  memoryBytes @4 :UInt64;       # resident on this node
+  diskBytes @5 :UInt64;         # on this node's disk
+  relay @6 :Bool;               # this node is not the blob's home
+  ageMs @7 :UInt64;
+}
+
+# ---- Login: the bootstrap capability can do nothing else. ----
+
+interface Bootstrap {
+  hello @0 (protocolVersion :UInt32, nameSpace :Text, clientNonce :Data) -> (result :HelloResult);
+  # The server proves first that it knows the namespace's key (rpc/auth.h).
+}
+
+struct HelloResult {
+  union {
+    error @0 :Error;
+    challenge :group {
+      serverNonce @1 :Data;
+      serverProof @2 :Data;
+      login @3 :Login;
+    }
+  }
+}
+
+interface Login {
+  prove @0 (clientProof :Data, lease :Id128, clientName :Text) -> (result :LoginResult);
+  # lease: which lease this session attaches to; all zero: none. One attempt a connection.
+}
+
+struct LoginResult {
+  union {
+    error @0 :Error;
+    session @1 :Session;
+  }
+}
+
+# ---- A session: scoped to the namespace that was proven. ----
+
+struct NodeInfo {
+  version @0 :Text;
+  epoch @1 :Id128;              # new at every start
+  memoryBudget @2 :UInt64;
+  memoryUsed @3 :UInt64;
+  diskBudget @4 :UInt64;
+  diskUsed @5 :UInt64;
+  uptimeMs @6 :UInt64;
+  advertised @7 :Endpoint;
+  draining @8 :Bool;
+  pid @9 :UInt32;
+}
+
+interface Session {
+  renew @0 () -> ();
+  # Keeps the session (and its lease) alive; call every limits::kSessionRenewMs. A session that
+  # is silent for kSessionTimeoutMs ends, whatever its connection does.
+
+  info @1 () -> (info :NodeInfo);
+
+  create @2 (options :CreateOptions) -> (result :CreateResult);
+  open @3 (target :OpenTarget) -> (result :OpenResult);
+  stat @4 (name :Text) -> (result :StatResult);
+  list @5 (prefix :Text, after :Text, limit :UInt32) -> (blobs :List(BlobInfo), more :Bool);
+  # In order of name, beginning after `after`; at most limits::kListPageMax.
+  remove @6 (target :OpenTarget) -> (result :VoidResult);
+  # Frees the blob here and, by their watches, on all relays. NOT_FOUND if there is none.
+  dropCopies @7 (id :Id128) -> (result :VoidResult);
+  # Asks all relays to free their copies; the home keeps its own.
+}
+
+struct VoidResult {
+  union {
+    error @0 :Error;
+    ok @1 :Void;
+  }
+}
+
+struct StatResult {
+  union {
+    error @0 :Error;
+    info @1 :BlobInfo;
+  }
+}
+
+struct CreateOptions {
+  name @0 :Text;
+  size @1 :Int64 = -1;          # raw bytes if known: reserved whole; -1: reserved in steps
+  chunkSize @2 :UInt32;
+  untilRemoved @3 :Bool;        # true: lives until removed; false: as long as the session's lease
+  replace @4 :Bool;             # false: an existing name is ALREADY_EXISTS; true: it is replaced
+                                # when this blob is sealed
+}
+
+struct CreateResult {
+  union {
+    error @0 :Error;
+    created :group {
+      upload @1 :Upload;
+      ref @2 :BlobRef;
+    }
+  }
+}
+
+interface Upload {
+  # Dropping it before `seal` frees everything; readers get ABORTED.
+
+  credit @0 (bytes :UInt32) -> (result :VoidResult);
+  # Waits for room to receive `bytes` stored bytes (one chunk) and, for uploads of unknown size,
+  # for the reservation. Call it when the chunk is ready to go: credit that is not used within
+  # limits::kProgressTimeoutMs ends the upload. RESOURCE_EXHAUSTED when a step can't be reserved.
+
+  put @1 (meta :ChunkMeta, data :Data) -> (result :VoidResult);
+  # Uses up the credit of one chunk. Answers when the chunk is verified and stored. Chunks may
+  # arrive in any order; each has chunkSize raw bytes but the last. The same chunk again is ok.
+
+  seal @2 (size :UInt64, chunkCount :UInt32) -> (result :SealResult);
+}
+
+struct SealResult {
+  union {
+    error @0 :Error;
+    ref @1 :BlobRef;
+  }
+}
+
+struct OpenTarget {
+  union {
+    name @0 :Text;     # the blob's current id under this name, on this node
+    ref @1 :BlobRef;   # this node relays it from its homes if it is not one of them
+    homeId @2 :Id128;  # only if this node is its home (what a relay asks, hence no loops)
+  }
+}
+
+struct OpenResult {
+  union {
+    error @0 :Error;
+    opened :group {
+      blob @1 :Blob;
+      info @2 :BlobInfo;
+    }
+  }
+}
+
+interface Blob {
+  read @0 (index :UInt32, mode :ReadMode) -> (result :ReadResult);
+  # Waits while the chunk is still to be written or fetched (cut-through). A chunk that the home
+  # will never have is answered `end`.
+
+  memory @1 () -> (file :MemoryFile, generation :UInt32);
+  # The descriptor behind `located` answers, read-only, over a Unix socket only.
+
+  watch @2 () -> (event :BlobEvent);
+  # For relays: answers when their copies are to be freed. Ask again after `dropCopies`.
+}
+
+enum ReadMode {
+  bytes @0;        # the chunk's bytes in the answer
+  preferLocated @1; # `located` if it is resident in memory (same host), else bytes
+}
+
+enum BlobEvent {
+  removed @0;
+  dropCopies @1;
+}
+
+interface MemoryFile {
+  # Its getFd() is a read-only memfd: chunk i's stored bytes are at i * chunkSize. A chunk may be
+  # punched out at any time: copy, then verify; on a mismatch read it again with mode `bytes`.
+}
+
+struct ReadResult {
+  union {
+    error @0 :Error;
+    end :group {            # the blob is sealed and has no chunk of that index
+      chunkCount @1 :UInt32;
+      size @2 :UInt64;
+    }
+    located :group {
+      meta @3 :ChunkMeta;
+      generation @4 :UInt32; # of the memory file; ask `memory` again when it differs
+    }
+    chunk :group {
+      meta @5 :ChunkMeta;
+      data @6 :Data;         # stored bytes, zero-padded to a multiple of 8
+    }
+  }
+}

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <kj/exception.h>
+
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/ids.h"
+#include "codec/codec.h"
+#include "rpc/address.h"
+#include "rpc/bigcast.capnp.h"
+
+// Between the schema's structs and ours. What a peer declared is checked here, once.
+namespace bigcast::rpc {
+
+struct BlobRefData {
+  BlobId id;
+  std::optional<uint64_t> size;
+  uint32_t chunk_size = 0;
+  std::vector<Address> homes;  // TCP
+  Digest128 root_digest;       // zero while unsealed
+  std::string name_space;
+  std::string name;
+
+  // As a Spark broadcast handle carries it: one flat Cap'n Proto message.
+  std::string to_bytes() const;
+  // INVALID_ARGUMENT if `bytes` is not a well-formed ref within the limits.
+  static Result<BlobRefData> from_bytes(std::string_view bytes);
+};
+
+void write(bigcast::Id128 value, rpc::Id128::Builder out);
+bigcast::Id128 read(rpc::Id128::Reader in);
+void write(const bigcast::Error& value, rpc::Error::Builder out);
+bigcast::Error read(rpc::Error::Reader in);  // unknown codes become INTERNAL
+void write(const bigcast::ChunkMeta& value, rpc::ChunkMeta::Builder out);
+Result<bigcast::ChunkMeta> read(rpc::ChunkMeta::Reader in, uint32_t chunk_size);  // check_meta
+void write(const BlobRefData& value, rpc::BlobRef::Builder out);
+Result<BlobRefData> read(rpc::BlobRef::Reader in);
+
+// The one place where a KJ exception becomes ours: DISCONNECTED -> UNAVAILABLE, OVERLOADED ->
+// RESOURCE_EXHAUSTED, UNIMPLEMENTED -> UNSUPPORTED, else INTERNAL.
+bigcast::Error to_error(const kj::Exception& exception);
+
+}  // namespace bigcast::rpc
