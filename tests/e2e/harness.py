@@ -1,0 +1,172 @@
+"""Starts real nodes and runs the real command line. Everything it starts, it ends, by process id."""
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+import urllib.request
+
+READY_S = 60
+CALL_S = 120
+SECRET = "an-end-to-end-secret-of-enough-bytes-0123456789"
+MIB = 1 << 20
+
+
+def eventually(condition, what, seconds=60):
+    """Waits until `condition()` is true; a fault of the product if it never is."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"never happened: {what}")
+        time.sleep(0.05)
+
+
+class Node:
+    """One bigcastd on loopback with ports that the system chose."""
+
+    def __init__(self, binaries, *flags, env=None):
+        self.process = subprocess.Popen(
+            [binaries / "bigcastd", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", *flags],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **(env or {})},
+        )
+        line = self.process.stdout.readline()
+        if not line.startswith("bigcastd ready"):
+            self.process.kill()
+            raise AssertionError(f"node did not start: {line!r} {self.process.stderr.read()!r}")
+        fields = dict(part.split("=", 1) for part in line.split()[2:])
+        self.listen, self.http = fields["listen"], fields["http"]
+
+    def metrics(self):
+        """All samples of /metrics, labels dropped, summed by name."""
+        totals = {}
+        for line in self.get("/metrics")[1].splitlines():
+            match = re.match(r"([a-z_:]+)(?:\{[^}]*\})? (\S+)", line)
+            if match:
+                totals[match[1]] = totals.get(match[1], 0.0) + float(match[2])
+        return totals
+
+    def get(self, path):
+        """(status, body) of an HTTP GET."""
+        try:
+            with urllib.request.urlopen(f"http://{self.http}{path}", timeout=CALL_S) as reply:
+                return reply.status, reply.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def stop(self):
+        """SIGTERM; the exit code. Sanitizer reports on standard error fail the caller."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            _, errors = self.process.communicate(timeout=CALL_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.communicate()
+            raise
+        if "Sanitizer" in errors or "runtime error:" in errors:
+            raise AssertionError(errors)
+        return self.process.returncode
+
+    def kill(self):
+        self.process.kill()
+        self.process.communicate()
+
+
+class EndToEnd(unittest.TestCase):
+    """A scratch folder, nodes that end with the test, and the command line."""
+
+    binaries = None
+
+    def setUp(self):
+        self.scratch = pathlib.Path(tempfile.mkdtemp(prefix="bigcast-e2e-"))
+        self.addCleanup(shutil.rmtree, self.scratch)
+
+    def node(self, *flags, env=None):
+        node = Node(self.binaries, *flags, env=env)
+        self.addCleanup(lambda: node.process.poll() is not None or node.stop())
+        return node
+
+    def bigcastd(self, *flags, env=None):
+        """Runs a bigcastd that is expected not to start."""
+        return self._run("bigcastd", flags, env)
+
+    def bigcast(self, node, *arguments, env=None, input=None):
+        server = ["--server", node.listen] if node else []
+        return self._run("bigcast", [*server, *arguments], env, input)
+
+    def _run(self, program, arguments, env=None, input=None):
+        done = subprocess.run(
+            [self.binaries / program, *map(str, arguments)],
+            input=input if input is not None else b"",
+            capture_output=True,
+            timeout=CALL_S,
+            env={**os.environ, **(env or {})},
+        )
+        for sign in (b"Sanitizer", b"runtime error:"):
+            self.assertNotIn(sign, done.stderr)
+        return done
+
+    def start(self, node, *arguments, **options):
+        """The command line in the background; killed with the test if it is still there."""
+        process = subprocess.Popen(
+            [self.binaries / "bigcast", "--server", node.listen, *map(str, arguments)], **options
+        )
+
+        def clean_up():
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            process.communicate()
+
+        self.addCleanup(clean_up)
+        return process
+
+    def file(self, name, content, mode=0o644):
+        path = self.scratch / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        path.chmod(mode)
+        return path
+
+    def assert_fails(self, done, code, *words):
+        """Exit code `code`, and one line on standard error that has all of `words`."""
+        text = done.stderr.decode()
+        self.assertEqual(code, done.returncode, text)
+        for word in words:
+            self.assertIn(str(word), text)
+        self.assertNotIn("terminate called", text)
+
+    def assert_ok(self, done):
+        self.assertEqual(0, done.returncode, done.stderr.decode())
+        return done.stdout
+
+    def assert_nothing_left(self, node):
+        """The node holds no blob, no chunk and no promise of one."""
+
+        def empty():
+            metrics = node.metrics()
+            return all(
+                metrics[name] == 0
+                for name in ("bigcast_blobs", "bigcast_memory_used_bytes", "bigcast_disk_used_bytes",
+                             "bigcast_reserved_bytes")
+            )
+
+        eventually(empty, "an empty node")
+
+    def json(self, done):
+        return [json.loads(line) for line in self.assert_ok(done).splitlines()]
+
+
+def main():
+    EndToEnd.binaries = pathlib.Path(sys.argv.pop())
+    unittest.main(verbosity=2)
