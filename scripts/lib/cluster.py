@@ -1,0 +1,104 @@
+"""A real Spark standalone cluster on Hosts: a master and the drivers on host 0, a worker on each other.
+
+    with make_hosts(3) as hosts:
+        cluster = Cluster(hosts, spark_home, work_dir, worker_cores=2, worker_memory="4g")
+        process = cluster.submit(["--class", "Main", "app.jar"], {"spark.executor.memory": "1g"})
+
+Leaving the block of the hosts ends the cluster. Standard library only.
+"""
+
+import os
+import pathlib
+import re
+import socket
+import time
+
+START_TIMEOUT_S = 120
+
+
+def _free_port(address):
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        return probe.getsockname()[1]
+
+
+class Cluster:
+    """Master and workers, ready for applications once made."""
+
+    def __init__(self, hosts, spark_home, work_dir, worker_cores=2, worker_memory="4g"):
+        self._hosts = hosts
+        self._spark_home = spark_home
+        self._work_dir = pathlib.Path(work_dir)
+        self._work_dir.mkdir(parents=True, exist_ok=True)
+        self._daemons = {}
+        address = hosts.address(0)
+        port = 7077 if hosts.separate else _free_port(address)
+        self.master_url = f"spark://{address}:{port}"
+        self._daemon(
+            0,
+            "master",
+            ["org.apache.spark.deploy.master.Master"]
+            + ["--host", address, "--port", str(port), "--webui-port", "0"],
+        )
+        self._wait("master", re.compile("I have been elected leader"))
+        for host in range(1, hosts.count):
+            self._daemon(
+                host,
+                f"worker-{host}",
+                ["org.apache.spark.deploy.worker.Worker", self.master_url]
+                + ["--cores", str(worker_cores), "--memory", worker_memory]
+                + ["--host", hosts.address(host), "--webui-port", "0"]
+                + ["-d", str(self._work_dir / f"work-{host}")],
+            )
+        for host in range(1, hosts.count):
+            self._wait(f"worker-{host}", re.compile("Successfully registered with master"))
+
+    def _environment(self, host, heap="256m"):
+        local_dir = self._work_dir / f"local-{host}"
+        local_dir.mkdir(exist_ok=True)
+        return {
+            "SPARK_HOME": self._spark_home,
+            "SPARK_LOCAL_IP": self._hosts.address(host),
+            "SPARK_LOCAL_DIRS": str(local_dir),
+            "SPARK_DAEMON_MEMORY": heap,
+            "SPARK_NO_DAEMONIZE": "1",
+        }
+
+    def _daemon(self, host, name, arguments):
+        with open(self._work_dir / f"{name}.log", "wb") as log:
+            self._daemons[name] = self._hosts.start(
+                host,
+                [os.path.join(self._spark_home, "bin", "spark-class"), *arguments],
+                env=self._environment(host),
+                stdout=log,
+                stderr=log,
+                cwd=self._work_dir,
+            )
+
+    def _wait(self, name, pattern):
+        log = self._work_dir / f"{name}.log"
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not pattern.search(log.read_text(encoding="utf-8", errors="replace")):
+            if self._daemons[name].poll() is not None or time.monotonic() > deadline:
+                tail = log.read_text(encoding="utf-8", errors="replace")[-2000:]
+                raise RuntimeError(f"Spark's {name} did not start:\n{tail}")
+            time.sleep(0.1)
+
+    def submit(self, arguments, conf, wrapper=(), **kwargs):
+        """Starts spark-submit on host 0 with the conf and returns its Popen.
+
+        wrapper is a command that the driver is started through. env is added to the environment;
+        the rest of kwargs goes to Popen."""
+        settings = {
+            "spark.master": self.master_url,
+            "spark.driver.host": self._hosts.address(0),
+            "spark.driver.bindAddress": self._hosts.address(0),
+            "spark.ui.enabled": "false",
+            **conf,
+        }
+        argv = [*wrapper, os.path.join(self._spark_home, "bin", "spark-submit")]
+        for name, value in settings.items():
+            argv += ["--conf", f"{name}={value}"]
+        env = {**self._environment(0), **kwargs.pop("env", {})}
+        kwargs.setdefault("cwd", self._work_dir)
+        return self._hosts.start(0, [*argv, *arguments], env=env, **kwargs)

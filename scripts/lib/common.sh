@@ -1,0 +1,104 @@
+# shellcheck shell=bash
+# What the scripts share: saying what happens, Debian packages, the JDK, Spark from PyPI, builds.
+# Source it; it changes to the root of the repository.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+cd "$root"
+
+# Everything fetched that is worth keeping lives here, outside the repository.
+cache=${BIGCAST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/bigcast}
+
+# The newest of each Spark line that the tests and the demo run on.
+declare -A spark_versions=([3.5]=3.5.9 [4]=4.3.0)
+
+build_packages=(
+  g++ cmake ninja-build ccache pkg-config git ca-certificates
+  libcapnp-dev capnproto libuv1-dev librocksdb-dev liblz4-dev libxxhash-dev libmimalloc-dev
+  prometheus-cpp-dev libcivetweb-dev libtomlplusplus-dev nlohmann-json3-dev libexpected-dev
+  libcli11-dev libspdlog-dev libfmt-dev libssl-dev doctest-dev
+)
+java_packages=(openjdk-17-jdk-headless maven)
+spark_packages=(python3 python3-venv openjdk-17-jdk-headless iproute2 procps)
+check_packages=(clang-format clang-tidy clang-tools shellcheck)
+
+say() { printf '== %s\n' "$*"; }
+
+die() {
+  printf '%s: %s\n' "${0##*/}" "$*" >&2
+  exit 1
+}
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then
+    "$@"
+  elif command -v sudo >/dev/null; then
+    sudo "$@"
+  else
+    die "'$*' needs root: run it as root, or install sudo"
+  fi
+}
+
+apt() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y "$@" </dev/null; }
+
+# Installs those of the packages that are missing, and says which; does nothing otherwise.
+need_packages() {
+  local missing=() package
+  for package in "$@"; do
+    if ! dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q ' installed$'; then
+      missing+=("$package")
+    fi
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  say "installing ${missing[*]}"
+  if ! apt install --no-install-recommends "${missing[@]}"; then
+    apt update
+    apt install --no-install-recommends "${missing[@]}"
+  fi
+}
+
+# Sets JAVA_HOME to a JDK 17, on which Spark 3.5 and 4 both run, and puts it first on PATH.
+use_java() {
+  local home
+  for home in "$(dirname "$(dirname "$(realpath "$(command -v javac || echo /)")")")" \
+    /usr/lib/jvm/java-17-openjdk-*; do
+    if grep -qs '^JAVA_VERSION="17\.' "$home/release" && [ -x "$home/bin/javac" ]; then
+      export JAVA_HOME=$home PATH=$home/bin:$PATH
+      return
+    fi
+  done
+  die "no JDK 17 found: neither javac on PATH nor /usr/lib/jvm/java-17-openjdk-* is one"
+}
+
+# need_spark 3.5|4: makes a Python environment with that Spark line, and sets
+# spark_python and SPARK_HOME to what is in it.
+need_spark() {
+  local version=${spark_versions[$1]:-} venv
+  [ -n "$version" ] || die "--spark: unknown line '$1'; known are: ${!spark_versions[*]}"
+  venv=$cache/spark-$version
+  if [ ! -e "$venv/complete" ]; then
+    say "installing Spark $version from PyPI into $venv"
+    mkdir -p "$cache"
+    [ -x "$venv/bin/pip" ] || python3 -m venv "$venv"
+    "$venv/bin/pip" install --no-input -q "pyspark==$version" </dev/null ||
+      "$venv/bin/pip" install --no-input -q "pyspark==$version" </dev/null
+    touch "$venv/complete"
+  fi
+  spark_python=$venv/bin/python
+  SPARK_HOME=$("$spark_python" -c 'import os, pyspark; print(os.path.dirname(pyspark.__file__))')
+  export spark_python SPARK_HOME
+}
+
+# build PRESET: configures and builds a preset, quietly unless it fails. The log is kept beside it.
+build() {
+  local log=build/$1.log
+  mkdir -p build
+  say "building preset $1"
+  if ! { cmake --preset "$1" && cmake --build --preset "$1"; } >"$log" 2>&1 </dev/null; then
+    tail -n 60 "$log" >&2
+    die "the build of preset $1 failed; all of its output is in $log"
+  fi
+}
+
+plugin_jar=$root/build/release/bigcast-spark-plugin.jar
+export plugin_jar cache
