@@ -38,6 +38,14 @@ constexpr size_t kFrameSegmentsMax = 64;
 constexpr uint32_t kConnectionsMax = 1024;
 constexpr size_t kListPageMax = 1000;
 constexpr uint32_t kCallsPerConnectionMax = 4096;  // calls a peer may have open at once
+constexpr uint32_t kPreLoginCallsMax = 8;          // ... before it has logged in
+constexpr size_t kInboundCallBytesMax = kReceiveReserve + kFrameMax;  // of calls being served
+constexpr size_t kReceiveCacheMax = 8 * kMiB;  // frame buffers kept for reuse, a loop
+constexpr size_t kFdsPerMessageMax = 4;        // descriptors taken with one message
+constexpr size_t kHomesMax = 64;               // nodes named in a ref
+constexpr size_t kRefSizeMax = 32 * kKiB;      // a ref as bytes
+constexpr size_t kClientNameSizeMax = 256;     // as given at login
+constexpr uint32_t kAcceptPauseMs = 100;       // after running out of descriptors
 constexpr size_t kNonceSize = 32;
 constexpr size_t kSecretSizeMin = 32;
 constexpr size_t kSecretSizeMax = 4 * kKiB;
@@ -53,6 +61,20 @@ constexpr uint32_t kSessionTimeoutMs = 30'000;      // ... and are gone after th
 constexpr uint32_t kLeaseGraceDefaultMs = 120'000;  // then blobs live this much longer
 constexpr uint32_t kNodeStartTimeoutMs = 5'000;
 constexpr uint32_t kDrainTimeoutMs = 30'000;
+
+// A node.
+constexpr uint32_t kUploadsPerSessionMax = 64;
+constexpr uint32_t kOpensPerSessionMax = 4096;
+constexpr uint32_t kCreditsPerUploadMax = 64;       // granted or waited for at once
+constexpr uint64_t kServeBytesPerPeer = 8 * kMiB;   // of the serve reserve, at least one chunk
+constexpr uint32_t kReservationRetryMs = 100;       // a full store is asked again this often
+constexpr uint32_t kRereadsMax = 8;                 // a chunk that moves while it is read
+constexpr uint32_t kCorruptFetchesMax = 3;          // of one chunk from its home, then CORRUPT
+constexpr uint32_t kReconnectBackoffMinMs = 100;    // to a home, doubling ...
+constexpr uint32_t kReconnectBackoffMaxMs = 2'000;  // ... up to this
+constexpr uint32_t kDrainQuietMs = 250;             // no call for this long: drained
+constexpr uint32_t kHttpThreads = 2;
+constexpr size_t kLabelSizeMax = 128;  // of a client's name in logs
 
 // Disk tier.
 constexpr uint64_t kExtentSize = 256 * kMiB;

@@ -204,6 +204,8 @@ interface Blob {
 enum ReadMode {
   bytes @0;        # the chunk's bytes in the answer
   preferLocated @1; # `located` if it is resident in memory (same host), else bytes
+  await @2;         # `located` (meta only) once the chunk is there: a relay takes room for its
+                    # bytes only then, so that slow writers never hold what other fetches need
 }
 
 enum BlobEvent {
