@@ -79,10 +79,20 @@ constexpr size_t kLabelSizeMax = 128;  // of a client's name in logs
 // Disk tier.
 constexpr uint64_t kExtentSize = 256 * kMiB;
 constexpr uint32_t kDiskAlignment = 4096;
+constexpr uint32_t kDiskBuffers = 4;                // aligned, for demotion and unaligned reads ...
+constexpr uint64_t kDiskBufferSize = 1 * kMiB;      // ... each
+constexpr uint64_t kIndexWriteBuffer = 2 * kMiB;    // RocksDB
+constexpr uint64_t kIndexBlockCache = 512 * kKiB;   // RocksDB
+constexpr int kIndexOpenFilesMax = 32;              // RocksDB
+
+// A store.
+constexpr size_t kBlobsMax = 1u << 20;
+constexpr uint32_t kReadAttemptsMax = 64;  // of a chunk that moves while it is read
 
 static_assert(kChunkSizeMax <= kServeReserve && kChunkSizeMax <= kReceiveReserve);
 static_assert(kReceiveReserve + kServeReserve <= 32 * kMiB);
 static_assert(uint64_t{kChunkSizeMax} <= kExtentSize);
+static_assert(kDiskBufferSize % kDiskAlignment == 0 && kChunkSizeMin % kDiskAlignment == 0);
 static_assert(kSessionRenewMs * 3 <= kSessionTimeoutMs);
 
 }  // namespace bigcast::limits

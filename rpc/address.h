@@ -24,4 +24,7 @@ struct Address {
   bool operator==(const Address&) const = default;
 };
 
+// Whether `host` is an IPv4 or IPv6 address in figures, so that connecting looks up no name.
+bool is_numeric_ip(const std::string& host);
+
 }  // namespace bigcast::rpc

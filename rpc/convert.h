@@ -2,7 +2,10 @@
 
 #include <kj/exception.h>
 
+#include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/error.h"

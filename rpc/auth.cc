@@ -1,0 +1,103 @@
+#include "rpc/auth.h"
+
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+#include <sys/random.h>
+
+#include <cstdlib>
+#include <vector>
+
+#include "base/limits.h"
+
+namespace bigcast::rpc {
+namespace {
+
+constexpr std::string_view kSalt = "bigcast login 1";
+
+std::array<uint8_t, 32> hmac_sha256(std::span<const uint8_t> key, std::span<const uint8_t> data) {
+  std::array<uint8_t, 32> out{};
+  unsigned size = 0;
+  // OpenSSL takes a null key for "the key of the last call".
+  static constexpr uint8_t kNone = 0;
+  const uint8_t* key_data = key.empty() ? &kNone : key.data();
+  if (HMAC(EVP_sha256(), key_data, static_cast<int>(key.size()), data.data(), data.size(),
+           out.data(), &size) == nullptr ||
+      size != out.size()) {
+    std::abort();  // out of memory, or a libcrypto without SHA-256: nothing can be proven
+  }
+  return out;
+}
+
+std::span<const uint8_t> as_bytes(std::string_view text) {
+  return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
+}
+
+// Every part has its length before it, so that no two lists of parts give the same bytes.
+class Transcript {
+ public:
+  Transcript& add(std::span<const uint8_t> part) {
+    add_number(part.size());
+    bytes_.insert(bytes_.end(), part.begin(), part.end());
+    return *this;
+  }
+  Transcript& add_number(uint64_t number) {
+    for (int shift = 0; shift < 64; shift += 8) {
+      bytes_.push_back(static_cast<uint8_t>(number >> shift));
+    }
+    return *this;
+  }
+  std::span<const uint8_t> bytes() const { return bytes_; }
+
+ private:
+  std::vector<uint8_t> bytes_;
+};
+
+Transcript transcript_of(std::string_view side, const Nonce& client, const Nonce& server,
+                         std::string_view name_space) {
+  Transcript transcript;
+  transcript.add(as_bytes(side))
+      .add_number(limits::kProtocolVersion)
+      .add(client)
+      .add(server)
+      .add(as_bytes(name_space));
+  return transcript;
+}
+
+}  // namespace
+
+NamespaceKey NamespaceKey::derive(const Secret& secret, std::string_view name_space) {
+  NamespaceKey key;
+  key.name_space_ = std::string(name_space);
+  // HKDF (RFC 5869) with one block of output: extract, then expand.
+  std::array<uint8_t, 32> extracted = hmac_sha256(as_bytes(kSalt), as_bytes(secret.bytes()));
+  std::vector<uint8_t> info(name_space.begin(), name_space.end());
+  info.push_back(1);
+  key.key_ = hmac_sha256(extracted, info);
+  OPENSSL_cleanse(extracted.data(), extracted.size());
+  return key;
+}
+
+NamespaceKey::~NamespaceKey() { OPENSSL_cleanse(key_.data(), key_.size()); }
+
+Proof NamespaceKey::server_proof(const Nonce& client, const Nonce& server) const {
+  return hmac_sha256(key_, transcript_of("server", client, server, name_space_).bytes());
+}
+
+Proof NamespaceKey::client_proof(const Nonce& client, const Nonce& server, LeaseId lease) const {
+  Transcript transcript = transcript_of("client", client, server, name_space_);
+  transcript.add_number(lease.hi).add_number(lease.lo);
+  return hmac_sha256(key_, transcript.bytes());
+}
+
+Nonce random_nonce() {
+  Nonce nonce{};
+  if (getrandom(nonce.data(), nonce.size(), 0) != static_cast<ssize_t>(nonce.size())) std::abort();
+  return nonce;
+}
+
+bool equal_in_constant_time(std::span<const uint8_t> a, std::span<const uint8_t> b) {
+  return a.size() == b.size() && CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
+}
+
+}  // namespace bigcast::rpc
