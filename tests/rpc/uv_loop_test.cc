@@ -74,18 +74,22 @@ TEST_CASE("another thread can wake the loop") {
     kj::Thread other([&]() { paf.fulfiller->fulfill(7); });
     CHECK(paf.promise.wait(loop.wait_scope()) == 7);
   }
-  std::promise<const kj::Executor*> executor;
-  auto stop = kj::newPromiseAndCrossThreadFulfiller<void>();
-  kj::Thread other([&]() {
+  struct Other {
+    const kj::Executor* executor;
+    kj::PromiseFulfiller<void>* stop;
+  };
+  std::promise<Other> started;
+  kj::Thread thread([&]() {
     UvLoop own;
-    executor.set_value(&kj::getCurrentThreadExecutor());
+    auto stop = kj::newPromiseAndCrossThreadFulfiller<void>();
+    started.set_value({&kj::getCurrentThreadExecutor(), stop.fulfiller.get()});
     stop.promise.wait(own.wait_scope());
   });
-  const kj::Executor* const target = executor.get_future().get();
+  const Other other = started.get_future().get();
   for (int i = 0; i < 1000; ++i) {
-    REQUIRE(target->executeAsync([i]() { return i * 2; }).wait(loop.wait_scope()) == i * 2);
+    REQUIRE(other.executor->executeAsync([i]() { return i * 2; }).wait(loop.wait_scope()) == i * 2);
   }
-  stop.fulfiller->fulfill();
+  other.stop->fulfill();
 }
 
 TEST_CASE("work runs on the pool, gives its result and its exception") {
