@@ -29,6 +29,19 @@ constexpr uint64_t kServeReserve = 16 * kMiB;    // bytes of chunks read and not
 // Client windows, a transfer each.
 constexpr uint32_t kUploadWindowChunks = 4;
 constexpr uint32_t kDownloadWindowChunks = 4;
+constexpr uint32_t kEncodersPerUploadMax = 2;  // chunks being compressed: two buffers each
+constexpr size_t kSourcesMax = 16;             // servers that a client may be given
+constexpr uint32_t kSourceTriesMax = 2;        // of an unreachable source, without any progress
+constexpr uint32_t kSourceRetryDelayMs = 200;
+// Progress means at least this much within the timeout (renewals alone are less) ...
+constexpr uint64_t kProgressBytesMin = 16 * kKiB;
+// ... and no longer counts once so much has gone past what is waited for.
+constexpr uint64_t kOvertakenBytesMax = 256 * kMiB;
+
+// Embedded nodes.
+constexpr uint64_t kNodeMemoryDefaultMin = 64 * kMiB;
+constexpr uint64_t kNodeMemoryDefaultMax = 1 * kGiB;
+constexpr size_t kNodeWordsMax = 4 * kKiB;  // of a node that could not start, kept for the error
 
 // RPC.
 constexpr uint32_t kProtocolVersion = 1;
