@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2034 # the scripts that source this use them
 # What the scripts share: saying what happens, Debian packages, the JDK, Spark from PyPI, builds.
 # Source it; it changes to the root of the repository.
 set -euo pipefail
@@ -20,7 +21,7 @@ build_packages=(
 )
 java_packages=(openjdk-17-jdk-headless maven)
 spark_packages=(python3 python3-venv openjdk-17-jdk-headless iproute2 procps)
-check_packages=(clang-format clang-tidy clang-tools shellcheck)
+check_packages=(clang-format clang-tidy shellcheck)
 
 say() { printf '== %s\n' "$*"; }
 
@@ -39,7 +40,7 @@ as_root() {
   fi
 }
 
-apt() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y "$@" </dev/null; }
+apt() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Use-Pty=0 "$@" </dev/null; }
 
 # Installs those of the packages that are missing, and says which; does nothing otherwise.
 need_packages() {
