@@ -1,0 +1,129 @@
+package io.bigcast.sparktest;
+
+import java.io.PrintStream;
+import java.util.LinkedHashMap;
+import java.util.Map;
+import java.util.Objects;
+import java.util.function.BooleanSupplier;
+import java.util.regex.Pattern;
+import org.apache.spark.SparkConf;
+import org.apache.spark.api.java.JavaSparkContext;
+import org.apache.spark.sql.SparkSession;
+
+/**
+ * The cases of one Spark context. Each prints one line, `CASE name ok` or `CASE name FAIL why`, on
+ * standard output, which the Python side reads; nothing else there starts with CASE.
+ */
+final class Cases {
+  /** A case; any Throwable it lets out is its failure. */
+  interface Body {
+    void run() throws Throwable;
+  }
+
+  /** What must have carried a broadcast. */
+  enum Path {
+    BIGCAST,
+    TORRENT,
+    ANY
+  }
+
+  private final Map<String, Body> bodies = new LinkedHashMap<>();
+  private final Pattern filter;
+  final SparkSession session;
+  final JavaSparkContext context;
+  /** False on plain Spark: then nothing can be proved about Bigcast and only results are checked. */
+  final boolean plugin;
+  final long minSize;
+  final boolean kryo;
+  final int executors;
+
+  Cases(SparkSession session) {
+    this.session = session;
+    this.context = new JavaSparkContext(session.sparkContext());
+    SparkConf conf = context.getConf();
+    filter = Pattern.compile(conf.get("spark.bigcasttest.filter", ""));
+    plugin = conf.get("spark.plugins", "").contains("BigcastPlugin");
+    minSize = conf.getSizeAsBytes("spark.bigcast.minSize", "1m");
+    kryo = conf.get("spark.serializer", "").contains("Kryo");
+    executors = conf.getInt("spark.bigcasttest.executors", 2);
+  }
+
+  void add(String name, Body body) {
+    bodies.put(name, body);
+  }
+
+  /** Runs the cases that match the filter, all of them whatever fails. */
+  void run(PrintStream out) {
+    for (Map.Entry<String, Body> each : bodies.entrySet()) {
+      if (!filter.matcher(each.getKey()).find()) {
+        continue;
+      }
+      long start = System.nanoTime();
+      System.err.println("=== case " + each.getKey());
+      String outcome;
+      try {
+        each.getValue().run();
+        outcome = "ok";
+      } catch (Throwable failure) {
+        failure.printStackTrace();
+        outcome = "FAIL " + oneLine(failure.toString());
+      }
+      long millis = (System.nanoTime() - start) / 1_000_000;
+      out.println("CASE " + each.getKey() + " " + outcome + " (" + millis + " ms)");
+    }
+  }
+
+  /** Where a value of this serialised size must go, given the configured minimum. */
+  Path expected(long size) {
+    if (!plugin) {
+      return Path.ANY;
+    }
+    return size >= minSize ? Path.BIGCAST : Path.TORRENT;
+  }
+
+  /** Runs `body`, in which `count` broadcasts are made, and checks which way they went. */
+  <T> T via(Path path, int count, java.util.concurrent.Callable<T> body) throws Exception {
+    Map<String, Long> before = Probe.here();
+    T result = body.call();
+    if (plugin && path != Path.ANY) {
+      long offloaded = Probe.delta(before, Probe.here(), Probe.OFFLOADED);
+      equal(path == Path.BIGCAST ? (long) count : 0L, offloaded, "broadcasts offloaded");
+    }
+    return result;
+  }
+
+  static void equal(Object expected, Object actual, String what) {
+    if (!Objects.equals(expected, actual)) {
+      throw new AssertionError(what + ": expected " + expected + ", got " + actual);
+    }
+  }
+
+  static void check(boolean holds, String what) {
+    if (!holds) {
+      throw new AssertionError(what);
+    }
+  }
+
+  /** Waits until the condition holds, at most 60 s; fails naming what did not happen. */
+  static void eventually(String what, BooleanSupplier condition) throws InterruptedException {
+    for (int i = 0; i < 600; i++) {
+      if (condition.getAsBoolean()) {
+        return;
+      }
+      Thread.sleep(100);
+    }
+    throw new AssertionError("did not happen within 60 s: " + what);
+  }
+
+  static Throwable rootCause(Throwable failure) {
+    while (failure.getCause() != null && failure.getCause() != failure) {
+      failure = failure.getCause();
+    }
+    return failure;
+  }
+
+  static String oneLine(String text) {
+    String flat = text.replaceAll("\\s+", " ");
+    return flat.length() > 600 ? flat.substring(0, 600) + "..." : flat;
+  }
+}

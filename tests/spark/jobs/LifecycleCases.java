@@ -1,0 +1,173 @@
+package io.bigcast.sparktest;
+
+import io.bigcast.sparktest.Cases.Path;
+import java.io.NotSerializableException;
+import java.util.Arrays;
+import java.util.Collections;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.Callable;
+import org.apache.spark.SparkException;
+import org.apache.spark.api.java.JavaSparkContext;
+import org.apache.spark.broadcast.Broadcast;
+import scala.Tuple2;
+
+/** What frees broadcasts, what users see when something is wrong with them. */
+final class LifecycleCases {
+  private final Cases cases;
+  private final JavaSparkContext context;
+
+  private LifecycleCases(Cases cases) {
+    this.cases = cases;
+    this.context = cases.context;
+  }
+
+  static void addTo(Cases cases) {
+    LifecycleCases life = new LifecycleCases(cases);
+    cases.add("life_unpersist_then_read", life::unpersistThenRead);
+    cases.add("life_destroy_then_use", life::destroyThenUse);
+    cases.add("life_garbage_collected", life::garbageCollected);
+    cases.add("life_user_exception_writing", () -> life.exceptionWriting(false));
+    cases.add("life_not_serializable", () -> life.exceptionWriting(true));
+    cases.add("life_user_exception_reading", life::exceptionReading);
+    cases.add("life_map_statuses", life::mapStatuses);
+    cases.add("life_nothing_left_in_between", life::nothingLeft);
+  }
+
+  private Broadcast<byte[]> broadcast(int size, long seed) throws Exception {
+    return cases.via(
+        cases.expected(size), 1, () -> context.broadcast(Values.randomBytes(size, seed)));
+  }
+
+  private void checkReads(Broadcast<byte[]> broadcast, int size, long seed) {
+    int expected = Arrays.hashCode(Values.randomBytes(size, seed));
+    List<Boolean> good =
+        context
+            .parallelize(Probe.numbers(4), 4)
+            .map(i -> Arrays.hashCode(broadcast.value()) == expected)
+            .collect();
+    Cases.equal(Collections.nCopies(4, true), good, "values equal");
+  }
+
+  private void unpersistThenRead() throws Exception {
+    int size = 7 << 20;
+    Broadcast<byte[]> broadcast = broadcast(size, 21);
+    for (int round = 0; round < 3; round++) {
+      checkReads(broadcast, size, 21);
+      broadcast.unpersist(true);
+    }
+    Cases.equal(
+        Arrays.hashCode(Values.randomBytes(size, 21)), Arrays.hashCode(broadcast.value()),
+        "value on the driver after unpersist");
+  }
+
+  private void destroyThenUse() throws Exception {
+    Map<String, Long> before = Probe.here();
+    Broadcast<byte[]> broadcast = broadcast(6 << 20, 22);
+    checkReads(broadcast, 6 << 20, 22);
+    broadcast.destroy(true);
+    Throwable onDriver = thrownBy(() -> broadcast.value());
+    Cases.equal(SparkException.class, onDriver.getClass(), "exception on the driver");
+    Cases.check(onDriver.getMessage().contains("was destroyed"), onDriver.getMessage());
+    Throwable inJob =
+        thrownBy(
+            () -> context.parallelize(Probe.numbers(2), 2)
+                .map(i -> broadcast.value().length).collect());
+    Cases.check(inJob instanceof SparkException, "exception of the job: " + inJob);
+    expectLive(before);
+  }
+
+  private void garbageCollected() throws Exception {
+    Map<String, Long> before = Probe.here();
+    makeAndForget();
+    Cases.eventually(
+        "blobs of collected broadcasts freed",
+        () -> {
+          System.gc();
+          return Probe.live() <= Probe.live(before);
+        });
+  }
+
+  private void makeAndForget() throws Exception {
+    for (int seed = 0; seed < 3; seed++) {
+      checkReads(broadcast(2 << 20, seed), 2 << 20, seed);
+    }
+  }
+
+  /** The user's exception arrives unchanged, and the half-written blob is gone. */
+  private void exceptionWriting(boolean notSerializable) throws Exception {
+    if (notSerializable && cases.kryo) {
+      return; // Kryo writes any object
+    }
+    Map<String, Long> before = Probe.here();
+    Values.FailsToWrite value = new Values.FailsToWrite(10 << 20, notSerializable);
+    Throwable seen = thrownBy(() -> context.broadcast(value));
+    Class<?> expected = notSerializable ? NotSerializableException.class : Values.Boom.class;
+    Cases.equal(expected, seen.getClass(), "exception that the user sees");
+    Cases.equal(0L, Probe.delta(before, Probe.here(), Probe.OFFLOADED), "offloaded");
+    expectLive(before);
+  }
+
+  private void exceptionReading() throws Exception {
+    Broadcast<Values.FailsToRead> broadcast =
+        cases.via(
+            cases.expected(3 << 20), 1, () -> context.broadcast(new Values.FailsToRead(3 << 20)));
+    Throwable seen =
+        thrownBy(
+            () -> context.parallelize(Probe.numbers(2), 2)
+                .map(i -> broadcast.value().payload.length).collect());
+    Cases.check(seen instanceof SparkException, "exception of the job: " + seen);
+    Cases.check(seen.getMessage().contains("Boom"), "does not name the user's: " + seen);
+    broadcast.destroy(true);
+  }
+
+  /**
+   * spark.shuffle.mapOutput.minSizeForBroadcast=0 makes Spark broadcast the map statuses of every
+   * shuffle; executors deserialise them without the user's class loader, so they stay with Torrent.
+   */
+  private void mapStatuses() throws Exception {
+    Map<String, Long> before = Probe.here();
+    List<Tuple2<Integer, Integer>> found =
+        cases.via(
+            Path.TORRENT, 0,
+            () ->
+                context
+                    .parallelize(Probe.numbers(1_000), 5)
+                    .mapToPair(i -> new Tuple2<>(i % 3, 1))
+                    .reduceByKey((a, b) -> a + b, 7)
+                    .sortByKey()
+                    .collect());
+    Cases.equal(
+        Arrays.asList(new Tuple2<>(0, 334), new Tuple2<>(1, 333), new Tuple2<>(2, 333)), found,
+        "counts");
+    boolean always =
+        context.getConf().getSizeAsBytes("spark.shuffle.mapOutput.minSizeForBroadcast", "512k") == 0;
+    if (cases.plugin && always) {
+      long stayed = Probe.delta(before, Probe.here(), Probe.stayed("MAP_STATUS"));
+      Cases.check(stayed > 0, "no map status counted as staying with Torrent");
+    }
+  }
+
+  /** After all broadcasts of the cases so far were collected, the driver's node holds none. */
+  private void nothingLeft() throws Exception {
+    Cases.eventually(
+        "no blob left",
+        () -> {
+          System.gc();
+          return Probe.live() == 0;
+        });
+  }
+
+  private static void expectLive(Map<String, Long> before) throws InterruptedException {
+    Cases.eventually("blob freed", () -> Probe.live() <= Probe.live(before));
+  }
+
+  static Throwable thrownBy(Callable<?> body) {
+    try {
+      body.call();
+    } catch (Throwable thrown) {
+      return thrown;
+    }
+    throw new AssertionError("nothing was thrown");
+  }
+}

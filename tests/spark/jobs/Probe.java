@@ -1,0 +1,98 @@
+package io.bigcast.sparktest;
+
+import java.lang.reflect.Method;
+import java.lang.reflect.Modifier;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.TreeMap;
+import org.apache.spark.SparkEnv;
+import org.apache.spark.api.java.JavaSparkContext;
+
+/**
+ * Reads the plugin's counters (io.bigcast.spark.BigcastStats), in this JVM and in every executor.
+ * By reflection, so that the same jobs run on plain Spark, where there are none and all read as 0.
+ */
+final class Probe {
+  static final String OFFLOADED = "offloaded";
+  static final String READS = "reads";
+  static final String BYTES_READ = "readRawBytes";
+  static final String CHUNKS_LOCATED = "chunksLocated";
+  private static final String STATS = "io.bigcast.spark.BigcastStats";
+
+  private Probe() {}
+
+  /** The counter of broadcasts that stayed with Torrent for this reason. */
+  static String stayed(String reason) {
+    return "delegated." + reason;
+  }
+
+  /** Every counter of this JVM by the name of its method. */
+  static Map<String, Long> here() {
+    Map<String, Long> counters = new TreeMap<>();
+    try {
+      for (Method method : Class.forName(STATS).getMethods()) {
+        boolean plain = Modifier.isStatic(method.getModifiers()) && method.getParameterCount() == 0;
+        if (plain && method.getReturnType() == long.class) {
+          counters.put(method.getName(), (Long) method.invoke(null));
+        }
+      }
+      Class<?> reasons = Class.forName(STATS + "$Reason");
+      Method delegated = Class.forName(STATS).getMethod("delegated", reasons);
+      for (Object reason : reasons.getEnumConstants()) {
+        counters.put(stayed(reason.toString()), (Long) delegated.invoke(null, reason));
+      }
+    } catch (ClassNotFoundException plainSpark) {
+      return counters;
+    } catch (ReflectiveOperationException broken) {
+      throw new IllegalStateException(STATS + " is not as these tests expect", broken);
+    }
+    return counters;
+  }
+
+  /** Blobs that this driver made and did not free yet. */
+  static long live() {
+    return live(here());
+  }
+
+  static long live(Map<String, Long> counters) {
+    return counters.getOrDefault(OFFLOADED, 0L) - counters.getOrDefault("removed", 0L);
+  }
+
+  static long delta(Map<String, Long> before, Map<String, Long> after, String counter) {
+    return after.getOrDefault(counter, 0L) - before.getOrDefault(counter, 0L);
+  }
+
+  /** Counters of every executor by its id. */
+  static Map<String, Map<String, Long>> onExecutors(JavaSparkContext context, int executors) {
+    Map<String, Map<String, Long>> found = new TreeMap<>();
+    for (int attempt = 0; attempt < 20 && found.size() < executors; attempt++) {
+      for (HashMap<String, Map<String, Long>> each :
+          context.parallelize(numbers(executors * 4), executors * 4).map(i -> one()).collect()) {
+        found.putAll(each);
+      }
+    }
+    Cases.equal(executors, found.size(), "executors that answered");
+    return found;
+  }
+
+  private static HashMap<String, Map<String, Long>> one() throws InterruptedException {
+    Thread.sleep(20); // so that one executor does not take all tasks
+    HashMap<String, Map<String, Long>> answer = new HashMap<>();
+    answer.put(SparkEnv.get().executorId(), here());
+    return answer;
+  }
+
+  static long sum(Map<String, Map<String, Long>> executors, String counter) {
+    return executors.values().stream().mapToLong(each -> each.getOrDefault(counter, 0L)).sum();
+  }
+
+  static List<Integer> numbers(int count) {
+    List<Integer> list = new ArrayList<>();
+    for (int i = 0; i < count; i++) {
+      list.add(i);
+    }
+    return list;
+  }
+}

@@ -1,0 +1,55 @@
+package io.bigcast.sparktest;
+
+import java.util.Arrays;
+import java.util.Collections;
+import java.util.List;
+import java.util.Map;
+import org.apache.spark.api.java.JavaSparkContext;
+import org.apache.spark.broadcast.Broadcast;
+import org.apache.spark.sql.SparkSession;
+
+/**
+ * Two broadcasts of 3 MiB and a tiny one, read by tasks and compared; then all counters, as lines
+ * `COUNTER name value`, where `executors.` is before the sums over executors. For contexts whose
+ * settings are what is tested.
+ */
+public final class SmallJob {
+  private SmallJob() {}
+
+  public static void main(String[] args) {
+    SparkSession session = SparkSession.builder().getOrCreate();
+    Cases cases = new Cases(session);
+    JavaSparkContext context = cases.context;
+    cases.add(
+        "results",
+        () -> {
+          for (int seed = 0; seed < 2; seed++) {
+            read(context, Values.randomBytes(3 << 20, seed));
+          }
+          read(context, new byte[] {1, 2, 3});
+        });
+    cases.run(System.out);
+    print("", Probe.here());
+    for (Map<String, Long> each : Probe.onExecutors(context, cases.executors).values()) {
+      print("executors.", each);
+    }
+    session.stop();
+    System.out.println("END of cases");
+  }
+
+  private static void read(JavaSparkContext context, byte[] value) {
+    int expected = Arrays.hashCode(value);
+    Broadcast<byte[]> broadcast = context.broadcast(value);
+    List<Boolean> good =
+        context
+            .parallelize(Probe.numbers(4), 4)
+            .map(i -> Arrays.hashCode(broadcast.value()) == expected)
+            .collect();
+    Cases.equal(Collections.nCopies(4, true), good, "values equal");
+    broadcast.destroy(true);
+  }
+
+  private static void print(String prefix, Map<String, Long> counters) {
+    counters.forEach((name, value) -> System.out.println("COUNTER " + prefix + name + " " + value));
+  }
+}

@@ -1,0 +1,218 @@
+package io.bigcast.sparktest;
+
+import com.esotericsoftware.kryo.Kryo;
+import com.esotericsoftware.kryo.KryoSerializable;
+import com.esotericsoftware.kryo.io.Input;
+import com.esotericsoftware.kryo.io.Output;
+import java.io.IOException;
+import java.io.ObjectInputStream;
+import java.io.ObjectOutputStream;
+import java.io.Serializable;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Random;
+import java.util.concurrent.atomic.AtomicInteger;
+
+/** The values that cases broadcast. All are the same in every run. */
+final class Values {
+  static final int CHUNK = 4 << 20;
+
+  private Values() {}
+
+  static byte[] randomBytes(int size, long seed) {
+    byte[] bytes = new byte[size];
+    new Random(seed).nextBytes(bytes);
+    return bytes;
+  }
+
+  /** `keys` arrays, together about `keys * 400` bytes. */
+  static HashMap<Integer, int[]> intArrays(int keys) {
+    Random random = new Random(7);
+    HashMap<Integer, int[]> map = new HashMap<>();
+    for (int key = 0; key < keys; key++) {
+      map.put(key, random.ints(50 + key % 100).toArray());
+    }
+    return map;
+  }
+
+  static long digest(Map<Integer, int[]> map) {
+    long sum = 0;
+    for (Map.Entry<Integer, int[]> each : map.entrySet()) {
+      sum += 31L * each.getKey() + Arrays.hashCode(each.getValue());
+    }
+    return sum;
+  }
+
+  /** Not compressible beyond a factor of two; lengths differ; not only ASCII. */
+  static HashMap<String, String> strings(int count) {
+    Random random = new Random(11);
+    HashMap<String, String> map = new HashMap<>();
+    for (int i = 0; i < count; i++) {
+      map.put("key-" + i, Long.toHexString(random.nextLong()) + (i % 7 == 0 ? "žluťoučký €" : ""));
+    }
+    return map;
+  }
+
+  /** `megabytes` of random 64 KiB arrays. */
+  static ArrayList<byte[]> pieces(int megabytes) {
+    ArrayList<byte[]> list = new ArrayList<>();
+    for (int i = 0; i < megabytes * 16; i++) {
+      list.add(randomBytes(64 << 10, i));
+    }
+    return list;
+  }
+
+  static long digest(List<byte[]> pieces) {
+    long sum = 1;
+    for (byte[] piece : pieces) {
+      sum = 31 * sum + Arrays.hashCode(piece);
+    }
+    return sum;
+  }
+
+  /** Cycles, shared references, a null, a transient field. */
+  static final class Node implements Serializable {
+    private static final long serialVersionUID = 1;
+    String name;
+    Node parent;
+    List<Node> children = new ArrayList<>();
+    Node absent;
+    transient String scratch;
+
+    Node() {}
+
+    Node(String name, Node parent) {
+      this.name = name;
+      this.parent = parent;
+      this.scratch = "not sent";
+    }
+
+    static Node tree(int width) {
+      Node root = new Node("root", null);
+      root.parent = root;
+      for (int i = 0; i < width; i++) {
+        Node child = new Node("child-" + i, root);
+        child.children.add(new Node("leaf-" + i, child));
+        root.children.add(child);
+      }
+      root.children.add(root.children.get(0));
+      return root;
+    }
+
+    /** True if the structure is that of `tree(width)` with identities kept and scratch lost. */
+    boolean isTree(int width) {
+      boolean good = parent == this && absent == null && scratch == null;
+      good &= children.size() == width + 1 && children.get(width) == children.get(0);
+      for (int i = 0; i < width && good; i++) {
+        Node child = children.get(i);
+        Node leaf = child.children.get(0);
+        good = child.parent == this && leaf.parent == child && leaf.name.equals("leaf-" + i);
+      }
+      return good;
+    }
+  }
+
+  /** Counts, in each JVM, how often it was deserialised, by either serializer. */
+  static final class Counted implements Serializable, KryoSerializable {
+    private static final long serialVersionUID = 1;
+    static final AtomicInteger READS = new AtomicInteger();
+    byte[] payload;
+
+    Counted() {}
+
+    Counted(int size) {
+      payload = randomBytes(size, 3);
+    }
+
+    private void readObject(ObjectInputStream in) throws IOException, ClassNotFoundException {
+      in.defaultReadObject();
+      READS.incrementAndGet();
+    }
+
+    @Override
+    public void write(Kryo kryo, Output output) {
+      output.writeInt(payload.length);
+      output.writeBytes(payload);
+    }
+
+    @Override
+    public void read(Kryo kryo, Input input) {
+      payload = input.readBytes(input.readInt());
+      READS.incrementAndGet();
+    }
+  }
+
+  static final class Boom extends RuntimeException {
+    private static final long serialVersionUID = 1;
+
+    Boom() {
+      super("the user's own serialiser failed");
+    }
+  }
+
+  /** Fails in the writer after `size` bytes went out, so that an upload is under way. */
+  static final class FailsToWrite implements Serializable, KryoSerializable {
+    private static final long serialVersionUID = 1;
+    final transient int size;
+    final transient boolean notSerializable;
+
+    FailsToWrite(int size, boolean notSerializable) {
+      this.size = size;
+      this.notSerializable = notSerializable;
+    }
+
+    private void writeObject(ObjectOutputStream out) throws IOException {
+      for (int written = 0; written < size; written += 64 << 10) {
+        out.write(randomBytes(64 << 10, written));
+      }
+      if (notSerializable) {
+        out.writeObject(new Object());
+      }
+      throw new Boom();
+    }
+
+    @Override
+    public void write(Kryo kryo, Output output) {
+      for (int written = 0; written < size; written += 64 << 10) {
+        output.writeBytes(randomBytes(64 << 10, written));
+      }
+      throw new Boom();
+    }
+
+    @Override
+    public void read(Kryo kryo, Input input) {
+      throw new UnsupportedOperationException();
+    }
+  }
+
+  /** Fails in every reader. */
+  static final class FailsToRead implements Serializable, KryoSerializable {
+    private static final long serialVersionUID = 1;
+    byte[] payload;
+
+    FailsToRead() {}
+
+    FailsToRead(int size) {
+      payload = randomBytes(size, 5);
+    }
+
+    private void readObject(ObjectInputStream in) throws IOException, ClassNotFoundException {
+      in.defaultReadObject();
+      throw new Boom();
+    }
+
+    @Override
+    public void write(Kryo kryo, Output output) {
+      output.writeInt(payload.length);
+      output.writeBytes(payload);
+    }
+
+    @Override
+    public void read(Kryo kryo, Input input) {
+      throw new Boom();
+    }
+  }
+}

@@ -1,0 +1,167 @@
+"""PySpark cases in one context. Prints `CASE name ok|FAIL why` for each, as the Java jobs do."""
+
+import pickle
+import re
+import sys
+import traceback
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import LongType
+
+
+class Cases:
+    def __init__(self, session):
+        self.session = session
+        self.context = session.sparkContext
+        conf = self.context.getConf()
+        self.plugin = "BigcastPlugin" in conf.get("spark.plugins", "")
+        self.pattern = re.compile(conf.get("spark.bigcasttest.filter", ""))
+
+    def counter(self, name, *args):
+        stats = self.context._jvm.io.bigcast.spark.BigcastStats
+        return getattr(stats, name)(*args)
+
+    def offloaded(self):
+        return self.counter("offloaded") if self.plugin else 0
+
+    def run(self):
+        for name in [name for name in dir(self) if name.startswith("py_")]:
+            if not self.pattern.search(name):
+                continue
+            print(f"=== case {name}", file=sys.stderr)
+            try:
+                getattr(self, name)()
+                print(f"CASE {name} ok", flush=True)
+            except Exception as failure:
+                traceback.print_exc()
+                why = " ".join(repr(failure).split())[:600]
+                print(f"CASE {name} FAIL {why}", flush=True)
+
+    def broadcast(self, value):
+        """Broadcasts, and checks that the value went to Bigcast: the minimum is 0 here."""
+        before = self.offloaded()
+        broadcast = self.context.broadcast(value)
+        if self.plugin:
+            equal(self.offloaded() - before, 1, "offloaded")
+        return broadcast
+
+    def read_in_tasks(self, broadcast, digest):
+        return self.context.parallelize(range(4), 4).map(lambda _: digest(broadcast.value)).collect()
+
+    def py_dict(self):
+        value = {i: [i, str(i) * 5, float(i)] for i in range(60_000)}
+        expected = sum(len(v[1]) + v[0] for v in value.values())
+        broadcast = self.broadcast(value)
+        found = self.read_in_tasks(broadcast, lambda v: sum(len(x[1]) + x[0] for x in v.values()))
+        equal(found, [expected] * 4, "sums in tasks")
+        equal(broadcast.value, value, "value on the driver")
+
+    def py_dict_as_lookup(self):
+        value = {i: i * i for i in range(250_000)}
+        equal(len(pickle.dumps(value)) > 1 << 20, True, "larger than 1 MiB")
+        broadcast = self.broadcast(value)
+        found = self.context.parallelize(range(0, 250_000, 7), 4).map(
+            lambda i: broadcast.value[i]).sum()
+        equal(found, sum(i * i for i in range(0, 250_000, 7)), "sum of squares")
+
+    def py_bytes(self):
+        for size in (0, 1, (4 << 20) - 1, 4 << 20, (4 << 20) + 1, 12 << 20):
+            value = bytes(i * 31 % 251 for i in range(1000)) * (size // 1000 + 1)
+            value = value[:size]
+            found = self.read_in_tasks(self.broadcast(value), hash_of)
+            equal(found, [hash_of(value)] * 4, f"hashes of {size} bytes")
+
+    def py_none(self):
+        broadcast = self.broadcast(None)
+        found = self.context.parallelize(range(2), 2).map(lambda _: broadcast.value is None)
+        equal(found.collect(), [True, True], "None in tasks")
+
+    def py_two_in_one_task(self):
+        first, second = self.broadcast(list(range(300_000))), self.broadcast("x" * 2_000_000)
+        found = self.context.parallelize(range(4), 4).map(
+            lambda i: first.value[i] + len(second.value)).collect()
+        equal(found, [2_000_000 + i for i in range(4)], "both values")
+
+    def py_large_closure(self):
+        """Above 1 MiB Spark broadcasts the pickled function by itself."""
+        table = {i: i * 3 for i in range(300_000)}
+        before = self.offloaded()
+        found = self.context.parallelize(range(0, 300_000, 11), 4).map(lambda i: table[i]).sum()
+        equal(found, sum(3 * i for i in range(0, 300_000, 11)), "sum")
+        if self.plugin:
+            equal(self.offloaded() - before >= 1, True, "function offloaded")
+
+    def py_large_udf(self):
+        table = {i: i + 5 for i in range(300_000)}
+        add = F.udf(lambda i: table[i], LongType())
+        frame = self.session.range(0, 300_000, 50).select(add("id").alias("x"))
+        equal(frame.agg(F.sum("x")).head()[0], sum(i + 5 for i in range(0, 300_000, 50)), "sum")
+
+    def py_udf_with_broadcast(self):
+        broadcast = self.broadcast({i: -i for i in range(200_000)})
+        negate = F.udf(lambda i: broadcast.value[i], LongType())
+        frame = self.session.range(0, 200_000, 40).select(negate("id").alias("x"))
+        equal(frame.agg(F.sum("x")).head()[0], -sum(range(0, 200_000, 40)), "sum")
+
+    def py_join(self):
+        self.session.conf.set("spark.sql.autoBroadcastJoinThreshold", "-1")
+        facts = self.session.range(0, 50_000).withColumn("k", F.col("id") % 30_000)
+        names = self.session.range(0, 20_000).select(
+            F.col("id").alias("k"), F.md5(F.col("id").cast("string")).alias("name"))
+        total = [F.count("*"), F.sum(F.length("name")), F.max("name"), F.countDistinct("name")]
+        without = facts.join(names, "k").agg(*total).head()
+        before = self.offloaded()
+        equal(facts.join(F.broadcast(names), "k").agg(*total).head(), without, "aggregates")
+        if self.plugin:
+            equal(self.offloaded() > before, True, "relation offloaded")
+
+    def py_unpersist_then_read(self):
+        broadcast = self.broadcast(list(range(400_000)))
+        for _ in range(2):
+            equal(self.read_in_tasks(broadcast, sum), [sum(range(400_000))] * 4, "sums")
+            broadcast.unpersist(blocking=True)
+
+    def py_destroy_then_use(self):
+        broadcast = self.broadcast(list(range(400_000)))
+        self.read_in_tasks(broadcast, len)
+        broadcast.destroy(blocking=True)
+        try:
+            self.read_in_tasks(broadcast, len)
+        except Exception as failure:
+            equal("destroyed" in str(failure), True, f"says destroyed: {failure}"[:300])
+            return
+        raise AssertionError("a destroyed broadcast could be used")
+
+    def py_pickling_fails(self):
+        before = self.offloaded()
+        try:
+            self.context.broadcast(["x" * 3_000_000, sys.stdout])
+        except Exception as failure:
+            equal("pickle" in str(failure).lower() or "serialize" in str(failure).lower(), True,
+                  f"names the cause: {failure}"[:300])
+            equal(self.offloaded(), before, "offloaded")
+            return
+        raise AssertionError("a file was pickled")
+
+
+def hash_of(value):
+    import zlib
+
+    return len(value), zlib.crc32(value)
+
+
+def equal(actual, expected, what):
+    if actual != expected:
+        raise AssertionError(f"{what}: expected {str(expected)[:200]}, got {str(actual)[:200]}")
+
+
+def main():
+    session = SparkSession.builder.getOrCreate()
+    Cases(session).run()
+    session.stop()
+    print("END of cases", flush=True)
+
+
+if __name__ == "__main__":
+    main()

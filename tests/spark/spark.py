@@ -1,0 +1,157 @@
+"""A Spark of one line: where it is, the test jobs compiled for it, and applications started on it."""
+
+import glob
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+
+HERE = pathlib.Path(__file__).resolve().parent
+PLUGIN = "io.bigcast.spark.BigcastPlugin"
+COMPILE_TIMEOUT_S = 240
+
+
+class Spark:
+    """An installed Spark and the two jars of test code made for it. Immutable."""
+
+    def __init__(self, line, cache, work):
+        self.line = line
+        found = sorted(glob.glob(f"{cache}/spark-{line}*/lib/python3*/site-packages/pyspark"))
+        if not found:
+            raise SystemExit(f"no Spark {line} in {cache}: run `scripts/test`, which installs it")
+        self.home = pathlib.Path(found[-1])
+        self.python = self.home.parents[3] / "bin" / "python3"
+        self.java_home = java_home()
+        self.jobs_jar = work / "jobs.jar"
+        self.user_jar = work / "user.jar"
+
+    def compile(self, work):
+        """Makes the jars: user.jar is what a user gives by --jars, jobs.jar the application."""
+        jobs = HERE / "jobs"
+        self._jar(work / "user", self.user_jar, jobs.glob("ext/*.java"), "")
+        self._jar(work / "jobs", self.jobs_jar, jobs.glob("*.java"),
+                  f"{self.home}/jars/*:{self.user_jar}")
+
+    def _jar(self, classes, jar, sources, class_path):
+        classes.mkdir()
+        java = self.java_home / "bin"
+        run([java / "javac", "--release", "17", "-nowarn", "-cp", class_path, "-d", classes,
+             *sorted(sources)])
+        run([java / "jar", "--create", "--file", jar, "-C", classes, "."])
+        shutil.rmtree(classes)
+
+    def private_home(self, folder):
+        """A SPARK_HOME of links, because local clusters write their logs into SPARK_HOME/work."""
+        folder.mkdir()
+        for entry in self.home.iterdir():
+            if entry.name not in ("work", "conf"):
+                (folder / entry.name).symlink_to(entry)
+        (folder / "work").mkdir()
+        return folder
+
+
+def java_home():
+    """The JDK whose javac is on the path."""
+    javac = shutil.which("javac")
+    if not javac:
+        raise SystemExit("javac is not on the path: install a JDK 17")
+    return pathlib.Path(os.path.realpath(javac)).parents[1]
+
+
+def run(argv):
+    done = subprocess.run([str(part) for part in argv], stdin=subprocess.DEVNULL, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+                          timeout=COMPILE_TIMEOUT_S)
+    if done.returncode:
+        raise SystemExit(f"{argv[0]} failed:\n{done.stdout}")
+
+
+class Area:
+    """The folder of one application: its home, local directories, temporary files and logs."""
+
+    def __init__(self, spark, folder, address="127.0.0.1"):
+        self.spark = spark
+        self.folder = folder
+        self.address = address
+        folder.mkdir(mode=0o700)
+        self.home = spark.private_home(folder / "home")
+        self.local, self.tmp, self.events = folder / "local", folder / "tmp", folder / "events"
+        for each in (self.local, self.tmp, self.events):
+            each.mkdir()
+        self.out, self.log = folder / "stdout", folder / "driver.log"
+        self.node_log = folder / "node.log"
+        self.settings = folder / "settings"
+
+    def environment(self):
+        return {
+            "SPARK_HOME": str(self.home), "JAVA_HOME": str(self.spark.java_home),
+            "PYSPARK_PYTHON": str(self.spark.python), "SPARK_LOCAL_IP": self.address,
+            "SPARK_LOCAL_HOSTNAME": self.address, "SPARK_CONF_DIR": str(self.folder),
+            "TMPDIR": str(self.tmp), "SPARK_LOCAL_DIRS": str(self.local),
+        }
+
+    def conf(self, jar, extra):
+        """Settings that all contexts share, and `extra` over them; jar None is plain Spark."""
+        java = f"-XX:TieredStopAtLevel=1 -XX:-UsePerfData -Djava.io.tmpdir={self.tmp}"
+        conf = {
+            "spark.ui.enabled": "false",
+            "spark.driver.host": self.address,
+            "spark.driver.extraJavaOptions": java,
+            "spark.executor.extraJavaOptions": java,
+            "spark.local.dir": str(self.local),
+            "spark.sql.shuffle.partitions": "4",
+            "spark.sql.warehouse.dir": str(self.tmp / "warehouse"),
+            "spark.scheduler.minRegisteredResourcesRatio": "1.0",
+            "spark.scheduler.maxRegisteredResourcesWaitingTime": "60s",
+        }
+        if jar:
+            conf |= {
+                "spark.plugins": PLUGIN,
+                "spark.driver.extraClassPath": str(jar),
+                "spark.executor.extraClassPath": str(jar),
+                "spark.bigcast.lease.grace": "2s",
+                "spark.bigcast.node.log": str(self.node_log),
+            }
+        conf |= extra
+        return {key: value for key, value in conf.items() if value is not None}
+
+    def submit(self, master, conf, program):
+        """The command that runs `program` (a Java class's name, or a Python file)."""
+        argv = [str(self.home / "bin" / "spark-submit"), "--master", master]
+        for key, value in conf.items():
+            argv += ["--conf", f"{key}={value}"]
+        argv += ["--jars", str(self.spark.user_jar)]
+        if str(program).endswith(".py"):
+            return argv + [str(program)]
+        return argv + ["--class", f"io.bigcast.sparktest.{program}", str(self.spark.jobs_jar)]
+
+    def executor_logs(self):
+        return sorted(self.home.glob("work/*/*/stderr"))
+
+    def text_of_logs(self):
+        """Everything that anything wrote: for searches that must find nothing."""
+        files = [self.out, self.log, self.node_log, *self.folder.glob("*.log")]
+        files += [*self.home.glob("work/**/*"), *self.events.glob("**/*")]
+        return {file: read(file) for file in sorted(set(files)) if file.is_file()}
+
+    def tail(self, lines=30):
+        """The ends of the logs, for the report of a failure."""
+        parts = []
+        for file in (self.out, self.log, *self.executor_logs(), self.node_log):
+            text = read(file).splitlines()[-lines:]
+            if text:
+                parts += [f"--- {file}", *text]
+        return "\n".join(parts)
+
+
+def read(file):
+    try:
+        return pathlib.Path(file).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def own_lines(text, level):
+    """The plugin's lines of a level in a driver's or executor's log."""
+    return re.findall(rf"^.* {level} (?:\S+\.)?Bigcast\w*: .*$", text, re.MULTILINE)

@@ -1,0 +1,105 @@
+"""Looks at the processes of an application while it runs, and at what is left when it has ended."""
+
+import os
+import pathlib
+import time
+
+LEFT_DEADLINE_S = 60  # the grace of these tests is 2 s; the rest is for a busy machine
+
+
+class Watch:
+    """Collects what the processes of a host show: command lines, nodes, abstract sockets."""
+
+    def __init__(self, hosts, host=0):
+        self.hosts = hosts
+        self.host = host
+        self.command_lines = set()
+        self.nodes = set()
+        self.sockets = set()
+
+    def look(self):
+        """Call it every now and then; misses what lives shorter than that."""
+        names = None
+        for pid in self.hosts.pids(self.host):
+            argv = command_line(pid)
+            self.command_lines.add(" ".join(argv))
+            if argv and is_node(pid, argv):
+                self.nodes.add(pid)
+                names = names or unix_sockets(pid)
+                self.sockets |= {names[inode] for inode in inodes(pid) if inode in names}
+
+    def left(self):
+        """Waits until all processes and sockets are gone; returns what did not go."""
+        deadline = time.monotonic() + LEFT_DEADLINE_S
+        while True:
+            left = [f"process {pid}: {' '.join(command_line(pid))[:200]}" for pid in self.living()]
+            if not left:
+                break
+            if time.monotonic() > deadline:
+                return left
+            time.sleep(0.2)
+        return [f"socket {name}" for name in self.sockets & set(unix_sockets("self").values())]
+
+    def living(self):
+        return [pid for pid in self.hosts.pids(self.host) if not is_zombie(pid)]
+
+
+def command_line(pid):
+    try:
+        raw = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return []
+    return raw.decode(errors="replace").rstrip("\0").split("\0") if raw else []
+
+
+def is_node(pid, argv):
+    try:
+        name = pathlib.Path(f"/proc/{pid}/comm").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return name.startswith("bigcast") or os.path.basename(argv[0]).startswith("bigcastd")
+
+
+def is_zombie(pid):
+    try:
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return True
+    return stat.rpartition(")")[2].split()[0] == "Z"
+
+
+def inodes(pid):
+    found = set()
+    try:
+        for entry in os.scandir(f"/proc/{pid}/fd"):
+            target = os.readlink(entry.path)
+            if target.startswith("socket:["):
+                found.add(target[8:-1])
+    except OSError:
+        pass
+    return found
+
+
+def unix_sockets(pid):
+    """Names of listening abstract sockets in the process's network namespace, by inode."""
+    names = {}
+    try:
+        lines = pathlib.Path(f"/proc/{pid}/net/unix").read_text(encoding="utf-8",
+                                                                errors="replace").splitlines()
+    except OSError:
+        return names
+    for line in lines[1:]:
+        fields = line.split(maxsplit=7)
+        if len(fields) == 8 and fields[7].startswith("@") and fields[3] == "00010000":
+            names[fields[6]] = fields[7]
+    return names
+
+
+def files_left(folders):
+    """What Bigcast left in folders that it was given to use."""
+    left = []
+    for folder in folders:
+        for path in pathlib.Path(folder).rglob("*"):
+            if "bigcast" in path.name.lower() or path.name in ("CURRENT", "LOCK"):
+                left.append(str(path))
+    return left
