@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-import json
+import functools
 import os
 import pathlib
 import re
@@ -291,7 +291,7 @@ def shared_context(run, server, name, secret, **expectations):
     work.mkdir()
     report.prefix = f"{prefix}/{name}"
     try:
-        inner = dataclasses.replace(run, work=work, hosts=Others(run.hosts, server.process.pid))
+        inner = dataclasses.replace(run, work=work, hosts=Others(run.hosts, [server.process.pid]))
         done = small(inner, {"spark.bigcast.servers": server.address,
                              "spark.bigcast.secret.file": str(secret)}, **expectations)
         logs = done[0].text_of_logs()
@@ -302,16 +302,16 @@ def shared_context(run, server, name, secret, **expectations):
 
 
 class Others:
-    """Hosts without one process that is expected to stay."""
+    """Hosts without the processes that are expected to stay."""
 
-    def __init__(self, hosts, pid):
-        self._hosts, self._pid = hosts, pid
+    def __init__(self, hosts, staying):
+        self._hosts, self._staying = hosts, frozenset(staying)
 
     def __getattr__(self, name):
         return getattr(self._hosts, name)
 
     def pids(self, host):
-        return [pid for pid in self._hosts.pids(host) if pid != self._pid]
+        return [pid for pid in self._hosts.pids(host) if pid not in self._staying]
 
 
 def wait_for(condition, why_not, timeout_s=60):
@@ -324,22 +324,23 @@ def wait_for(condition, why_not, timeout_s=60):
 
 
 class Steps:
-    """A StepJob that runs, whose steps the caller waits for and lets go on."""
+    """A StepJob that runs, whose steps the caller waits for and lets go on. `start` starts it."""
 
-    def __init__(self, run, area, argv, host=0):
+    def __init__(self, area, watches, start):
         self.area = area
-        self.watch = Watch(run.hosts, host)
-        self._out = open(area.out, "w", encoding="utf-8")
-        self._log = open(area.log, "w", encoding="utf-8")
-        self.process = run.hosts.start(host, argv, env=area.environment(), stdout=self._out,
-                                       stderr=self._log, stdin=subprocess.PIPE)
+        self.watches = watches
+        with open(area.out, "w", encoding="utf-8") as out, \
+                open(area.log, "w", encoding="utf-8") as log:
+            self.process = start(env=area.environment(), stdout=out, stderr=log,
+                                 stdin=subprocess.PIPE)
 
     def wait(self, step, timeout_s=SMALL_TIMEOUT_S):
         """Waits for the step; '' or why it did not come."""
         line = f"STEP {step}"
 
         def there():
-            self.watch.look()
+            for watch in self.watches:
+                watch.look()
             return line in sparks.read(self.area.out).splitlines() or self.process.poll() is not None
 
         wait_for(there, lambda: "", timeout_s)
@@ -352,14 +353,12 @@ class Steps:
 
     def end(self, timeout_s=SMALL_TIMEOUT_S):
         """Waits for the exit and returns its code."""
+        self.process.stdin.close()
         try:
             return self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             self.process.kill()
             return f"none within {timeout_s} s"
-        finally:
-            self._out.close()
-            self._log.close()
 
 
 def driver_killed(run):
@@ -367,28 +366,15 @@ def driver_killed(run):
     area = run.area()
     conf = area.conf(run.jar, {"spark.bigcasttest.executors": "1",
                                "spark.bigcasttest.megabytes": "32"})
-    steps = Steps(run, area, area.submit("local-cluster[1,1,1024]", conf, "StepJob"))
+    argv = area.submit("local-cluster[1,1,1024]", conf, "StepJob")
+    watch = Watch(run.hosts)
+    steps = Steps(area, [watch], functools.partial(run.hosts.start, 0, argv))
     problem = steps.wait("ready")
     steps.go_on()
     problem = problem or steps.wait("made")
     run.report.check("runs", problem)
     if run.jar:
-        run.report.check("has_a_node", "" if steps.watch.nodes else "no bigcastd seen")
+        run.report.check("has_a_node", "" if watch.nodes else "no bigcastd seen")
     os.kill(steps.process.pid, signal.SIGKILL)
     steps.end()
-    run.report.check("nothing_left", steps.watch.left() + files_left([area.local]))
-
-
-def plan(line, quick):
-    """The combinations for a Spark line, by name, longest first."""
-    everything = {
-        "java-min0": java_min0, "kryo-defaults": kryo_defaults, "pyspark-min0": pyspark_min0,
-        "shared": shared, "driver-killed": driver_killed, "unreachable": unreachable,
-        "no-native-directory": no_native_directory, "encryption": encryption,
-        "secret-world-readable": secret_world_readable, "switched-off": switched_off,
-        "defaults": defaults,
-    }
-    few = {"3.5": ["java-min0", "pyspark-min0", "unreachable"], "4": ["defaults", "pyspark-min0"]}
-    some = {"3.5": list(everything),
-            "4": ["java-min0", "kryo-defaults", "pyspark-min0", "unreachable"]}
-    return {name: everything[name] for name in (few if quick else some)[line]}
+    run.report.check("nothing_left", watch.left() + files_left([area.local]))

@@ -22,6 +22,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "scripts" / "lib"))
 import combinations  # noqa: E402
 import netns  # noqa: E402
+import plan  # noqa: E402
 from report import Report  # noqa: E402
 from spark import Spark  # noqa: E402
 
@@ -32,7 +33,7 @@ def main():
     args = parse()
     if args.one:
         return run_one(args)
-    names = [name for name in combinations.plan(args.spark, args.quick) if selected(args, name)]
+    names = [name for name in plan.names(args.spark, args.quick) if selected(args, name)]
     if not names:
         raise SystemExit(f"--filter: no combination matches {args.filter!r}")
     work = pathlib.Path(tempfile.mkdtemp(prefix="sparktest-"))
@@ -117,7 +118,7 @@ def run_one(args):
         run = combinations.Run(spark, hosts, report, args.work, args.jar,
                                args.filter.partition(":")[2])
         try:
-            combinations.plan(args.spark, quick=False)[args.one](run)
+            plan.ALL[args.one](run)
         except Exception as failure:  # whatever it is, the other combinations go on
             report.check("runs_at_all", f"{type(failure).__name__}: {failure}")
             raise
@@ -135,7 +136,7 @@ def tail(folder, lines=40):
     parts = []
     for file in filter(pathlib.Path.is_file, files):
         text = file.read_text(encoding="utf-8", errors="replace").splitlines()
-        parts += [f"--- {file}", *text[-lines:]]
+        parts += [f"--- {file}", *(f"    {line[:500]}" for line in text[-lines:])]
     return "\n".join(parts)
 
 

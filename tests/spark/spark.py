@@ -135,15 +135,6 @@ class Area:
         files += [*self.home.glob("work/**/*"), *self.events.glob("**/*")]
         return {file: read(file) for file in sorted(set(files)) if file.is_file()}
 
-    def tail(self, lines=30):
-        """The ends of the logs, for the report of a failure."""
-        parts = []
-        for file in (self.out, self.log, *self.executor_logs(), self.node_log):
-            text = read(file).splitlines()[-lines:]
-            if text:
-                parts += [f"--- {file}", *text]
-        return "\n".join(parts)
-
 
 def read(file):
     try:

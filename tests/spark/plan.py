@@ -1,0 +1,26 @@
+"""Which combinations a Spark line runs."""
+
+import combinations
+import hosts
+
+ALL = {
+    "java-min0": combinations.java_min0,
+    "kryo-defaults": combinations.kryo_defaults,
+    "pyspark-min0": combinations.pyspark_min0,
+    "hosts": hosts.one_pull_a_host,
+    "shared": combinations.shared,
+    "driver-killed": combinations.driver_killed,
+    "unreachable": combinations.unreachable,
+    "no-native-directory": combinations.no_native_directory,
+    "encryption": combinations.encryption,
+    "secret-world-readable": combinations.secret_world_readable,
+    "switched-off": combinations.switched_off,
+    "defaults": combinations.defaults,
+}
+# In this order: what takes longest starts first.
+FULL = {"3.5": list(ALL), "4": ["java-min0", "kryo-defaults", "pyspark-min0", "unreachable"]}
+QUICK = {"3.5": ["java-min0", "pyspark-min0", "hosts", "unreachable"], "4": ["defaults"]}
+
+
+def names(line, quick):
+    return (QUICK if quick else FULL)[line]
