@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "scripts" / "lib"))
 
 import bigcast_nodes  # noqa: E402
-from cluster import Cluster  # noqa: E402
+from cluster import Cluster, bigcast_conf, compile_job  # noqa: E402
 from netns import make_hosts  # noqa: E402
 
 WORKERS = 2
@@ -44,20 +44,6 @@ def available_mib():
     with open("/proc/meminfo", encoding="ascii") as file:
         fields = dict(line.split(":") for line in file)
     return int(fields["MemAvailable"].split()[0]) // 1024
-
-
-def compile_job(java_home, spark_home, classes):
-    """Compiles the job against this Spark's jars; returns the path of its jar."""
-    classes.mkdir(parents=True, exist_ok=True)
-    source = ROOT / "scripts" / "demo.d" / f"{JOB}.java"
-    jars = os.path.join(spark_home, "jars", "*")
-    javac = os.path.join(java_home, "bin", "javac")
-    subprocess.run([javac, "-nowarn", "-cp", jars, "-d", classes, source], check=True)
-    jar = classes.parent / "demo-job.jar"
-    subprocess.run(
-        [os.path.join(java_home, "bin", "jar"), "cf", jar, "-C", classes, "."], check=True
-    )
-    return jar
 
 
 def write_input(path):
@@ -183,14 +169,6 @@ def print_table(title, columns):
     print()
 
 
-def bigcast_conf(jar):
-    return {
-        "spark.plugins": "io.bigcast.spark.BigcastPlugin",
-        "spark.driver.extraClassPath": str(jar),
-        "spark.executor.extraClassPath": str(jar),
-    }
-
-
 def same_result(columns):
     results = [
         {name: figures[name] for name in ("checksum", "packages", "closure_entries", "top")}
@@ -217,7 +195,6 @@ def parse_arguments():
 
 
 def run(arguments, hosts, work_dir):
-    java_home = os.environ["JAVA_HOME"]
     memory = Memory.for_scale(arguments.scale)
     if memory.total() > available_mib():
         print(
@@ -225,7 +202,9 @@ def run(arguments, hosts, work_dir):
             "are available; a smaller --scale needs less",
             flush=True,
         )
-    job = compile_job(java_home, arguments.spark_home, work_dir / "classes")
+    job = compile_job(
+        arguments.spark_home, ROOT / "scripts" / "demo.d" / f"{JOB}.java", work_dir
+    )
     packages = work_dir / "packages"
     write_input(packages)
     cluster = Cluster(

@@ -11,6 +11,7 @@ import os
 import pathlib
 import re
 import socket
+import subprocess
 import time
 
 START_TIMEOUT_S = 120
@@ -20,6 +21,31 @@ def _free_port(address):
     with socket.socket() as probe:
         probe.bind((address, 0))
         return probe.getsockname()[1]
+
+
+def compile_job(spark_home, source, work_dir):
+    """Compiles one Java source against this Spark's jars; returns the path of its jar.
+
+    JAVA_HOME must be set."""
+    classes = pathlib.Path(work_dir) / "classes"
+    classes.mkdir(parents=True, exist_ok=True)
+    tools = os.path.join(os.environ["JAVA_HOME"], "bin")
+    jars = os.path.join(spark_home, "jars", "*")
+    subprocess.run(
+        [os.path.join(tools, "javac"), "-nowarn", "-cp", jars, "-d", classes, source], check=True
+    )
+    jar = classes.parent / f"{pathlib.Path(source).stem}.jar"
+    subprocess.run([os.path.join(tools, "jar"), "cf", jar, "-C", classes, "."], check=True)
+    return jar
+
+
+def bigcast_conf(jar):
+    """The settings that put a job's broadcasts into Bigcast, embedded mode, defaults."""
+    return {
+        "spark.plugins": "io.bigcast.spark.BigcastPlugin",
+        "spark.driver.extraClassPath": str(jar),
+        "spark.executor.extraClassPath": str(jar),
+    }
 
 
 class Cluster:
@@ -84,11 +110,10 @@ class Cluster:
                 raise RuntimeError(f"Spark's {name} did not start:\n{tail}")
             time.sleep(0.1)
 
-    def submit(self, arguments, conf, wrapper=(), **kwargs):
+    def submit(self, arguments, conf, **kwargs):
         """Starts spark-submit on host 0 with the conf and returns its Popen.
 
-        wrapper is a command that the driver is started through. env is added to the environment;
-        the rest of kwargs goes to Popen."""
+        env is added to the environment; the rest of kwargs goes to Hosts.start."""
         settings = {
             "spark.master": self.master_url,
             "spark.driver.host": self._hosts.address(0),
@@ -96,7 +121,7 @@ class Cluster:
             "spark.ui.enabled": "false",
             **conf,
         }
-        argv = [*wrapper, os.path.join(self._spark_home, "bin", "spark-submit")]
+        argv = [os.path.join(self._spark_home, "bin", "spark-submit")]
         for name, value in settings.items():
             argv += ["--conf", f"{name}={value}"]
         env = {**self._environment(0), **kwargs.pop("env", {})}

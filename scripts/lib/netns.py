@@ -148,13 +148,14 @@ class LocalHosts:
         del host
         return _descendants()
 
-    def start(self, host, argv, env=None, **kwargs):
+    def start(self, host, argv, env=None, wrapper=(), **kwargs):
         """Starts argv on the host, in a session of its own; returns its Popen.
 
-        env is added to this process's environment. Standard input is empty unless given."""
+        env is added to this process's environment. wrapper is a command to start all that with,
+        outside of the host's namespace. Standard input is empty unless given."""
         kwargs.setdefault("stdin", subprocess.DEVNULL)
         process = subprocess.Popen(
-            self.command(host, argv),
+            [*wrapper, *self.command(host, argv)],
             env={**os.environ, **(env or {})},
             start_new_session=True,
             **kwargs,
