@@ -1,0 +1,118 @@
+#include <memory>
+
+#include "client_native/client.h"
+#include "jni_support.h"
+#include "native_handles.h"
+
+using bigcast::jni::from_handle;
+using bigcast::jni::guarded;
+using bigcast::jni::SharedClient;
+using bigcast::jni::to_handle;
+using bigcast::jni::value_or_throw;
+
+namespace {
+
+bigcast::Secret read_secret(const std::string& text, const std::string& file) {
+  if (!file.empty()) return value_or_throw(bigcast::Secret::from_file(file));
+  if (text.empty()) return {};
+  return value_or_throw(bigcast::Secret::from_text(text, "the application's secret"));
+}
+
+// The reference that NativeClient.share made for one call.
+std::shared_ptr<bigcast::Client> take(jlong handle) {
+  std::unique_ptr<SharedClient> shared(from_handle<SharedClient>(handle));
+  return std::move(shared->client);
+}
+
+}  // namespace
+
+extern "C" {
+
+JNIEXPORT jlong JNICALL Java_io_bigcast_spark_NativeClient_connect(
+    JNIEnv* env, jclass, jobjectArray servers, jstring local_node, jstring secret,
+    jstring secret_file, jstring name_space, jstring lease, jstring name, jboolean local_reads,
+    jint progress_timeout_ms) {
+  return guarded(env, [&]() -> jlong {
+    namespace jni = bigcast::jni;
+    bigcast::ClientOptions options;
+    options.servers = jni::to_strings(env, servers);
+    options.local_node = jni::to_string(env, local_node);
+    options.secret = read_secret(jni::to_string(env, secret), jni::to_string(env, secret_file));
+    options.name_space = jni::to_string(env, name_space);
+    const std::string lease_text = jni::to_string(env, lease);
+    if (!lease_text.empty()) options.lease = value_or_throw(bigcast::LeaseId::parse(lease_text));
+    options.client_name = jni::to_string(env, name);
+    options.local_reads = local_reads == JNI_TRUE;
+    options.progress_timeout_ms = static_cast<uint32_t>(progress_timeout_ms);
+    auto shared = std::make_unique<SharedClient>();
+    shared->client = value_or_throw(bigcast::Client::connect(std::move(options)));
+    return to_handle(shared.release());
+  });
+}
+
+JNIEXPORT jlong JNICALL Java_io_bigcast_spark_NativeClient_share(JNIEnv* env, jclass,
+                                                                 jlong client) {
+  return guarded(env, [&]() -> jlong {
+    return to_handle(new SharedClient{from_handle<SharedClient>(client)->client});
+  });
+}
+
+JNIEXPORT jlong JNICALL Java_io_bigcast_spark_NativeClient_upload(JNIEnv* env, jclass, jlong client,
+                                                                  jstring name, jint chunk_size,
+                                                                  jboolean compress) {
+  return guarded(env, [&]() -> jlong {
+    auto owner = take(client);
+    bigcast::UploadOptions options;
+    options.name = bigcast::jni::to_string(env, name);
+    options.chunk_size = static_cast<uint32_t>(chunk_size);
+    options.compression =
+        compress == JNI_TRUE ? bigcast::Compression::kAuto : bigcast::Compression::kNever;
+    auto handle = std::make_unique<bigcast::jni::UploadHandle>();
+    handle->upload = value_or_throw(owner->upload(std::move(options)));
+    handle->client = std::move(owner);
+    handle->chunk_size = static_cast<size_t>(chunk_size);
+    return to_handle(handle.release());
+  });
+}
+
+JNIEXPORT jlong JNICALL Java_io_bigcast_spark_NativeClient_download(JNIEnv* env, jclass,
+                                                                    jlong client, jbyteArray ref) {
+  return guarded(env, [&]() -> jlong {
+    auto owner = take(client);
+    auto handle = std::make_unique<bigcast::jni::DownloadHandle>();
+    handle->download = value_or_throw(owner->download_ref(bigcast::jni::to_bytes(env, ref)));
+    handle->client = std::move(owner);
+    return to_handle(handle.release());
+  });
+}
+
+JNIEXPORT void JNICALL Java_io_bigcast_spark_NativeClient_remove(JNIEnv* env, jclass, jlong client,
+                                                                 jbyteArray ref) {
+  guarded(env, [&] {
+    auto owner = take(client);
+    value_or_throw(owner->remove_ref(bigcast::jni::to_bytes(env, ref)));
+  });
+}
+
+JNIEXPORT void JNICALL Java_io_bigcast_spark_NativeClient_dropCopies(JNIEnv* env, jclass,
+                                                                     jlong client, jbyteArray ref) {
+  guarded(env, [&] {
+    auto owner = take(client);
+    value_or_throw(owner->drop_copies_ref(bigcast::jni::to_bytes(env, ref)));
+  });
+}
+
+JNIEXPORT jstring JNICALL Java_io_bigcast_spark_NativeClient_advertised(JNIEnv* env, jclass,
+                                                                        jlong client) {
+  return guarded(env, [&]() -> jstring {
+    auto owner = take(client);
+    return bigcast::jni::to_java(env, value_or_throw(owner->ping()).advertised);
+  });
+}
+
+JNIEXPORT void JNICALL Java_io_bigcast_spark_NativeClient_destroy(JNIEnv* env, jclass,
+                                                                  jlong client) {
+  guarded(env, [&] { take(client); });
+}
+
+}  // extern "C"

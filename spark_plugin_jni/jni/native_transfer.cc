@@ -1,0 +1,86 @@
+#include "jni_support.h"
+#include "native_handles.h"
+
+using bigcast::jni::DownloadHandle;
+using bigcast::jni::from_handle;
+using bigcast::jni::guarded;
+using bigcast::jni::UploadHandle;
+using bigcast::jni::value_or_throw;
+
+namespace {
+
+// In the order of TransferStats.java.
+jlongArray to_java(JNIEnv* env, const bigcast::TransferStats& stats) {
+  return bigcast::jni::to_java_longs(
+      env, {static_cast<jlong>(stats.raw_bytes), static_cast<jlong>(stats.stored_bytes),
+            static_cast<jlong>(stats.chunks), static_cast<jlong>(stats.chunks_located),
+            static_cast<jlong>(stats.chunks_reread), stats.through_local_node ? 1 : 0});
+}
+
+}  // namespace
+
+extern "C" {
+
+JNIEXPORT jobject JNICALL Java_io_bigcast_spark_NativeUpload_nextBuffer(JNIEnv* env, jclass,
+                                                                        jlong upload) {
+  return guarded(env, [&]() -> jobject {
+    auto buffer = value_or_throw(from_handle<UploadHandle>(upload)->upload->next_buffer());
+    return bigcast::jni::to_java_buffer(env, buffer.data(), buffer.size());
+  });
+}
+
+JNIEXPORT void JNICALL Java_io_bigcast_spark_NativeUpload_commit(JNIEnv* env, jclass, jlong upload,
+                                                                 jint size) {
+  guarded(env, [&] {
+    auto* handle = from_handle<UploadHandle>(upload);
+    if (size < 1 || static_cast<size_t>(size) > handle->chunk_size) {
+      throw bigcast::jni::ErrorException{
+          {bigcast::ErrorCode::kInvalidArgument, "commit: size is not within the chunk"}};
+    }
+    value_or_throw(handle->upload->commit(static_cast<size_t>(size)));
+  });
+}
+
+JNIEXPORT jbyteArray JNICALL Java_io_bigcast_spark_NativeUpload_seal(JNIEnv* env, jclass,
+                                                                     jlong upload) {
+  return guarded(env, [&]() -> jbyteArray {
+    const auto ref = value_or_throw(from_handle<UploadHandle>(upload)->upload->seal());
+    return bigcast::jni::to_java_bytes(env, ref);
+  });
+}
+
+JNIEXPORT jlongArray JNICALL Java_io_bigcast_spark_NativeUpload_stats(JNIEnv* env, jclass,
+                                                                      jlong upload) {
+  return guarded(env, [&]() -> jlongArray {
+    return to_java(env, from_handle<UploadHandle>(upload)->upload->stats());
+  });
+}
+
+JNIEXPORT void JNICALL Java_io_bigcast_spark_NativeUpload_destroy(JNIEnv* env, jclass,
+                                                                  jlong upload) {
+  guarded(env, [&] { delete from_handle<UploadHandle>(upload); });
+}
+
+JNIEXPORT jobject JNICALL Java_io_bigcast_spark_NativeDownload_next(JNIEnv* env, jclass,
+                                                                    jlong download) {
+  return guarded(env, [&]() -> jobject {
+    auto chunk = value_or_throw(from_handle<DownloadHandle>(download)->download->next());
+    if (chunk.empty()) return nullptr;
+    // BlobInputStream, the only one that sees the buffer, reads.
+    return bigcast::jni::to_java_buffer(env, const_cast<std::byte*>(chunk.data()), chunk.size());
+  });
+}
+
+JNIEXPORT jlongArray JNICALL Java_io_bigcast_spark_NativeDownload_stats(JNIEnv* env, jclass,
+                                                                        jlong download) {
+  return guarded(env, [&]() -> jlongArray {
+    return to_java(env, from_handle<DownloadHandle>(download)->download->stats());
+  });
+}
+
+JNIEXPORT void JNICALL Java_io_bigcast_spark_NativeDownload_destroy(JNIEnv* env, jclass,
+                                                                    jlong download) {
+  guarded(env, [&] { delete from_handle<DownloadHandle>(download); });
+}
+
+}  // extern "C"

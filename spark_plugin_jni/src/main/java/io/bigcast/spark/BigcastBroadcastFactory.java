@@ -1,0 +1,66 @@
+package io.bigcast.spark;
+
+import io.bigcast.spark.BigcastStats.Reason;
+import org.apache.spark.SparkConf;
+import org.apache.spark.broadcast.Broadcast;
+import org.apache.spark.broadcast.BroadcastFactory;
+import scala.reflect.ClassTag;
+
+/** Stands before Spark's own factory and takes from it what is worth taking. Thread-safe. */
+final class BigcastBroadcastFactory implements BroadcastFactory {
+  private final BroadcastFactory delegate;
+  private final OffloadRules rules;
+  private final DriverSide driver;
+
+  /** Everything stays with Spark for this reason; null: it depends. */
+  private final Reason always;
+
+  BigcastBroadcastFactory(
+      BroadcastFactory delegate, OffloadRules rules, DriverSide driver, Reason always) {
+    this.delegate = delegate;
+    this.rules = rules;
+    this.driver = driver;
+    this.always = always;
+  }
+
+  @Override
+  public void initialize(boolean isDriver, SparkConf conf) {
+    delegate.initialize(isDriver, conf);
+  }
+
+  @Override
+  public <T> Broadcast<T> newBroadcast(
+      T value, boolean isLocal, long id, boolean serializedOnly, ClassTag<T> tag) {
+    Reason reason =
+        always != null
+            ? always
+            : rules.delegateReason(value, isLocal, Thread.currentThread().getName());
+    if (reason == null) {
+      Broadcast<T> offloaded = driver.offload(value, id, serializedOnly);
+      if (offloaded != null) {
+        return offloaded;
+      }
+    } else {
+      BigcastStats.countDelegated(reason);
+    }
+    return delegate.newBroadcast(value, isLocal, id, serializedOnly, tag);
+  }
+
+  @Override
+  public void unbroadcast(long id, boolean removeFromDriver, boolean blocking) {
+    if (driver.knows(id)) {
+      driver.unbroadcast(id, removeFromDriver, blocking);
+    } else {
+      delegate.unbroadcast(id, removeFromDriver, blocking);
+    }
+  }
+
+  @Override
+  public void stop() {
+    try {
+      driver.close();
+    } finally {
+      delegate.stop();
+    }
+  }
+}

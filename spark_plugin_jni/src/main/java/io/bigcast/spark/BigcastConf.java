@@ -1,0 +1,263 @@
+package io.bigcast.spark;
+
+import java.util.Arrays;
+import java.util.Collections;
+import java.util.List;
+import java.util.Map;
+import java.util.TreeMap;
+import java.util.stream.Collectors;
+import org.apache.spark.SparkConf;
+import scala.Tuple2;
+
+/**
+ * All settings, {@code spark.bigcast.*}, with their defaults, ranges and meaning in one table.
+ * Immutable. Only what the table names may be set; {@link #unknownKeys} lists the rest.
+ */
+final class BigcastConf {
+  static final String PREFIX = "spark.bigcast.";
+
+  private enum Type {
+    BOOLEAN,
+    BYTES,
+    MILLISECONDS,
+    INTEGER,
+    TEXT
+  }
+
+  /** One setting. {@code min} and {@code max} are in the type's unit, and unused for text. */
+  enum Key {
+    ENABLED("enabled", Type.BOOLEAN, "true", 0, 1, "false: all broadcasts stay with Spark"),
+    MIN_SIZE(
+        "minSize",
+        Type.BYTES,
+        "1m",
+        0,
+        Long.MAX_VALUE,
+        "serialised broadcasts of at least this size go to Bigcast; 0: all"),
+    CHUNK_SIZE("chunkSize", Type.BYTES, "4m", 64 << 10, 16 << 20, "unit of transfer"),
+    COMPRESS("compress", Type.BOOLEAN, "true", 0, 1, "LZ4 for chunks that shrink by it"),
+    LOCAL_READS(
+        "localReads",
+        Type.BOOLEAN,
+        "true",
+        0,
+        1,
+        "read the local node's memory through descriptors; false: through its socket"),
+    PROGRESS_TIMEOUT(
+        "progressTimeout",
+        Type.MILLISECONDS,
+        "30s",
+        1_000,
+        3_600_000,
+        "a transfer that moves no byte for this long fails"),
+    LEASE_GRACE(
+        "lease.grace",
+        Type.MILLISECONDS,
+        "",
+        1_000,
+        86_400_000,
+        "embedded: how long blobs outlive a silent application; default: the larger of 120s and"
+            + " spark.network.timeout"),
+    NATIVE_DIR(
+        "native.dir",
+        Type.TEXT,
+        "",
+        0,
+        0,
+        "where the native library is unpacked (it may not be mounted noexec); default:"
+            + " java.io.tmpdir"),
+    BIND_ADDRESS(
+        "bindAddress",
+        Type.TEXT,
+        "",
+        0,
+        0,
+        "embedded: where the driver's node listens; default: spark.driver.host"),
+    ADVERTISE(
+        "advertise",
+        Type.TEXT,
+        "",
+        0,
+        0,
+        "embedded: the address executors reach the driver's node at; default: bindAddress"),
+    PORT("port", Type.INTEGER, "0", 0, 65_535, "embedded: the driver's node's port; 0: any"),
+    NODE_MEMORY(
+        "node.memory",
+        Type.BYTES,
+        "",
+        16 << 20,
+        1L << 40,
+        "embedded: a node's memory budget; default: min(1g, 5 % of RAM, half of what the cgroup"
+            + " has free)"),
+    NODE_DISK(
+        "node.disk",
+        Type.TEXT,
+        "",
+        0,
+        0,
+        "embedded: directories for what memory does not hold, separated by commas, or 'none';"
+            + " default: Spark's local directories"),
+    NODE_DISK_SIZE(
+        "node.diskSize",
+        Type.BYTES,
+        "",
+        1 << 20,
+        1L << 50,
+        "embedded: a node's disk budget; default: half of what is free"),
+    NODE_LOG("node.log", Type.TEXT, "", 0, 0, "embedded: the nodes' log file; default: none"),
+    SERVERS(
+        "servers",
+        Type.TEXT,
+        "",
+        0,
+        0,
+        "host:port of running nodes, separated by commas: shared mode; default: embedded mode"),
+    SECRET_FILE(
+        "secret.file",
+        Type.TEXT,
+        "",
+        0,
+        0,
+        "shared: file with the nodes' secret, on every host, readable by its owner only"),
+    NAMESPACE("namespace", Type.TEXT, "spark", 0, 0, "the namespace blobs are in"),
+    SOCKET(
+        "socket",
+        Type.TEXT,
+        "",
+        0,
+        0,
+        "shared: socket of this host's node, a path or @name; default: none");
+
+    final String key;
+    final String defaultValue;
+    final String doc;
+    private final Type type;
+    private final long min;
+    private final long max;
+
+    Key(String name, Type type, String defaultValue, long min, long max, String doc) {
+      this.key = PREFIX + name;
+      this.type = type;
+      this.defaultValue = defaultValue;
+      this.min = min;
+      this.max = max;
+      this.doc = doc;
+    }
+  }
+
+  private final Map<Key, String> texts;
+
+  private BigcastConf(Map<Key, String> texts) {
+    this.texts = texts;
+  }
+
+  /**
+   * Reads and checks every setting.
+   *
+   * @throws IllegalArgumentException with one line that names the wrong setting
+   */
+  static BigcastConf from(SparkConf conf) {
+    Map<Key, String> texts = new TreeMap<>();
+    for (Key key : Key.values()) {
+      texts.put(key, conf.get(key.key, key.defaultValue).trim());
+    }
+    texts.computeIfPresent(
+        Key.LEASE_GRACE, (key, text) -> text.isEmpty() ? defaultGraceMs(conf) + "ms" : text);
+    BigcastConf result = new BigcastConf(texts);
+    for (Key key : Key.values()) {
+      result.check(key);
+    }
+    if (result.shared() && result.text(Key.SECRET_FILE).isEmpty()) {
+      throw new IllegalArgumentException(Key.SECRET_FILE.key + " must be set beside " + Key.SERVERS.key);
+    }
+    return result;
+  }
+
+  /** Keys under our prefix that mean nothing, sorted: most likely misspelt. */
+  static List<String> unknownKeys(SparkConf conf) {
+    List<String> known = Arrays.stream(Key.values()).map(k -> k.key).collect(Collectors.toList());
+    return Arrays.stream(conf.getAll())
+        .map(Tuple2::_1)
+        .filter(key -> key.startsWith(PREFIX) && !known.contains(key))
+        .sorted()
+        .collect(Collectors.toList());
+  }
+
+  boolean flag(Key key) {
+    return Boolean.parseBoolean(texts.get(key));
+  }
+
+  /** Bytes, milliseconds or a plain number, by the key's type; 0 where the default is "decide". */
+  long number(Key key) {
+    String text = texts.get(key);
+    return text.isEmpty() ? 0 : parse(key, text);
+  }
+
+  String text(Key key) {
+    return texts.get(key);
+  }
+
+  List<String> list(Key key) {
+    String text = texts.get(key);
+    if (text.isEmpty()) {
+      return Collections.emptyList();
+    }
+    return Arrays.stream(text.split(","))
+        .map(String::trim)
+        .filter(part -> !part.isEmpty())
+        .collect(Collectors.toList());
+  }
+
+  /** True: use the nodes of spark.bigcast.servers; false: start nodes of our own. */
+  boolean shared() {
+    return !list(Key.SERVERS).isEmpty();
+  }
+
+  private void check(Key key) {
+    String text = texts.get(key);
+    if (key.type == Type.BOOLEAN) {
+      if (!text.equalsIgnoreCase("true") && !text.equalsIgnoreCase("false")) {
+        throw new IllegalArgumentException(key.key + " must be true or false, not '" + text + "'");
+      }
+    } else if (key.type != Type.TEXT && !text.isEmpty()) {
+      long value = parse(key, text);
+      if (value < key.min || value > key.max) {
+        throw new IllegalArgumentException(
+            key.key + " must be from " + key.min + " to " + key.max + ", not '" + text + "'");
+      }
+    }
+  }
+
+  private static long parse(Key key, String text) {
+    try {
+      SparkConf one = new SparkConf(false).set("v", text);
+      switch (key.type) {
+        case BYTES:
+          return one.getSizeAsBytes("v");
+        case MILLISECONDS:
+          return one.getTimeAsMs("v");
+        default:
+          return Long.parseLong(text);
+      }
+    } catch (RuntimeException e) {
+      String example = key.type == Type.BYTES ? "a size like 64m" : "a time like 30s";
+      throw new IllegalArgumentException(
+          key.key + " must be " + (key.type == Type.INTEGER ? "a number" : example) + ", not '" + text + "'");
+    }
+  }
+
+  private static long defaultGraceMs(SparkConf conf) {
+    return Math.max(120_000, conf.getTimeAsSeconds("spark.network.timeout", "120s") * 1000);
+  }
+
+  /** The table for the documentation, in Markdown. */
+  static String toMarkdown() {
+    StringBuilder out = new StringBuilder("| setting | default | meaning |\n|---|---|---|\n");
+    for (Key key : Key.values()) {
+      out.append("| `").append(key.key).append("` | ");
+      out.append(key.defaultValue.isEmpty() ? "" : "`" + key.defaultValue + "`");
+      out.append(" | ").append(key.doc).append(" |\n");
+    }
+    return out.toString();
+  }
+}

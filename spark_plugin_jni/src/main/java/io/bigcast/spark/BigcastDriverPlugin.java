@@ -1,0 +1,115 @@
+package io.bigcast.spark;
+
+import io.bigcast.spark.BigcastConf.Key;
+import io.bigcast.spark.BigcastStats.Reason;
+import java.lang.reflect.Field;
+import java.util.Collections;
+import java.util.Map;
+import org.apache.spark.SparkConf;
+import org.apache.spark.SparkContext;
+import org.apache.spark.SparkEnv;
+import org.apache.spark.api.plugin.DriverPlugin;
+import org.apache.spark.api.plugin.PluginContext;
+import org.apache.spark.broadcast.BroadcastFactory;
+import org.apache.spark.broadcast.BroadcastManager;
+
+/**
+ * Puts our factory before Spark's when the driver starts. It connects to nothing and never throws:
+ * whatever is wrong is told in one warning, and Spark goes on without Bigcast.
+ */
+final class BigcastDriverPlugin implements DriverPlugin {
+  @Override
+  public Map<String, String> init(SparkContext context, PluginContext pluginContext) {
+    try {
+      return start(context);
+    } catch (IllegalArgumentException | BigcastException e) {
+      Warnings.LOG.warn("Bigcast is off, broadcasts stay with Spark: {}", e.getMessage());
+    } catch (ReflectiveOperationException | RuntimeException | LinkageError e) {
+      Warnings.LOG.warn(
+          "Bigcast is off, broadcasts stay with Spark: this Spark's broadcast manager is not the one"
+              + " it knows: {}",
+          e.toString());
+    }
+    return Collections.emptyMap();
+  }
+
+  @Override
+  public void registerMetrics(String appId, PluginContext context) {
+    Metrics.registerDriver(context.metricRegistry());
+  }
+
+  @Override
+  public void shutdown() {
+    // Spark stops the factory later, when no task can read any more; that is where we end.
+  }
+
+  private Map<String, String> start(SparkContext context)
+      throws ReflectiveOperationException, BigcastException {
+    SparkConf spark = SparkEnv.get().conf();
+    BigcastConf conf = BigcastConf.from(spark);
+    for (String key : BigcastConf.unknownKeys(spark)) {
+      Warnings.LOG.warn("Bigcast: {} is not a setting", key);
+    }
+    if (!conf.flag(Key.ENABLED)) {
+      Warnings.LOG.info("Bigcast {} is off ({}=false)", NativeLibrary.jarVersion(), Key.ENABLED.key);
+      return Collections.emptyMap();
+    }
+    Reason always = alwaysDelegate(context, spark);
+    if (always == null) {
+      NativeLibrary.load(conf);
+      warnOfClassLoader();
+    }
+    AppIdentity app = AppIdentity.create();
+    DriverSide side = new DriverSide(spark, conf, app);
+    wrapFactory(new OffloadRules(conf.number(Key.MIN_SIZE)), side, always);
+    if (always == null) {
+      Warnings.LOG.info(
+          "Bigcast {} (native {}), {} mode: broadcasts of {} bytes and more leave the driver",
+          NativeLibrary.jarVersion(),
+          NativeLibrary.version(),
+          conf.shared() ? "shared" : "embedded",
+          conf.number(Key.MIN_SIZE));
+    }
+    return app.toMap();
+  }
+
+  private static Reason alwaysDelegate(SparkContext context, SparkConf spark) {
+    if (context.isLocal()) {
+      Warnings.LOG.info("Bigcast: local mode has nothing to send, broadcasts stay with Spark");
+      return Reason.LOCAL;
+    }
+    String encryption = OffloadRules.encryptionKey(spark);
+    if (encryption != null) {
+      Warnings.LOG.warn(
+          "Bigcast: {} is on and Bigcast does not encrypt yet, broadcasts stay with Spark", encryption);
+      return Reason.ENCRYPTED;
+    }
+    return null;
+  }
+
+  /** Spark has no setting for its factory, and creates it before plugins start. */
+  private static void wrapFactory(OffloadRules rules, DriverSide side, Reason always)
+      throws ReflectiveOperationException {
+    BroadcastManager manager = SparkEnv.get().broadcastManager();
+    Field field = BroadcastManager.class.getDeclaredField("broadcastFactory");
+    field.setAccessible(true);
+    BroadcastFactory delegate = (BroadcastFactory) field.get(manager);
+    if (delegate == null) {
+      throw new NoSuchFieldException("broadcastFactory is not set yet");
+    }
+    field.set(manager, new BigcastBroadcastFactory(delegate, rules, side, always));
+  }
+
+  /**
+   * With --jars our classes are in a loader that parts of Spark don't ask, which fails late and
+   * badly; so say it early.
+   */
+  private static void warnOfClassLoader() {
+    if (BigcastPlugin.class.getClassLoader() != SparkEnv.class.getClassLoader()) {
+      Warnings.LOG.warn(
+          "Bigcast: its jar is not on Spark's own class path (--jars is too late for some readers);"
+              + " put it into spark.driver.extraClassPath and spark.executor.extraClassPath, or"
+              + " into Spark's jars folder");
+    }
+  }
+}

@@ -1,0 +1,141 @@
+package io.bigcast.spark;
+
+import java.util.EnumMap;
+import java.util.Map;
+import java.util.concurrent.atomic.LongAdder;
+
+/**
+ * What Bigcast did in this JVM since it started, whatever Spark contexts came and went. Thread-safe,
+ * monotonic. Readable from driver code and from tasks; the same numbers are in Spark's metrics.
+ */
+public final class BigcastStats {
+  /** Why a broadcast stayed with Spark's own mechanism. */
+  public enum Reason {
+    /** Spark runs in local mode, or asked for a local broadcast. */
+    LOCAL,
+    /** Made on the scheduler's event loop, which must never wait. */
+    TASK_BINARY,
+    /** Map output statuses, which are replaced while they are read. */
+    MAP_STATUS,
+    /** Below spark.bigcast.minSize. */
+    SMALL,
+    /** Spark's encryption is on. */
+    ENCRYPTED,
+    /** Bigcast could not be reached, or its native library could not be loaded. */
+    UNAVAILABLE,
+    /** Bigcast was reached, but the upload failed. */
+    UPLOAD_FAILED
+  }
+
+  static final LongAdder OFFLOADED = new LongAdder();
+  static final LongAdder UPLOADED_RAW_BYTES = new LongAdder();
+  static final LongAdder UPLOADED_STORED_BYTES = new LongAdder();
+  static final LongAdder UPLOAD_NANOS = new LongAdder();
+  static final LongAdder READS = new LongAdder();
+  static final LongAdder READ_FAILURES = new LongAdder();
+  static final LongAdder READ_RAW_BYTES = new LongAdder();
+  static final LongAdder READ_NANOS = new LongAdder();
+  static final LongAdder CHUNKS = new LongAdder();
+  static final LongAdder CHUNKS_LOCATED = new LongAdder();
+  static final LongAdder CHUNKS_REREAD = new LongAdder();
+  static final LongAdder LOCAL_NODE_READS = new LongAdder();
+  static final LongAdder DRIVER_REREADS = new LongAdder();
+  static final LongAdder REMOVED = new LongAdder();
+  static final LongAdder NODES_STARTED = new LongAdder();
+  private static final Map<Reason, LongAdder> DELEGATED = new EnumMap<>(Reason.class);
+
+  static {
+    for (Reason reason : Reason.values()) {
+      DELEGATED.put(reason, new LongAdder());
+    }
+  }
+
+  private BigcastStats() {}
+
+  static void countDelegated(Reason reason) {
+    DELEGATED.get(reason).increment();
+  }
+
+  /** Broadcasts made through Bigcast (driver). */
+  public static long offloaded() {
+    return OFFLOADED.sum();
+  }
+
+  /** Broadcasts that stayed with Spark's own mechanism for this reason (driver). */
+  public static long delegated(Reason reason) {
+    return DELEGATED.get(reason).sum();
+  }
+
+  /** As above, for callers that have only the name, for example from Python. */
+  public static long delegated(String reason) {
+    return delegated(Reason.valueOf(reason));
+  }
+
+  /** Serialised bytes handed to Bigcast (driver). */
+  public static long uploadedRawBytes() {
+    return UPLOADED_RAW_BYTES.sum();
+  }
+
+  /** Bytes as they travelled, after compression (driver). */
+  public static long uploadedStoredBytes() {
+    return UPLOADED_STORED_BYTES.sum();
+  }
+
+  /** Time spent in successful uploads, serialising included (driver). */
+  public static double uploadSeconds() {
+    return UPLOAD_NANOS.sum() / 1e9;
+  }
+
+  /** Broadcasts read from Bigcast and deserialised: one a broadcast and JVM, whatever its tasks. */
+  public static long reads() {
+    return READS.sum();
+  }
+
+  public static long readFailures() {
+    return READ_FAILURES.sum();
+  }
+
+  /** Serialised bytes read from Bigcast. */
+  public static long readRawBytes() {
+    return READ_RAW_BYTES.sum();
+  }
+
+  /** Time spent in successful reads, deserialising included. */
+  public static double readSeconds() {
+    return READ_NANOS.sum() / 1e9;
+  }
+
+  public static long chunksRead() {
+    return CHUNKS.sum();
+  }
+
+  /** Of {@link #chunksRead}, those copied out of the local node's memory through a descriptor. */
+  public static long chunksLocated() {
+    return CHUNKS_LOCATED.sum();
+  }
+
+  /** Chunks that failed verification or whose source died, and that were read again. */
+  public static long chunksReread() {
+    return CHUNKS_REREAD.sum();
+  }
+
+  /** Of {@link #reads}, those that went through the node of this host. */
+  public static long localNodeReads() {
+    return LOCAL_NODE_READS.sum();
+  }
+
+  /** Of {@link #reads}, those the driver made because its own value had been collected. */
+  public static long driverRereads() {
+    return DRIVER_REREADS.sum();
+  }
+
+  /** Blobs removed: destroyed, collected, or at the application's end (driver). */
+  public static long removed() {
+    return REMOVED.sum();
+  }
+
+  /** Nodes that this JVM started, rather than attached to. */
+  public static long nodesStarted() {
+    return NODES_STARTED.sum();
+  }
+}

@@ -1,0 +1,152 @@
+package io.bigcast.spark;
+
+import java.io.IOException;
+import java.util.Map;
+import org.apache.spark.SparkEnv;
+import org.apache.spark.TaskContext;
+import org.apache.spark.serializer.DeserializationStream;
+import org.apache.spark.storage.BlockManager;
+import org.apache.spark.storage.BlockResult;
+import org.apache.spark.storage.BroadcastBlockId;
+import org.apache.spark.storage.StorageLevel;
+import org.apache.spark.util.TaskCompletionListener;
+import scala.Option;
+import scala.reflect.ClassTag;
+import scala.reflect.ClassTag$;
+
+/**
+ * Turns a handle into its value, once a JVM: cached as TorrentBroadcast caches, in Spark's block
+ * manager (which may put it to disk, and which {@code unpersist} clears) with a weak map before it.
+ * Readers of one broadcast wait for each other, readers of different ones never do.
+ */
+final class BlobReader {
+  /** User classes must not be named here: it is serialised where they can't be loaded. */
+  @SuppressWarnings("unchecked")
+  static <T> ClassTag<T> anyTag() {
+    return (ClassTag<T>) ClassTag$.MODULE$.Any();
+  }
+
+  private static final KeyLock<Long> LOCK = new KeyLock<>();
+
+  private BlobReader() {}
+
+  /**
+   * @throws IOException whatever goes wrong, as TorrentBroadcast does: it is what Spark recovers from
+   */
+  @SuppressWarnings("unchecked")
+  static <T> T read(long id, byte[] ref, String home, Connection source, boolean driver)
+      throws IOException {
+    return LOCK.with(
+        id,
+        () -> {
+          SparkEnv env = SparkEnv.get();
+          BroadcastBlockId block = new BroadcastBlockId(id, "");
+          Map<Object, Object> cache = env.broadcastManager().cachedValues();
+          Object cached = cache.get(block);
+          if (cached == null) {
+            cached = fromBlockManager(env.blockManager(), block);
+          }
+          if (cached == null) {
+            cached = fetch(env, id, ref, home, source);
+            // The driver's handle holds the value itself, as softly as it should be held.
+            if (!driver) {
+              store(env.blockManager(), block, cached);
+            }
+          }
+          cache.put(block, cached);
+          return (T) cached;
+        });
+  }
+
+  private static Object fromBlockManager(BlockManager manager, BroadcastBlockId block) {
+    Option<BlockResult> local = manager.getLocalValues(block);
+    if (local.isEmpty()) {
+      return null;
+    }
+    // Not read to its end: that would release the lock, which is ours to release.
+    Object value = local.get().data().next();
+    TaskContext task = TaskContext.get();
+    if (task == null) {
+      manager.releaseLock(block, Option.empty());
+    } else {
+      TaskCompletionListener release = context -> manager.releaseLock(block, Option.empty());
+      task.addTaskCompletionListener(release);
+    }
+    return value;
+  }
+
+  private static void store(BlockManager manager, BroadcastBlockId block, Object value) {
+    if (!manager.putSingle(block, value, StorageLevel.MEMORY_AND_DISK(), false, anyTag())) {
+      Warnings.once("Spark's block manager could not store " + block + "; tasks may read it again");
+    }
+  }
+
+  private static Object fetch(SparkEnv env, long id, byte[] ref, String home, Connection source)
+      throws IOException {
+    try {
+      NativeClient client = source.client(home);
+      try {
+        return fetchWith(client, env, id, ref, source);
+      } catch (BigcastException e) {
+        if (e.code() != BigcastException.Code.UNAVAILABLE) {
+          throw e;
+        }
+        Warnings.LOG.info("Bigcast: reading broadcast {} again: {}", id, e.getMessage());
+        source.lost(client);
+        return fetchWith(source.client(home), env, id, ref, source);
+      }
+    } catch (IOException e) {
+      BigcastStats.READ_FAILURES.increment();
+      throw e;
+    }
+  }
+
+  private static Object fetchWith(
+      NativeClient client, SparkEnv env, long id, byte[] ref, Connection source) throws IOException {
+    long start = System.nanoTime();
+    try (NativeDownload download = client.download(ref);
+        BlobInputStream in = new BlobInputStream(download)) {
+      Object value = deserialise(env, in);
+      long nanos = System.nanoTime() - start;
+      TransferStats stats = download.stats();
+      count(stats, in.total(), nanos);
+      if (!stats.throughLocalNode) {
+        source.bypassedNode(client);
+      }
+      Warnings.LOG.info(
+          "Bigcast: read broadcast {}, {} bytes, in {} ms", id, in.total(), nanos / 1_000_000);
+      return value;
+    }
+  }
+
+  private static Object deserialise(SparkEnv env, BlobInputStream in) throws IOException {
+    DeserializationStream stream = env.serializer().newInstance().deserializeStream(in);
+    try {
+      Object value = stream.readObject(anyTag());
+      in.drain();
+      return value;
+    } catch (Throwable e) {
+      throw asIoException(in.failure() == null ? e : in.failure());
+    } finally {
+      stream.close();
+    }
+  }
+
+  /** Spark's Utils.tryOrIOException: fatal errors pass, everything else becomes an IOException. */
+  private static IOException asIoException(Throwable e) {
+    if (e instanceof VirtualMachineError || e instanceof LinkageError) {
+      throw (Error) e;
+    }
+    return e instanceof IOException ? (IOException) e : new IOException(e);
+  }
+
+  private static void count(TransferStats stats, long rawBytes, long nanos) {
+    BigcastStats.READS.increment();
+    BigcastStats.READ_RAW_BYTES.add(rawBytes);
+    BigcastStats.READ_NANOS.add(nanos);
+    BigcastStats.CHUNKS.add(stats.chunks);
+    BigcastStats.CHUNKS_LOCATED.add(stats.chunksLocated);
+    BigcastStats.CHUNKS_REREAD.add(stats.chunksReread);
+    BigcastStats.LOCAL_NODE_READS.add(stats.throughLocalNode ? 1 : 0);
+  }
+}

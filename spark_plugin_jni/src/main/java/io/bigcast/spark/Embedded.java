@@ -1,0 +1,109 @@
+package io.bigcast.spark;
+
+import io.bigcast.spark.BigcastConf.Key;
+import java.io.File;
+import java.lang.reflect.Method;
+import java.net.InetAddress;
+import java.net.UnknownHostException;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.Collections;
+import java.util.List;
+import org.apache.spark.SparkConf;
+
+/** The nodes of embedded mode: what Spark's settings say about them, and starting one. */
+final class Embedded {
+  private Embedded() {}
+
+  /** Makes sure that this host has a node. A driver's listens on TCP, an executor's does not. */
+  static void ensureNode(SparkConf spark, BigcastConf conf, AppIdentity app, boolean driver)
+      throws BigcastException {
+    NativeNode.Options options = new NativeNode.Options();
+    options.applicationId = app.id;
+    options.secret = app.secret;
+    if (driver) {
+      options.listenHost = listenHost(spark, conf);
+      options.listenPort = (int) conf.number(Key.PORT);
+    }
+    options.memoryBytes = conf.number(Key.NODE_MEMORY);
+    List<String> disks = diskPaths(spark, conf);
+    options.diskPaths = disks.toArray(new String[0]);
+    options.diskBytes = disks.isEmpty() ? 0 : diskBytes(conf, disks);
+    options.graceMs = (int) conf.number(Key.LEASE_GRACE);
+    options.logFile = conf.text(Key.NODE_LOG);
+    boolean started =
+        NativeLibrary.withNodeProgram(conf, program -> NativeNode.ensure(program, options));
+    if (started) {
+      BigcastStats.NODES_STARTED.increment();
+    }
+  }
+
+  /** Numeric, because a node resolves no names. */
+  private static String listenHost(SparkConf spark, BigcastConf conf) throws BigcastException {
+    String host = conf.text(Key.BIND_ADDRESS);
+    if (host.isEmpty()) {
+      host = spark.get("spark.driver.host");
+    }
+    return resolve(host);
+  }
+
+  /** The numeric form of a host. */
+  static String resolve(String host) throws BigcastException {
+    try {
+      return InetAddress.getByName(host).getHostAddress();
+    } catch (UnknownHostException e) {
+      throw new BigcastException(BigcastException.Code.UNAVAILABLE, "can't resolve host " + host);
+    }
+  }
+
+  /** {@code host:port} with the host numeric, IPv6 in brackets. */
+  static String resolveServer(String server) throws BigcastException {
+    int colon = server.lastIndexOf(':');
+    if (colon <= 0) {
+      throw new BigcastException(
+          BigcastException.Code.INVALID_ARGUMENT,
+          Key.SERVERS.key + " must be a list of host:port, not '" + server + "'");
+    }
+    String host = resolve(server.substring(0, colon).replaceAll("^\\[|\\]$", ""));
+    return (host.contains(":") ? "[" + host + "]" : host) + server.substring(colon);
+  }
+
+  private static List<String> diskPaths(SparkConf spark, BigcastConf conf) {
+    List<String> set = conf.list(Key.NODE_DISK);
+    if (set.size() == 1 && set.get(0).equalsIgnoreCase("none")) {
+      return Collections.emptyList();
+    }
+    return set.isEmpty() ? sparkLocalDirs(spark) : set;
+  }
+
+  /** Spark knows best (YARN and standalone workers give directories by environment). */
+  private static List<String> sparkLocalDirs(SparkConf spark) {
+    try {
+      Class<?> utils = Class.forName("org.apache.spark.util.Utils");
+      for (Method method : utils.getMethods()) {
+        // Its parameter's type differs between the Spark lines.
+        if (method.getName().equals("getConfiguredLocalDirs") && method.getParameterCount() == 1) {
+          return Arrays.asList((String[]) method.invoke(null, spark));
+        }
+      }
+    } catch (ReflectiveOperationException | LinkageError e) {
+      Warnings.LOG.debug("Spark does not tell its local directories", e);
+    }
+    String fallback = spark.get("spark.local.dir", System.getProperty("java.io.tmpdir"));
+    return new ArrayList<>(Arrays.asList(fallback.split(",")));
+  }
+
+  private static long diskBytes(BigcastConf conf, List<String> disks) {
+    long set = conf.number(Key.NODE_DISK_SIZE);
+    if (set > 0) {
+      return set;
+    }
+    for (String disk : disks) {
+      long free = new File(disk).getUsableSpace();
+      if (free > 0) {
+        return free / 2;
+      }
+    }
+    return 0;
+  }
+}

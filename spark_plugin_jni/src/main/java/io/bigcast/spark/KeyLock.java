@@ -1,0 +1,40 @@
+package io.bigcast.spark;
+
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.locks.ReentrantLock;
+
+/** One lock a key, which exists while someone holds or awaits it. Thread-safe, reentrant. */
+final class KeyLock<K> {
+  interface Body<T> {
+    T run() throws java.io.IOException;
+  }
+
+  private static final class Counted {
+    final ReentrantLock lock = new ReentrantLock();
+    int users;
+  }
+
+  private final ConcurrentHashMap<K, Counted> locks = new ConcurrentHashMap<>();
+
+  <T> T with(K key, Body<T> body) throws java.io.IOException {
+    Counted counted =
+        locks.compute(
+            key,
+            (k, present) -> {
+              Counted used = present == null ? new Counted() : present;
+              used.users++;
+              return used;
+            });
+    counted.lock.lock();
+    try {
+      return body.run();
+    } finally {
+      counted.lock.unlock();
+      locks.computeIfPresent(key, (k, used) -> --used.users == 0 ? null : used);
+    }
+  }
+
+  int size() {
+    return locks.size();
+  }
+}

@@ -1,0 +1,46 @@
+package io.bigcast.spark;
+
+import com.codahale.metrics.Gauge;
+import com.codahale.metrics.MetricRegistry;
+import java.util.Locale;
+import java.util.function.DoubleSupplier;
+import java.util.function.LongSupplier;
+
+/** {@link BigcastStats} as gauges of Spark's metrics system, below plugin.io.bigcast.spark.BigcastPlugin. */
+final class Metrics {
+  private Metrics() {}
+
+  static void registerDriver(MetricRegistry registry) {
+    gauge(registry, "broadcasts_offloaded_total", BigcastStats::offloaded);
+    for (BigcastStats.Reason reason : BigcastStats.Reason.values()) {
+      String label = reason.name().toLowerCase(Locale.ROOT);
+      gauge(registry, "broadcasts_delegated_" + label + "_total", () -> BigcastStats.delegated(reason));
+    }
+    gauge(registry, "uploaded_raw_bytes_total", BigcastStats::uploadedRawBytes);
+    gauge(registry, "uploaded_stored_bytes_total", BigcastStats::uploadedStoredBytes);
+    seconds(registry, "upload_seconds_total", BigcastStats::uploadSeconds);
+    gauge(registry, "driver_rereads_total", BigcastStats::driverRereads);
+    gauge(registry, "blobs_removed_total", BigcastStats::removed);
+    registerExecutor(registry);
+  }
+
+  static void registerExecutor(MetricRegistry registry) {
+    gauge(registry, "reads_total", BigcastStats::reads);
+    gauge(registry, "read_failures_total", BigcastStats::readFailures);
+    gauge(registry, "read_raw_bytes_total", BigcastStats::readRawBytes);
+    seconds(registry, "read_seconds_total", BigcastStats::readSeconds);
+    gauge(registry, "chunks_read_total", BigcastStats::chunksRead);
+    gauge(registry, "chunks_located_total", BigcastStats::chunksLocated);
+    gauge(registry, "chunks_reread_total", BigcastStats::chunksReread);
+    gauge(registry, "local_node_reads_total", BigcastStats::localNodeReads);
+    gauge(registry, "nodes_started_total", BigcastStats::nodesStarted);
+  }
+
+  private static void gauge(MetricRegistry registry, String name, LongSupplier value) {
+    registry.register(name, (Gauge<Long>) value::getAsLong);
+  }
+
+  private static void seconds(MetricRegistry registry, String name, DoubleSupplier value) {
+    registry.register(name, (Gauge<Double>) value::getAsDouble);
+  }
+}

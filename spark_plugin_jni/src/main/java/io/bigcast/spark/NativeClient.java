@@ -1,0 +1,100 @@
+package io.bigcast.spark;
+
+/** A connection to Bigcast. Thread-safe; every call ends by a deadline on progress. */
+final class NativeClient extends NativeHandle {
+  /** What a connection needs; the fields are those of ClientOptions in client_native/client.h. */
+  static final class Options {
+    String[] servers = {};
+    String localNode = "";
+    /** The secret itself, or empty. */
+    String secret = "";
+    /** The file that holds it, or empty. */
+    String secretFile = "";
+    String namespace = "";
+    /** 32 hexadecimal digits, or empty. */
+    String lease = "";
+    String name = "";
+    boolean localReads = true;
+    int progressTimeoutMs;
+  }
+
+  private NativeClient(long pointer) {
+    super(pointer);
+  }
+
+  /** The native library must be loaded. */
+  static NativeClient connect(Options options) throws BigcastException {
+    return new NativeClient(
+        connect(
+            options.servers,
+            options.localNode,
+            options.secret,
+            options.secretFile,
+            options.namespace,
+            options.lease,
+            options.name,
+            options.localReads,
+            options.progressTimeoutMs));
+  }
+
+  NativeUpload upload(String name, int chunkSize, boolean compress) throws BigcastException {
+    return new NativeUpload(upload(share(), name, chunkSize, compress));
+  }
+
+  NativeDownload download(byte[] ref) throws BigcastException {
+    return new NativeDownload(download(share(), ref));
+  }
+
+  void remove(byte[] ref) throws BigcastException {
+    remove(share(), ref);
+  }
+
+  void dropCopies(byte[] ref) throws BigcastException {
+    dropCopies(share(), ref);
+  }
+
+  /** Where the node blobs are created on is reached by others: "host:port", or empty. */
+  String advertised() throws BigcastException {
+    return advertised(share());
+  }
+
+  @Override
+  void free(long pointer) {
+    destroy(pointer);
+  }
+
+  /**
+   * A reference of its own to the native client, which the native call takes over: so calls run side
+   * by side, and closing while one runs is harmless.
+   */
+  private synchronized long share() throws BigcastException {
+    return share(pointer());
+  }
+
+  private static native long connect(
+      String[] servers,
+      String localNode,
+      String secret,
+      String secretFile,
+      String namespace,
+      String lease,
+      String name,
+      boolean localReads,
+      int progressTimeoutMs)
+      throws BigcastException;
+
+  private static native long share(long client);
+
+  private static native long upload(long client, String name, int chunkSize, boolean compress)
+      throws BigcastException;
+
+  private static native long download(long client, byte[] ref) throws BigcastException;
+
+  private static native void remove(long client, byte[] ref) throws BigcastException;
+
+  private static native void dropCopies(long client, byte[] ref) throws BigcastException;
+
+  private static native String advertised(long client) throws BigcastException;
+
+  private static native void destroy(long client);
+}

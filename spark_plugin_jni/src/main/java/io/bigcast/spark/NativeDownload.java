@@ -1,0 +1,30 @@
+package io.bigcast.spark;
+
+import java.nio.ByteBuffer;
+
+/** A blob being read. */
+final class NativeDownload extends NativeHandle implements ChunkSource {
+  NativeDownload(long pointer) {
+    super(pointer);
+  }
+
+  @Override
+  public synchronized ByteBuffer next() throws BigcastException {
+    return next(pointer());
+  }
+
+  synchronized TransferStats stats() throws BigcastException {
+    return new TransferStats(stats(pointer()));
+  }
+
+  @Override
+  void free(long pointer) {
+    destroy(pointer);
+  }
+
+  private static native ByteBuffer next(long download) throws BigcastException;
+
+  private static native long[] stats(long download) throws BigcastException;
+
+  private static native void destroy(long download);
+}

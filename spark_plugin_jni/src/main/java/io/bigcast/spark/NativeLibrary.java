@@ -1,0 +1,169 @@
+package io.bigcast.spark;
+
+import java.io.IOException;
+import java.io.InputStream;
+import java.io.OutputStream;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.Paths;
+import java.nio.file.StandardOpenOption;
+import java.nio.file.attribute.PosixFilePermissions;
+import java.security.DigestInputStream;
+import java.security.MessageDigest;
+import java.security.NoSuchAlgorithmException;
+
+/**
+ * The native code inside the jar. Each file is unpacked into a new directory that only this user can
+ * enter, used, and deleted at once, so that nobody can plant or replace what is loaded and nothing
+ * stays behind.
+ */
+final class NativeLibrary {
+  private static final String FOLDER = "/native/linux/amd64/";
+  private static final String LIBRARY = "libbigcast_jni.so";
+  private static final String NODE = "bigcastd";
+
+  private static boolean loaded;
+  private static BigcastException failure;
+
+  interface Use<T> {
+    T with(String path) throws BigcastException;
+  }
+
+  private NativeLibrary() {}
+
+  /** Loads the library unless it is loaded. A failure is final for this JVM, and told each time. */
+  static synchronized void load(BigcastConf conf) throws BigcastException {
+    if (failure != null) {
+      throw failure;
+    }
+    if (loaded) {
+      return;
+    }
+    try {
+      checkPlatform();
+      unpacked(
+          conf,
+          LIBRARY,
+          path -> {
+            System.load(path);
+            return null;
+          });
+      checkVersion();
+      loaded = true;
+    } catch (BigcastException e) {
+      failure = e;
+      throw e;
+    } catch (LinkageError e) {
+      failure =
+          new BigcastException(
+              BigcastException.Code.UNSUPPORTED,
+              "the native library does not load (is " + BigcastConf.Key.NATIVE_DIR.key
+                  + " mounted noexec?): " + e.getMessage());
+      throw failure;
+    }
+  }
+
+  /** Unpacks the node's program for as long as {@code use} runs. */
+  static <T> T withNodeProgram(BigcastConf conf, Use<T> use) throws BigcastException {
+    return unpacked(conf, NODE, use);
+  }
+
+  /** The version this jar was built as. */
+  static String jarVersion() {
+    String version = NativeLibrary.class.getPackage().getImplementationVersion();
+    return version == null ? "unpackaged" : version;
+  }
+
+  private static void checkPlatform() throws BigcastException {
+    String platform = System.getProperty("os.name") + " " + System.getProperty("os.arch");
+    if (!platform.equals("Linux amd64")) {
+      throw new BigcastException(
+          BigcastException.Code.UNSUPPORTED, "no native library for " + platform + ", only for Linux amd64");
+    }
+  }
+
+  private static void checkVersion() throws BigcastException {
+    if (!jarVersion().equals("unpackaged") && !jarVersion().equals(version())) {
+      throw new BigcastException(
+          BigcastException.Code.UNSUPPORTED,
+          "the jar is version " + jarVersion() + ", its native library " + version());
+    }
+  }
+
+  private static <T> T unpacked(BigcastConf conf, String name, Use<T> use) throws BigcastException {
+    String base = conf.text(BigcastConf.Key.NATIVE_DIR);
+    if (base.isEmpty()) {
+      base = System.getProperty("java.io.tmpdir");
+    }
+    Path folder = null;
+    Path file = null;
+    try {
+      folder =
+          Files.createTempDirectory(
+              Paths.get(base),
+              "bigcast-native-",
+              PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rwx------")));
+      file = unpack(name, folder);
+      return use.with(file.toString());
+    } catch (BigcastException e) {
+      throw e;
+    } catch (IOException e) {
+      throw new BigcastException(
+          BigcastException.Code.IO,
+          "can't unpack " + name + " below " + base + " (" + BigcastConf.Key.NATIVE_DIR.key + "): " + e);
+    } finally {
+      delete(file);
+      delete(folder);
+    }
+  }
+
+  private static Path unpack(String name, Path folder) throws IOException {
+    MessageDigest digest;
+    try {
+      digest = MessageDigest.getInstance("SHA-256");
+    } catch (NoSuchAlgorithmException e) {
+      throw new IOException(e);
+    }
+    Path unfinished = folder.resolve("unfinished");
+    try (InputStream raw = NativeLibrary.class.getResourceAsStream(FOLDER + name)) {
+      if (raw == null) {
+        throw new BigcastException(
+            BigcastException.Code.UNSUPPORTED, "the jar has no " + FOLDER + name);
+      }
+      try (InputStream in = new DigestInputStream(raw, digest);
+          OutputStream out = Files.newOutputStream(
+              Files.createFile(
+                  unfinished,
+                  PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rwx------"))),
+              StandardOpenOption.WRITE)) {
+        byte[] buffer = new byte[64 << 10];
+        for (int n = in.read(buffer); n > 0; n = in.read(buffer)) {
+          out.write(buffer, 0, n);
+        }
+      }
+    } catch (IOException e) {
+      delete(unfinished);
+      throw e;
+    }
+    StringBuilder hash = new StringBuilder();
+    byte[] bytes = digest.digest();
+    for (int i = 0; i < 8; i++) {
+      hash.append(String.format("%02x", bytes[i]));
+    }
+    // The name tells in a core dump or /proc/<pid>/maps which build it was.
+    return Files.move(unfinished, folder.resolve(hash + "-" + name));
+  }
+
+  private static void delete(Path path) {
+    try {
+      if (path != null) {
+        Files.deleteIfExists(path);
+      }
+    } catch (IOException e) {
+      Warnings.once("could not delete " + path + ": " + e);
+    }
+  }
+
+  /** The version the native library was built as. */
+  static native String version();
+}

@@ -1,0 +1,51 @@
+package io.bigcast.spark;
+
+/** Starting a node of embedded mode; the fields are those of client_native/embedded_node.h. */
+final class NativeNode {
+  static final class Options {
+    String applicationId = "";
+    String secret = "";
+    /** Numeric address to listen on; empty: Unix socket only. */
+    String listenHost = "";
+    int listenPort;
+    /** 0: default. */
+    long memoryBytes;
+    String[] diskPaths = {};
+    long diskBytes;
+    int graceMs;
+    String logFile = "";
+  }
+
+  private NativeNode() {}
+
+  /** Attaches to this host's node or starts one; true if it was started. Blocks up to 5 seconds. */
+  static boolean ensure(String program, Options options) throws BigcastException {
+    return ensure(
+        program,
+        options.applicationId,
+        options.secret,
+        options.listenHost,
+        options.listenPort,
+        options.memoryBytes,
+        options.diskPaths,
+        options.diskBytes,
+        options.graceMs,
+        options.logFile);
+  }
+
+  /** The address of this host's node of an application. */
+  static native String address(String applicationId);
+
+  private static native boolean ensure(
+      String program,
+      String applicationId,
+      String secret,
+      String listenHost,
+      int listenPort,
+      long memoryBytes,
+      String[] diskPaths,
+      long diskBytes,
+      int graceMs,
+      String logFile)
+      throws BigcastException;
+}

@@ -1,0 +1,71 @@
+package io.bigcast.spark;
+
+import io.bigcast.spark.BigcastStats.Reason;
+import java.io.File;
+import org.apache.spark.SparkConf;
+import org.apache.spark.api.python.PythonBroadcast;
+import org.apache.spark.util.KnownSizeEstimation;
+
+/** Which broadcasts may go to Bigcast, as far as that can be told before serialising them. */
+final class OffloadRules {
+  private static final String[] ENCRYPTION_KEYS = {
+    "spark.io.encryption.enabled",
+    "spark.network.crypto.enabled",
+    "spark.authenticate.enableSaslEncryption",
+    "spark.ssl.rpc.enabled"
+  };
+
+  private final long minSize;
+
+  OffloadRules(long minSize) {
+    this.minSize = minSize;
+  }
+
+  /** The setting that turns on encryption which Bigcast would undo; null if none is on. */
+  static String encryptionKey(SparkConf conf) {
+    for (String key : ENCRYPTION_KEYS) {
+      if (conf.getBoolean(key, false)) {
+        return key;
+      }
+    }
+    return null;
+  }
+
+  /**
+   * Why this broadcast stays with Spark, or null.
+   *
+   * @param threadName of the thread that makes the broadcast
+   */
+  Reason delegateReason(Object value, boolean isLocal, String threadName) {
+    if (isLocal) {
+      return Reason.LOCAL;
+    }
+    // A task binary. The scheduler's loop may never wait for a network, whatever the size.
+    if (threadName.equals("dag-scheduler-event-loop")) {
+      return Reason.TASK_BINARY;
+    }
+    // Map statuses are read with a plain ObjectInputStream, and vanish while they are read.
+    if (value instanceof byte[][] || threadName.startsWith("map-output-dispatcher")) {
+      return Reason.MAP_STATUS;
+    }
+    long size = knownSize(value);
+    return size >= 0 && size < minSize ? Reason.SMALL : null;
+  }
+
+  /** An estimate of the serialised size, in bytes; -1 where only serialising tells. */
+  static long knownSize(Object value) {
+    if (value == null) {
+      return 0;
+    }
+    if (value instanceof byte[]) {
+      return ((byte[]) value).length;
+    }
+    if (value instanceof PythonBroadcast) {
+      return new File(((PythonBroadcast) value).path()).length();
+    }
+    if (value instanceof KnownSizeEstimation) {
+      return ((KnownSizeEstimation) value).estimatedSize();
+    }
+    return -1;
+  }
+}

@@ -1,0 +1,109 @@
+package io.bigcast.spark;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import io.bigcast.spark.BigcastConf.Key;
+import java.util.Arrays;
+import java.util.Collections;
+import org.apache.spark.SparkConf;
+import org.junit.jupiter.api.Test;
+
+class BigcastConfTest {
+  private static BigcastConf with(String... keysAndValues) {
+    return BigcastConf.from(spark(keysAndValues));
+  }
+
+  private static SparkConf spark(String... keysAndValues) {
+    SparkConf conf = new SparkConf(false);
+    for (int i = 0; i < keysAndValues.length; i += 2) {
+      conf.set(keysAndValues[i], keysAndValues[i + 1]);
+    }
+    return conf;
+  }
+
+  @Test
+  void defaultsAreValid() {
+    BigcastConf conf = with();
+    assertTrue(conf.flag(Key.ENABLED));
+    assertEquals(1 << 20, conf.number(Key.MIN_SIZE));
+    assertEquals(4 << 20, conf.number(Key.CHUNK_SIZE));
+    assertEquals(30_000, conf.number(Key.PROGRESS_TIMEOUT));
+    assertEquals(0, conf.number(Key.NODE_MEMORY), "0 leaves it to the node");
+    assertFalse(conf.shared());
+  }
+
+  @Test
+  void graceIsAtLeastSparksNetworkTimeout() {
+    assertEquals(120_000, with().number(Key.LEASE_GRACE));
+    assertEquals(120_000, with("spark.network.timeout", "10s").number(Key.LEASE_GRACE));
+    assertEquals(800_000, with("spark.network.timeout", "800s").number(Key.LEASE_GRACE));
+    assertEquals(
+        2_000,
+        with("spark.network.timeout", "800s", "spark.bigcast.lease.grace", "2s")
+            .number(Key.LEASE_GRACE));
+  }
+
+  @Test
+  void wrongValuesNameTheSetting() {
+    for (String[] wrong :
+        new String[][] {
+          {"spark.bigcast.enabled", "yes"},
+          {"spark.bigcast.minSize", "big"},
+          {"spark.bigcast.minSize", "-1"},
+          {"spark.bigcast.chunkSize", "1k"},
+          {"spark.bigcast.chunkSize", "17m"},
+          {"spark.bigcast.port", "65536"},
+          {"spark.bigcast.port", "http"},
+          {"spark.bigcast.lease.grace", "soon"},
+          {"spark.bigcast.progressTimeout", "1ms"},
+          {"spark.bigcast.node.memory", "1m"},
+        }) {
+      IllegalArgumentException e =
+          assertThrows(IllegalArgumentException.class, () -> with(wrong), Arrays.toString(wrong));
+      assertTrue(e.getMessage().startsWith(wrong[0] + " must be "), e.getMessage());
+      assertTrue(e.getMessage().contains("'" + wrong[1] + "'"), e.getMessage());
+    }
+  }
+
+  @Test
+  void sharedModeNeedsASecret() {
+    IllegalArgumentException e =
+        assertThrows(
+            IllegalArgumentException.class, () -> with("spark.bigcast.servers", "192.0.2.1:7420"));
+    assertTrue(e.getMessage().contains("spark.bigcast.secret.file"), e.getMessage());
+    BigcastConf conf =
+        with("spark.bigcast.servers", " a:1 , b:2,", "spark.bigcast.secret.file", "/etc/secret");
+    assertTrue(conf.shared());
+    assertEquals(Arrays.asList("a:1", "b:2"), conf.list(Key.SERVERS));
+  }
+
+  @Test
+  void unknownKeysAreFound() {
+    assertEquals(
+        Collections.singletonList("spark.bigcast.minsize"),
+        BigcastConf.unknownKeys(
+            spark("spark.bigcast.minsize", "1", "spark.bigcast.minSize", "1", "spark.app.name", "x")));
+  }
+
+  @Test
+  void theTableNamesEverySetting() {
+    String table = BigcastConf.toMarkdown();
+    for (Key key : Key.values()) {
+      assertTrue(table.contains("| `" + key.key + "` |"), key.key);
+    }
+  }
+
+  @Test
+  void serversAreResolvedToFigures() throws BigcastException {
+    assertEquals("127.0.0.1:7420", Embedded.resolveServer("127.0.0.1:7420"));
+    assertTrue(Embedded.resolveServer("[::1]:7420").matches("\\[[0-9a-f:]+\\]:7420"));
+    BigcastException e =
+        assertThrows(BigcastException.class, () -> Embedded.resolveServer("nowhere.invalid:1"));
+    assertEquals(BigcastException.Code.UNAVAILABLE, e.code());
+    assertTrue(e.getMessage().contains("nowhere.invalid"), e.getMessage());
+    assertThrows(BigcastException.class, () -> Embedded.resolveServer("portless"));
+  }
+}

@@ -1,0 +1,78 @@
+package io.bigcast.spark;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import io.bigcast.spark.BigcastStats.Reason;
+import java.nio.file.Path;
+import java.util.Arrays;
+import org.apache.spark.SparkConf;
+import org.apache.spark.SparkEnv;
+import org.apache.spark.api.java.JavaSparkContext;
+import org.apache.spark.broadcast.Broadcast;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+/** The plugin inside a real Spark, as far as it goes without a cluster. */
+class LocalModeTest {
+  private static SparkConf conf() {
+    return new SparkConf(false)
+        .setMaster("local[1]")
+        .setAppName("local mode")
+        .set("spark.ui.enabled", "false")
+        .set("spark.driver.host", "127.0.0.1")
+        .set("spark.plugins", BigcastPlugin.class.getName());
+  }
+
+  private static int sumThroughABroadcast(SparkConf conf) {
+    try (JavaSparkContext context = new JavaSparkContext(conf)) {
+      Broadcast<byte[]> value = context.broadcast(new byte[2 << 20]);
+      assertFalse(value instanceof BigcastBroadcast);
+      int sum =
+          context.parallelize(Arrays.asList(1, 2, 3)).map(x -> x + value.value().length).reduce(Integer::sum);
+      value.destroy();
+      return sum;
+    }
+  }
+
+  @Test
+  void localModeStaysWithSparkAndIsCounted() {
+    long before = BigcastStats.delegated(Reason.LOCAL);
+    assertEquals(6 + 3 * (2 << 20), sumThroughABroadcast(conf()));
+    assertTrue(BigcastStats.delegated("LOCAL") > before);
+  }
+
+  @Test
+  void aWrongSettingLeavesSparkAlone() {
+    long before = BigcastStats.delegated(Reason.LOCAL);
+    assertEquals(
+        6 + 3 * (2 << 20), sumThroughABroadcast(conf().set("spark.bigcast.minSize", "huge")));
+    assertEquals(before, BigcastStats.delegated(Reason.LOCAL), "the factory was not wrapped");
+  }
+
+  @Test
+  void theSecretReachesExecutorsAndIsRedacted() throws BigcastException {
+    try (JavaSparkContext context = new JavaSparkContext(conf())) {
+      SparkConf seen = SparkEnv.get().conf();
+      AppIdentity app = AppIdentity.of(seen);
+      assertTrue(app.id.matches("[0-9a-f]{32}"));
+      assertTrue(app.secret.matches("[0-9a-f]{64}"));
+      assertFalse(context.getConf().toDebugString().contains(app.secret), "not redacted");
+    }
+    assertThrows(BigcastException.class, () -> AppIdentity.of(new SparkConf(false)));
+  }
+
+  @Test
+  void unpackingNeedsAFolderAndSaysWhich(@TempDir Path folder) {
+    BigcastConf conf =
+        BigcastConf.from(
+            new SparkConf(false).set("spark.bigcast.native.dir", folder.resolve("none").toString()));
+    BigcastException e =
+        assertThrows(
+            BigcastException.class, () -> NativeLibrary.withNodeProgram(conf, path -> path));
+    assertEquals(BigcastException.Code.IO, e.code());
+    assertTrue(e.getMessage().contains("spark.bigcast.native.dir"), e.getMessage());
+  }
+}
