@@ -87,7 +87,6 @@ constexpr uint32_t kReconnectBackoffMinMs = 100;    // to a home, doubling ...
 constexpr uint32_t kReconnectBackoffMaxMs = 2'000;  // ... up to this
 constexpr uint32_t kDrainQuietMs = 250;             // no call for this long: drained
 constexpr uint32_t kHttpThreads = 2;
-constexpr size_t kLabelSizeMax = 128;  // of a client's name in logs
 
 // Disk tier.
 constexpr uint64_t kExtentSize = 256 * kMiB;

@@ -1,0 +1,102 @@
+#include "blobstore/disk.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+namespace bigcast {
+namespace {
+
+tl::unexpected<Error> disk_error(const std::string& what, int error_number) {
+  const bool exhausted = error_number == ENOSPC || error_number == EDQUOT ||
+                         error_number == EMFILE || error_number == ENFILE;
+  return fail(exhausted ? ErrorCode::kResourceExhausted : ErrorCode::kIo,
+              errno_message(what, error_number));
+}
+
+class RealDiskFile final : public DiskFile {
+ public:
+  RealDiskFile(int fd, bool direct, std::string path)
+      : fd_(fd), direct_(direct), path_(std::move(path)) {}
+  RealDiskFile(const RealDiskFile&) = delete;
+  RealDiskFile& operator=(const RealDiskFile&) = delete;
+  ~RealDiskFile() override { close(fd_); }
+
+  Result<void> write(uint64_t offset, std::span<const std::byte> bytes) override {
+    const auto start = static_cast<off_t>(offset);
+    const auto length = static_cast<off_t>(bytes.size());
+    while (!bytes.empty()) {
+      const ssize_t n = pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) return disk_error(path_ + ": write", n < 0 ? errno : EIO);
+      bytes = bytes.subspan(static_cast<size_t>(n));
+      offset += static_cast<uint64_t>(n);
+    }
+    if (direct_) return {};
+    // Only clean pages can be dropped from the cache.
+    if (sync_file_range(fd_, start, length,
+                        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+                            SYNC_FILE_RANGE_WAIT_AFTER) != 0) {
+      return disk_error(path_ + ": sync", errno);
+    }
+    posix_fadvise(fd_, start, length, POSIX_FADV_DONTNEED);
+    return {};
+  }
+
+  Result<void> read(uint64_t offset, std::span<std::byte> buffer) override {
+    const auto start = static_cast<off_t>(offset);
+    const auto length = static_cast<off_t>(buffer.size());
+    while (!buffer.empty()) {
+      const ssize_t n = pread(fd_, buffer.data(), buffer.size(), static_cast<off_t>(offset));
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return disk_error(path_ + ": read", errno);
+      if (n == 0) return fail(ErrorCode::kIo, path_ + ": read: the file ends too early");
+      buffer = buffer.subspan(static_cast<size_t>(n));
+      offset += static_cast<uint64_t>(n);
+    }
+    if (!direct_) posix_fadvise(fd_, start, length, POSIX_FADV_DONTNEED);
+    return {};
+  }
+
+ private:
+  int fd_;
+  bool direct_;
+  std::string path_;
+};
+
+class RealDisk final : public Disk {
+ public:
+  Result<std::unique_ptr<DiskFile>> create(const std::string& path, uint64_t size) override {
+    constexpr int kFlags = O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC;
+    bool direct = true;
+    int fd = open(path.c_str(), kFlags | O_DIRECT, 0600);
+    if (fd < 0 && errno == EINVAL) {
+      direct = false;
+      unlink(path.c_str());  // some file systems refuse only after they created it
+      fd = open(path.c_str(), kFlags, 0600);
+    }
+    if (fd < 0) return disk_error(path + ": create", errno);
+    auto file = std::make_unique<RealDiskFile>(fd, direct, path);
+    int error_number = fallocate(fd, 0, 0, static_cast<off_t>(size)) == 0 ? 0 : errno;
+    if (error_number == EOPNOTSUPP) {
+      error_number = ftruncate(fd, static_cast<off_t>(size)) == 0 ? 0 : errno;
+    }
+    if (error_number != 0) {
+      unlink(path.c_str());
+      return disk_error(path + ": allocate", error_number);
+    }
+    return file;
+  }
+
+  Result<void> remove(const std::string& path) override {
+    if (unlink(path.c_str()) != 0) return disk_error(path + ": remove", errno);
+    return {};
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Disk> make_disk() { return std::make_unique<RealDisk>(); }
+
+}  // namespace bigcast

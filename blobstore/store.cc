@@ -1,0 +1,388 @@
+#include "blobstore/store.h"
+
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+
+namespace bigcast {
+namespace {
+
+uint64_t chunks_for(uint64_t size, uint32_t chunk_size) {
+  return (size + chunk_size - 1) / chunk_size;
+}
+
+Result<void> check_size(uint64_t size, uint32_t chunk_size) {
+  if (size > limits::kBlobSizeMax) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("size: {} is above the limit of {}", size, limits::kBlobSizeMax));
+  }
+  if (chunks_for(size, chunk_size) > limits::kChunksPerBlobMax) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("size: {} in chunks of {} needs more than {} chunks", size, chunk_size,
+                            limits::kChunksPerBlobMax));
+  }
+  return {};
+}
+
+Result<void> check_options(const BlobStore::Options& options) {
+  const auto refuse = [](std::string message) {
+    return fail(ErrorCode::kInvalidArgument, std::move(message));
+  };
+  constexpr uint64_t kMemoryMin = 2 * limits::kChunkSizeDefault;
+  if (options.clock == nullptr) return refuse("clock: is required");
+  if (options.memory_budget < kMemoryMin) {
+    return refuse(fmt::format("memory_budget: {} is below {}", options.memory_budget, kMemoryMin));
+  }
+  if (!options.disk_path.empty() && options.disk_budget == 0) {
+    return refuse("disk_budget: must be set with disk_path");
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<BlobStore>> BlobStore::open(Options options) {
+  return open_store(options, make_disk());
+}
+
+Result<std::unique_ptr<BlobStore>> open_store(const BlobStore::Options& options,
+                                              std::unique_ptr<Disk> disk) {
+  BIGCAST_TRY(check_options(options));
+  auto policy = eviction::make_policy(options.policy);
+  if (!policy) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("policy: '{}' is unknown", options.policy));
+  }
+  std::unique_ptr<DiskTier> tier;
+  if (!options.disk_path.empty()) {
+    BIGCAST_ASSIGN(tier, DiskTier::open(options.disk_path, options.disk_budget, std::move(disk)));
+  }
+  rlimit files{};
+  if (getrlimit(RLIMIT_NOFILE, &files) != 0) files.rlim_cur = 1024;
+  return std::make_unique<Store>(options, std::move(policy), std::move(tier), files.rlim_cur / 2);
+}
+
+Store::Store(const Options& options, std::unique_ptr<eviction::Policy> victims,
+             std::unique_ptr<DiskTier> disk, uint64_t descriptors_max)
+    : memory_budget_(options.memory_budget / kPage * kPage),
+      descriptors_max_(descriptors_max),
+      clock_(*options.clock),
+      disk_(std::move(disk)),
+      victims_(std::move(victims)),
+      relay_victims_(eviction::make_policy(victims_->name())),
+      disk_victims_(eviction::make_policy(victims_->name())) {}
+
+Result<Store::BlobPtr> Store::find_blob(BlobId id) const {
+  const auto it = blobs_.find(id);
+  if (it == blobs_.end()) {
+    return fail(ErrorCode::kNotFound, fmt::format("no blob with the id {}", id.to_string()));
+  }
+  return it->second;
+}
+
+Result<void> Store::check_create(const CreateOptions& options) const {
+  if (options.id.is_zero()) return fail(ErrorCode::kInvalidArgument, "id: must not be zero");
+  if (options.role == BlobRole::kHome) {
+    BIGCAST_TRY(check_namespace(options.name_space));
+    BIGCAST_TRY(check_name(options.name));
+  }
+  const uint32_t chunk_size = options.chunk_size;
+  if (chunk_size < limits::kChunkSizeMin || chunk_size > limits::kChunkSizeMax ||
+      chunk_size % kPage != 0) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("chunk_size: {} is not a multiple of {} within {} and {}", chunk_size,
+                            kPage, limits::kChunkSizeMin, limits::kChunkSizeMax));
+  }
+  if (chunk_size > memory_budget_ / 2) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("chunk_size: {} is above half of the node's memory budget of {}",
+                            chunk_size, memory_budget_));
+  }
+  if (options.size) BIGCAST_TRY(check_size(*options.size, chunk_size));
+  return {};
+}
+
+Result<void> Store::create(const CreateOptions& options) {
+  BIGCAST_TRY(check_create(options));
+  auto blob = std::make_shared<StoredBlob>();
+  blob->options = options;
+  blob->created_at = clock_.now();
+  const Lock lock(mutex_);
+  if (blobs_.contains(options.id)) {
+    return fail(ErrorCode::kAlreadyExists,
+                fmt::format("the id {} is in use", options.id.to_string()));
+  }
+  if (blobs_.size() >= limits::kBlobsMax) {
+    return fail(ErrorCode::kResourceExhausted,
+                fmt::format("the node holds its limit of {} blobs", limits::kBlobsMax));
+  }
+  if (blob->is_home()) {
+    blob->key = options.name_space + "/" + options.name;
+    const bool taken = names_.contains(blob->key);
+    if (taken && !options.replace) {
+      return fail(ErrorCode::kAlreadyExists, fmt::format("{} exists", blob->key));
+    }
+    blob->reserved_total = blob->reserved_left = whole_pages(options.size.value_or(0));
+    BIGCAST_TRY(admit(blob->reserved_left, options.chunk_size));
+    reserved_ += blob->reserved_left;
+    ++home_chunk_sizes_[options.chunk_size];
+    if (!taken) names_.emplace(blob->key, options.id);
+  }
+  blobs_.emplace(options.id, std::move(blob));
+  return {};
+}
+
+Result<void> Store::reserve(BlobId id, uint64_t total) {
+  const Lock lock(mutex_);
+  BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
+  BIGCAST_TRY(check_size(total, blob->options.chunk_size));
+  const uint64_t target = whole_pages(total);
+  if (!blob->is_home() || blob->sealed || target <= blob->reserved_total) return {};
+  const uint64_t more = target - blob->reserved_total;
+  BIGCAST_TRY(admit(more, blob->options.chunk_size));
+  blob->reserved_total = target;
+  blob->reserved_left += more;
+  reserved_ += more;
+  return {};
+}
+
+Result<void> Store::check_complete(const StoredBlob& blob, uint64_t size,
+                                   uint32_t chunk_count) const {
+  const auto refuse = [](std::string message) {
+    return fail(ErrorCode::kInvalidArgument, std::move(message));
+  };
+  const uint32_t chunk_size = blob.options.chunk_size;
+  BIGCAST_TRY(check_size(size, chunk_size));
+  if (blob.options.size && *blob.options.size != size) {
+    return refuse(fmt::format("size: {} was declared, {} sealed", *blob.options.size, size));
+  }
+  if (chunks_for(size, chunk_size) != chunk_count) {
+    return refuse(fmt::format("chunk_count: {} bytes are not {} chunks of {}", size, chunk_count,
+                              chunk_size));
+  }
+  if (!blob.is_home()) return {};
+  for (uint32_t index = 0; index < chunk_count; ++index) {
+    const auto it = blob.chunks.find(index);
+    if (it == blob.chunks.end() || !it->second.readable()) {
+      return refuse(fmt::format("chunk {}: is missing", index));
+    }
+    const uint64_t expected = std::min<uint64_t>(chunk_size, size - uint64_t{index} * chunk_size);
+    if (it->second.meta.raw_size != expected) {
+      return refuse(fmt::format("chunk {}: has {} raw bytes instead of {}", index,
+                                it->second.meta.raw_size, expected));
+    }
+  }
+  if (blob.chunks.size() != chunk_count) return refuse("chunk_count: there are chunks beyond it");
+  return {};
+}
+
+Result<BlobStat> Store::seal(BlobId id, uint64_t size, uint32_t chunk_count,
+                             std::optional<Digest128> relay_root_digest) {
+  Lock lock(mutex_);
+  BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
+  if (blob->sealed) {
+    if (blob->sealed_size == size && blob->sealed_chunks == chunk_count) return stat_of(*blob);
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("size: the blob was sealed with {} bytes", blob->sealed_size));
+  }
+  BIGCAST_TRY(check_complete(*blob, size, chunk_count));
+  if (blob->is_home()) {
+    RootDigest root;
+    for (uint32_t index = 0; index < chunk_count; ++index) {
+      root.add(blob->chunks.at(index).meta.digest);
+    }
+    blob->root_digest = root.finish();
+  } else {
+    blob->root_digest = relay_root_digest.value_or(Digest128{});
+  }
+  blob->sealed = true;  // before the row: no chunk may come while it is written
+  blob->sealed_size = size;
+  blob->sealed_chunks = chunk_count;
+  if (blob->is_home()) {
+    const auto written = write_blob_row(lock, blob, size);
+    if (blob->removed) return fail(ErrorCode::kNotFound, "the blob was removed meanwhile");
+    if (!written) {
+      blob->sealed = false;
+      return tl::unexpected<Error>(written.error());
+    }
+  }
+  cancel_reservation(*blob);
+  if (blob->is_home()) bind_name(lock, blob);
+  return stat_of(*blob);
+}
+
+Result<void> Store::write_blob_row(Lock& lock, const BlobPtr& blob, uint64_t size) {
+  if (!disk_) return {};
+  const CreateOptions& options = blob->options;
+  const BlobRow row{options.name_space, options.name, options.lease,
+                    options.chunk_size, size,         static_cast<uint32_t>(blob->chunks.size()),
+                    blob->root_digest};
+  blob->has_rows = true;
+  lock.unlock();
+  const auto written = disk_->index().put_blob(options.id, row);
+  lock.lock();
+  // A removal meanwhile may have deleted the row before it was written.
+  if (blob->removed) return disk_->index().erase_blob(options.id, false);
+  return written;
+}
+
+// The name passes from the blob that has it, if any, which is removed.
+void Store::bind_name(Lock& lock, const BlobPtr& blob) {
+  const auto [it, is_free] = names_.try_emplace(blob->key, blob->options.id);
+  if (is_free || it->second == blob->options.id) return;
+  const BlobId old_id = std::exchange(it->second, blob->options.id);
+  if (const auto old = find_blob(old_id)) remove_blob(lock, *old);
+}
+
+Result<void> Store::remove(BlobId id) {
+  Lock lock(mutex_);
+  BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
+  remove_blob(lock, blob);
+  return {};
+}
+
+void Store::remove_blob(Lock& lock, const BlobPtr& blob) {
+  blobs_.erase(blob->options.id);
+  blob->removed = true;
+  if (blob->is_home()) {
+    const auto name = names_.find(blob->key);
+    if (name != names_.end() && name->second == blob->options.id) names_.erase(name);
+    cancel_reservation(*blob);
+    const auto size = home_chunk_sizes_.find(blob->options.chunk_size);
+    if (--size->second == 0) home_chunk_sizes_.erase(size);
+  }
+  free_chunks(lock, blob);
+}
+
+Result<void> Store::drop_chunks(BlobId id) {
+  Lock lock(mutex_);
+  BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
+  if (blob->is_home()) {
+    return fail(ErrorCode::kInvalidArgument, "a home does not drop its chunks: remove the blob");
+  }
+  free_chunks(lock, blob);
+  return {};
+}
+
+// Frees all chunks at once; those that another thread moves, that thread frees.
+void Store::free_chunks(Lock& lock, const BlobPtr& blob) {
+  std::vector<StoredChunk*> ours;
+  for (auto& [index, chunk] : blob->chunks) {
+    unlist(chunk);
+    chunk.version = ++versions_;
+    chunk.doomed = true;
+    if (chunk.busy) continue;
+    chunk.busy = true;
+    ours.push_back(&chunk);
+  }
+  const bool erase_rows = disk_ && blob->removed && std::exchange(blob->has_rows, false);
+  const auto memory_file = blob->memory_file;
+  begin_move();
+  lock.unlock();
+  if (erase_rows) {
+    const auto erased = disk_->index().erase_blob(blob->options.id, true);
+    if (!erased) log().warn("{}", erased.error().message);
+  }
+  for (StoredChunk* chunk : ours) {
+    if (chunk->pages > 0 && !chunk->small) {
+      memory_file->punch(uint64_t{chunk->meta.index} * blob->options.chunk_size, chunk->pages);
+    }
+    if (!chunk->runs.empty()) disk_->release(chunk->runs);
+  }
+  lock.lock();
+  for (StoredChunk* chunk : ours) {
+    memory_used_ -= chunk->pages;
+    homes_used_ -= chunk->charged;
+    if (chunk->pages > 0 && !chunk->small) --blob->in_memory_file;
+    blob->chunks.erase(chunk->meta.index);
+  }
+  close_if_empty(*blob);
+  end_move(true);
+}
+
+std::vector<BlobId> Store::remove_lease(LeaseId lease) {
+  std::vector<BlobId> ids;
+  Lock lock(mutex_);
+  std::vector<BlobPtr> blobs;
+  for (const auto& [id, blob] : blobs_) {
+    if (!lease.is_zero() && blob->options.lease == lease) blobs.push_back(blob);
+  }
+  for (const BlobPtr& blob : blobs) {
+    if (blob->removed) continue;
+    ids.push_back(blob->options.id);
+    remove_blob(lock, blob);
+  }
+  return ids;
+}
+
+Result<BlobId> Store::find(std::string_view name_space, std::string_view name) const {
+  const Lock lock(mutex_);
+  const std::string key = fmt::format("{}/{}", name_space, name);
+  const auto it = names_.find(key);
+  if (it == names_.end()) return fail(ErrorCode::kNotFound, fmt::format("no blob named {}", key));
+  return it->second;
+}
+
+Result<BlobStat> Store::stat(BlobId id) const {
+  const Lock lock(mutex_);
+  BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
+  return stat_of(*blob);
+}
+
+BlobStat Store::stat_of(const StoredBlob& blob) const {
+  BlobStat stat;
+  stat.id = blob.options.id;
+  stat.name_space = blob.options.name_space;
+  stat.name = blob.options.name;
+  stat.role = blob.options.role;
+  stat.chunk_size = blob.options.chunk_size;
+  stat.size = blob.known_size();
+  stat.sealed = blob.sealed;
+  for (const auto& [index, chunk] : blob.chunks) {
+    if (!chunk.readable()) continue;
+    ++stat.chunk_count;
+    stat.stored_size += chunk.meta.stored_size;
+    stat.memory_bytes += chunk.pages;
+    stat.disk_bytes += chunk.disk_bytes;
+  }
+  if (blob.sealed) stat.root_digest = blob.root_digest;
+  stat.lease = blob.options.lease;
+  stat.created_at = blob.created_at;
+  return stat;
+}
+
+std::vector<BlobStat> Store::list(std::string_view name_space, std::string_view prefix,
+                                  std::string_view after, size_t limit) const {
+  const std::string base = fmt::format("{}/", name_space);
+  const std::string wanted = base + std::string(prefix);
+  limit = std::min(limit, limits::kListPageMax);
+  std::vector<BlobStat> result;
+  const Lock lock(mutex_);
+  auto it = names_.lower_bound(wanted);
+  if (!after.empty() && base + std::string(after) >= wanted) {
+    it = names_.upper_bound(base + std::string(after));
+  }
+  for (; it != names_.end() && result.size() < limit && it->first.starts_with(wanted); ++it) {
+    result.push_back(stat_of(*blobs_.at(it->second)));
+  }
+  return result;
+}
+
+StoreUsage Store::usage() const {
+  const Lock lock(mutex_);
+  StoreUsage usage = counters_;
+  usage.memory_budget = memory_budget_;
+  usage.memory_used = memory_used_;
+  usage.disk_budget = disk_ ? disk_->budget() : 0;
+  usage.disk_used = disk_ ? disk_->used() : 0;
+  usage.reserved = reserved_;
+  usage.blobs = blobs_.size();
+  usage.descriptors = descriptors_;
+  return usage;
+}
+
+}  // namespace bigcast

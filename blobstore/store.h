@@ -1,0 +1,184 @@
+#pragma once
+
+#include <condition_variable>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "blobstore/blob_store.h"
+#include "blobstore/disk_tier.h"
+#include "blobstore/memfd.h"
+#include "eviction/policy.h"
+
+namespace bigcast {
+
+// The store with a disk that a test can make fail. Otherwise as BlobStore::open.
+Result<std::unique_ptr<BlobStore>> open_store(const BlobStore::Options& options,
+                                              std::unique_ptr<Disk> disk);
+
+// One chunk's place. A chunk rests in memory (its blob's memory file, or `small`) or on disk, or
+// in both while its pages are given back. What moves it (a put, a demotion, a drop) sets `busy`
+// and is then its only mover; I/O happens without the lock. Whoever wants a busy chunk gone sets
+// `doomed`, and the mover frees it when its I/O ends.
+//
+// Readers take no part in this: they note `version`, read without the lock, and verify. Bytes that
+// fail were punched or overwritten meanwhile if `version` has changed, and are read again.
+struct StoredBlob;
+struct StoredChunk {
+  StoredBlob* blob = nullptr;
+  ChunkMeta meta;
+  bool busy = false;
+  bool doomed = false;
+  bool in_memory = false;
+  bool on_disk = false;
+  uint64_t version = 0;
+  uint64_t pages = 0;                                   // bytes of memory accounted for it
+  std::shared_ptr<const std::vector<std::byte>> small;  // instead of the memory file
+  DiskRuns runs;
+  uint64_t disk_bytes = 0;
+  uint64_t charged = 0;  // of a home: its part of homes_used_
+
+  bool readable() const { return !doomed && (in_memory || on_disk); }
+};
+
+// Owned jointly by the store's map and the calls under way on it. The store's lock guards it.
+struct StoredBlob {
+  CreateOptions options;
+  std::string key;  // of a home: "namespace/name"
+  bool removed = false;
+  bool sealed = false;
+  uint32_t sealed_chunks = 0;
+  uint64_t sealed_size = 0;
+  Digest128 root_digest;
+  TimePoint created_at{};
+  uint64_t reserved_total = 0;  // asked for so far
+  uint64_t reserved_left = 0;   // of it, not yet used by a chunk
+  std::shared_ptr<Memfd> memory_file;
+  uint32_t generation = 0;
+  uint32_t in_memory_file = 0;  // chunks with pages in it
+  std::unordered_map<uint32_t, StoredChunk> chunks;
+  bool has_rows = false;  // in the disk index
+
+  bool is_home() const { return options.role == BlobRole::kHome; }
+  std::optional<uint64_t> known_size() const {
+    return sealed ? std::optional(sealed_size) : options.size;
+  }
+};
+
+// Three jobs in three files: store.cc answers the calls about blobs, store_chunks.cc moves chunks
+// in and out, store_space.cc finds the room for them.
+class Store final : public BlobStore {
+ public:
+  Store(const Options& options, std::unique_ptr<eviction::Policy> victims,
+        std::unique_ptr<DiskTier> disk, uint64_t descriptors_max);
+
+  Result<void> create(const CreateOptions& options) override;
+  Result<void> reserve(BlobId id, uint64_t total) override;
+  Result<void> put_chunk(BlobId id, const ChunkMeta& meta,
+                         std::span<const std::byte> stored) override;
+  Result<BlobStat> seal(BlobId id, uint64_t size, uint32_t chunk_count,
+                        std::optional<Digest128> relay_root_digest) override;
+  Result<void> remove(BlobId id) override;
+  Result<void> drop_chunks(BlobId id) override;
+  std::vector<BlobId> remove_lease(LeaseId lease) override;
+  Result<Location> locate(BlobId id, uint32_t index) override;
+  Result<ChunkMeta> read_chunk(BlobId id, uint32_t index, std::span<std::byte> buffer) override;
+  Result<MemoryFile> memory_file(BlobId id) override;
+  Result<BlobId> find(std::string_view name_space, std::string_view name) const override;
+  Result<BlobStat> stat(BlobId id) const override;
+  std::vector<BlobStat> list(std::string_view name_space, std::string_view prefix,
+                             std::string_view after, size_t limit) const override;
+  StoreUsage usage() const override;
+
+ private:
+  using Lock = std::unique_lock<std::mutex>;
+  using BlobPtr = std::shared_ptr<StoredBlob>;
+  // What a reader needs after the lock is gone.
+  struct Source {
+    ChunkMeta meta;
+    uint64_t version = 0;
+    std::shared_ptr<Memfd> memory_file;
+    std::shared_ptr<const std::vector<std::byte>> small;
+    DiskRuns runs;
+    uint64_t offset = 0;  // in the memory file
+    bool in_memory = false;
+  };
+
+  // All but constructors and I/O helpers require the lock; those that take it may give it up
+  // and take it again.
+  // store.cc
+  Result<BlobPtr> find_blob(BlobId id) const;
+  BlobStat stat_of(const StoredBlob& blob) const;
+  Result<void> check_create(const CreateOptions& options) const;
+  Result<void> check_complete(const StoredBlob& blob, uint64_t size, uint32_t chunk_count) const;
+  Result<void> write_blob_row(Lock& lock, const BlobPtr& blob, uint64_t size);
+  void bind_name(Lock& lock, const BlobPtr& blob);
+  void remove_blob(Lock& lock, const BlobPtr& blob);
+  void free_chunks(Lock& lock, const BlobPtr& blob);
+
+  // store_chunks.cc
+  Result<void> check_chunk(const StoredBlob& blob, const ChunkMeta& meta) const;
+  Result<StoredChunk*> claim(Lock& lock, const BlobPtr& blob, const ChunkMeta& meta);
+  Result<void> fill(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
+                    std::span<const std::byte> stored);
+  Result<void> write_chunk(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
+                           std::span<const std::byte> stored);
+  bool rests_small(const StoredBlob& blob, const ChunkMeta& meta) const;
+  // Requires: the caller moves the chunk, which is gone afterwards.
+  void discard(Lock& lock, const BlobPtr& blob, StoredChunk& chunk);
+  void free_pages(Lock& lock, const BlobPtr& blob, StoredChunk& chunk);
+  void close_if_empty(StoredBlob& blob);
+  void touch(StoredChunk& chunk);
+  Source source_of(const StoredBlob& blob, const StoredChunk& chunk) const;
+  Result<void> read_source(const Source& source, std::span<std::byte> buffer);
+  Result<void> read_failed(BlobId id, const Source& source, Error error);
+
+  // store_space.cc
+  Result<void> admit(uint64_t bytes, uint32_t chunk_size) const;
+  // Moves what the chunk needs from the blob's reservation, and more if that is not enough, to
+  // homes_used_; returns what came from the reservation.
+  Result<uint64_t> charge(StoredBlob& blob, StoredChunk& chunk);
+  void cancel_reservation(StoredBlob& blob);
+  Result<void> make_room(Lock& lock, const StoredChunk& chunk);
+  Result<bool> evict_one(Lock& lock);
+  void drop(Lock& lock, eviction::Policy::Entry entry);
+  Result<void> demote(Lock& lock, const BlobPtr& blob, StoredChunk& chunk);
+  Result<DiskRuns> write_to_disk(Lock& lock, const BlobPtr& blob, const StoredChunk& chunk);
+  void make_evictable(StoredChunk& chunk);
+  void unlist(StoredChunk& chunk);
+  void begin_move() { ++moving_; }
+  void end_move(bool settled);
+
+  const uint64_t memory_budget_;
+  const uint64_t descriptors_max_;
+  const Clock& clock_;
+  const std::unique_ptr<DiskTier> disk_;  // null: none
+
+  mutable std::mutex mutex_;  // guards what follows
+  std::condition_variable changed_;
+  std::unordered_map<BlobId, BlobPtr> blobs_;
+  std::map<std::string, BlobId, std::less<>> names_;  // of homes
+  // Resident chunks in order of eviction; relays' once more, for when no home's chunk can go to
+  // disk; and relays' on disk, which make way for homes'. An entry is a StoredChunk's address.
+  const std::unique_ptr<eviction::Policy> victims_;
+  const std::unique_ptr<eviction::Policy> relay_victims_;
+  const std::unique_ptr<eviction::Policy> disk_victims_;
+  uint64_t memory_used_ = 0;
+  uint64_t homes_used_ = 0;                      // bytes of homes' chunks in either tier
+  uint64_t reserved_ = 0;                        // sum of reserved_left
+  std::map<uint32_t, size_t> home_chunk_sizes_;  // how many homes have each chunk size
+  uint64_t descriptors_ = 0;
+  // Threads whose I/O will settle a chunk without waiting for room: to wait for them is safe.
+  int moving_ = 0;
+  uint64_t settled_ = 0;   // moves that have changed what is free or evictable
+  uint64_t versions_ = 0;  // the last StoredChunk::version given
+  StoreUsage counters_;
+};
+
+constexpr uint64_t kPage = 4096;
+constexpr uint64_t whole_pages(uint64_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
+
+}  // namespace bigcast

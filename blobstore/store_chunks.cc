@@ -1,0 +1,285 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/log.h"
+#include "blobstore/store.h"
+
+namespace bigcast {
+
+// What the blob's size, if known, says of the chunk. Nothing can overflow: an index is below 2^20
+// and a chunk size at most 2^24.
+Result<void> Store::check_chunk(const StoredBlob& blob, const ChunkMeta& meta) const {
+  const uint32_t chunk_size = blob.options.chunk_size;
+  BIGCAST_TRY(check_meta(meta, chunk_size));
+  const auto size = blob.known_size();
+  if (!size) return {};
+  const uint64_t offset = uint64_t{meta.index} * chunk_size;
+  if (offset >= *size) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("chunk {}: is beyond the blob's {} bytes", meta.index, *size));
+  }
+  const uint64_t expected = std::min<uint64_t>(chunk_size, *size - offset);
+  if (meta.raw_size != expected) {
+    return fail(ErrorCode::kInvalidArgument, fmt::format("chunk {}: has {} raw bytes instead of {}",
+                                                         meta.index, meta.raw_size, expected));
+  }
+  return {};
+}
+
+Result<void> Store::put_chunk(BlobId id, const ChunkMeta& meta, std::span<const std::byte> stored) {
+  if (stored.size() != meta.stored_size) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("chunk {}: {} bytes were declared, {} came", meta.index,
+                            meta.stored_size, stored.size()));
+  }
+  Lock lock(mutex_);
+  BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
+  BIGCAST_TRY(check_chunk(*blob, meta));
+  lock.unlock();
+  BIGCAST_TRY(verify_chunk(meta, stored));
+  lock.lock();
+  BIGCAST_ASSIGN(StoredChunk* const chunk, claim(lock, blob, meta));
+  if (chunk == nullptr) return {};
+  const auto filled = fill(lock, blob, *chunk, stored);
+  if (filled && !chunk->doomed) {
+    chunk->busy = false;
+    make_evictable(*chunk);
+    changed_.notify_all();
+    return {};
+  }
+  discard(lock, blob, *chunk);
+  if (!filled) return filled;
+  return fail(ErrorCode::kNotFound, "the blob was removed meanwhile");
+}
+
+// The caller becomes the mover of a new chunk; null if the same one is stored already.
+Result<StoredChunk*> Store::claim(Lock& lock, const BlobPtr& blob, const ChunkMeta& meta) {
+  while (true) {
+    if (blob->removed) return fail(ErrorCode::kNotFound, "the blob was removed meanwhile");
+    BIGCAST_TRY(check_chunk(*blob, meta));  // it may have been sealed
+    const auto [it, is_new] = blob->chunks.try_emplace(meta.index);
+    StoredChunk& chunk = it->second;
+    if (is_new) {
+      chunk.blob = blob.get();
+      chunk.meta = meta;
+      chunk.busy = true;
+      return &chunk;
+    }
+    if (chunk.readable()) {
+      if (chunk.meta == meta) return nullptr;
+      return fail(ErrorCode::kInvalidArgument,
+                  fmt::format("chunk {}: other bytes are stored for it", meta.index));
+    }
+    changed_.wait(lock);  // another put of it is under way, or it is being freed
+  }
+}
+
+Result<void> Store::fill(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
+                         std::span<const std::byte> stored) {
+  uint64_t drawn = 0;
+  if (blob->is_home()) {
+    BIGCAST_ASSIGN(drawn, charge(*blob, chunk));
+  }
+  auto result = make_room(lock, chunk);
+  if (result) result = write_chunk(lock, blob, chunk, stored);
+  if (!result && !blob->removed && !blob->sealed) {
+    blob->reserved_left += drawn;
+    reserved_ += drawn;
+  }
+  return result;
+}
+
+// A blob's only chunk, if it is small, needs no file of its own.
+bool Store::rests_small(const StoredBlob& blob, const ChunkMeta& meta) const {
+  const auto size = blob.known_size();
+  return meta.index == 0 && meta.stored_size <= limits::kInlineBlobSizeMax &&
+         (meta.raw_size < blob.options.chunk_size || (size && *size == meta.raw_size));
+}
+
+// Requires: room for it. On failure the caller discards the chunk.
+Result<void> Store::write_chunk(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
+                                std::span<const std::byte> stored) {
+  const bool small = rests_small(*blob, chunk.meta);
+  if (!small && !blob->memory_file) {
+    if (descriptors_ >= descriptors_max_) {
+      return fail(ErrorCode::kResourceExhausted,
+                  fmt::format("memory files: {} are open, half of the process's open files limit",
+                              descriptors_));
+    }
+    BIGCAST_ASSIGN(blob->memory_file, Memfd::create("bigcast-" + blob->options.id.to_string()));
+    ++descriptors_;
+    ++blob->generation;
+  }
+  chunk.pages = whole_pages(stored.size());
+  memory_used_ += chunk.pages;
+  if (!small) ++blob->in_memory_file;
+  const auto file = blob->memory_file;
+  begin_move();
+  lock.unlock();
+  Result<void> written;
+  std::shared_ptr<const std::vector<std::byte>> copy;
+  if (small) {
+    copy = std::make_shared<const std::vector<std::byte>>(stored.begin(), stored.end());
+  } else {
+    written = file->write(uint64_t{chunk.meta.index} * blob->options.chunk_size, stored);
+  }
+  lock.lock();
+  chunk.small = std::move(copy);
+  chunk.in_memory = written.has_value();
+  chunk.version = ++versions_;
+  end_move(true);
+  return written;
+}
+
+void Store::discard(Lock& lock, const BlobPtr& blob, StoredChunk& chunk) {
+  chunk.doomed = true;
+  chunk.version = ++versions_;
+  begin_move();
+  free_pages(lock, blob, chunk);
+  if (chunk.on_disk) {
+    lock.unlock();
+    if (blob->is_home()) {
+      const auto erased = disk_->index().erase_chunk(blob->options.id, chunk.meta.index);
+      if (!erased) log().warn("{}", erased.error().message);
+    }
+    disk_->release(chunk.runs);
+    lock.lock();
+  }
+  homes_used_ -= chunk.charged;
+  blob->chunks.erase(chunk.meta.index);
+  end_move(true);
+}
+
+void Store::free_pages(Lock& lock, const BlobPtr& blob, StoredChunk& chunk) {
+  if (chunk.pages == 0) return;
+  if (!chunk.small) {
+    const auto file = blob->memory_file;
+    lock.unlock();
+    file->punch(uint64_t{chunk.meta.index} * blob->options.chunk_size, chunk.pages);
+    lock.lock();
+    --blob->in_memory_file;
+  }
+  chunk.small.reset();
+  memory_used_ -= chunk.pages;
+  chunk.pages = 0;
+  close_if_empty(*blob);
+}
+
+void Store::close_if_empty(StoredBlob& blob) {
+  if (!blob.memory_file || blob.in_memory_file > 0) return;
+  blob.memory_file.reset();
+  --descriptors_;
+}
+
+void Store::touch(StoredChunk& chunk) {
+  const auto entry = reinterpret_cast<eviction::Policy::Entry>(&chunk);
+  victims_->hit(entry);
+  relay_victims_->hit(entry);
+  disk_victims_->hit(entry);
+}
+
+Result<Location> Store::locate(BlobId id, uint32_t index) {
+  const Lock lock(mutex_);
+  BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
+  Location location;
+  if (blob->sealed && index >= blob->sealed_chunks) {
+    location.presence = Presence::kEnd;
+    return location;
+  }
+  const auto it = blob->chunks.find(index);
+  if (it == blob->chunks.end() || !it->second.readable()) return location;
+  StoredChunk& chunk = it->second;
+  touch(chunk);
+  location.meta = chunk.meta;
+  location.presence = Presence::kElsewhere;
+  if (chunk.in_memory && !chunk.small) {
+    location.presence = Presence::kMemfd;
+    location.generation = blob->generation;
+  }
+  return location;
+}
+
+Result<MemoryFile> Store::memory_file(BlobId id) {
+  const Lock lock(mutex_);
+  BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
+  if (!blob->memory_file) {
+    return fail(ErrorCode::kNotFound, "nothing of the blob is in a memory file");
+  }
+  BIGCAST_ASSIGN(const int fd, blob->memory_file->open_reader());
+  return MemoryFile{fd, blob->generation};
+}
+
+Store::Source Store::source_of(const StoredBlob& blob, const StoredChunk& chunk) const {
+  Source source;
+  source.meta = chunk.meta;
+  source.version = chunk.version;
+  source.in_memory = chunk.in_memory;
+  if (!chunk.in_memory) {
+    source.runs = chunk.runs;
+  } else if (chunk.small) {
+    source.small = chunk.small;
+  } else {
+    source.memory_file = blob.memory_file;
+    source.offset = uint64_t{chunk.meta.index} * blob.options.chunk_size;
+  }
+  return source;
+}
+
+Result<void> Store::read_source(const Source& source, std::span<std::byte> buffer) {
+  const auto stored = buffer.first(source.meta.stored_size);
+  if (source.small) {
+    std::memcpy(stored.data(), source.small->data(), stored.size());
+  } else if (source.in_memory) {
+    BIGCAST_TRY(source.memory_file->read(source.offset, stored));
+  } else {
+    BIGCAST_TRY(disk_->read(source.runs, stored, buffer.size()));
+  }
+  return verify_chunk(source.meta, stored);
+}
+
+// The error, unless the chunk has moved meanwhile and is to be read again.
+Result<void> Store::read_failed(BlobId id, const Source& source, Error error) {
+  Lock lock(mutex_);
+  BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
+  const auto it = blob->chunks.find(source.meta.index);
+  if (it == blob->chunks.end() || it->second.version != source.version) return {};
+  if (error.code == ErrorCode::kCorrupt) ++counters_.checksum_failures;
+  StoredChunk& chunk = it->second;
+  if (!blob->is_home() && !chunk.busy) {  // so that it is fetched again
+    unlist(chunk);
+    chunk.busy = true;
+    discard(lock, blob, chunk);
+  }
+  return tl::unexpected<Error>(std::move(error));
+}
+
+Result<ChunkMeta> Store::read_chunk(BlobId id, uint32_t index, std::span<std::byte> buffer) {
+  for (uint32_t attempt = 0; attempt < limits::kReadAttemptsMax; ++attempt) {
+    Lock lock(mutex_);
+    BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
+    const auto it = blob->chunks.find(index);
+    if (it == blob->chunks.end() || !it->second.readable()) {
+      return fail(ErrorCode::kNotFound, fmt::format("chunk {}: is not here", index));
+    }
+    touch(it->second);
+    const Source source = source_of(*blob, it->second);
+    lock.unlock();
+    if (buffer.size() < source.meta.stored_size) {
+      return fail(ErrorCode::kInvalidArgument,
+                  fmt::format("chunk {}: the buffer has {} bytes, {} are needed", index,
+                              buffer.size(), source.meta.stored_size));
+    }
+    auto read = read_source(source, buffer);
+    if (read) {
+      lock.lock();
+      ++(source.in_memory ? counters_.chunks_read_memory : counters_.chunks_read_disk);
+      return source.meta;
+    }
+    BIGCAST_TRY(read_failed(id, source, std::move(read).error()));
+  }
+  return fail(ErrorCode::kUnavailable, fmt::format("chunk {}: keeps moving", index));
+}
+
+}  // namespace bigcast

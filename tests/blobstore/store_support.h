@@ -1,0 +1,141 @@
+#pragma once
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/limits.h"
+#include "blobstore/blob_store.h"
+#include "blobstore/store.h"
+
+namespace bigcast {
+
+using Bytes = std::vector<std::byte>;
+
+constexpr uint64_t kMemory = 8 * limits::kMiB;  // the least a store takes
+constexpr uint32_t kSmallChunk = limits::kChunkSizeMin;
+
+class TemporaryDirectory {
+ public:
+  TemporaryDirectory() {
+    std::string pattern = std::filesystem::temp_directory_path() / "bigcast-store-XXXXXX";
+    REQUIRE(mkdtemp(pattern.data()) != nullptr);
+    path = pattern;
+  }
+  TemporaryDirectory(const TemporaryDirectory&) = delete;
+  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
+  ~TemporaryDirectory() { std::filesystem::remove_all(path); }
+  std::string path;
+};
+
+// Incompressible, different for each (seed, index).
+inline Bytes noise(size_t size, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  Bytes bytes((size + 7) / 8 * 8);
+  for (size_t i = 0; i < bytes.size(); i += 8) {
+    const uint64_t word = random();
+    std::memcpy(&bytes[i], &word, 8);
+  }
+  bytes.resize(size);
+  return bytes;
+}
+
+inline ChunkMeta raw_meta(uint32_t index, const Bytes& bytes) {
+  return encode_chunk(index, bytes, {}, Compression::kNever);
+}
+
+inline const SteadyClock& steady_clock() {
+  static const SteadyClock clock;
+  return clock;
+}
+
+inline BlobStore::Options memory_only(uint64_t memory = kMemory) {
+  BlobStore::Options options;
+  options.memory_budget = memory;
+  options.clock = &steady_clock();
+  return options;
+}
+
+inline BlobStore::Options with_disk(const std::string& path, uint64_t disk,
+                                    uint64_t memory = kMemory) {
+  BlobStore::Options options = memory_only(memory);
+  options.disk_path = path;
+  options.disk_budget = disk;
+  return options;
+}
+
+inline CreateOptions blob_options(uint64_t number, std::optional<uint64_t> size = std::nullopt,
+                                  uint32_t chunk_size = kSmallChunk) {
+  CreateOptions options;
+  options.id = {1, number};
+  options.name_space = "test";
+  options.name = "blob-" + std::to_string(number);
+  options.chunk_size = chunk_size;
+  options.size = size;
+  return options;
+}
+
+inline CreateOptions relay_options(uint64_t number, uint32_t chunk_size = kSmallChunk) {
+  CreateOptions options = blob_options(number, std::nullopt, chunk_size);
+  options.role = BlobRole::kRelay;
+  return options;
+}
+
+inline Bytes chunk_bytes(BlobId id, uint32_t index, size_t size) {
+  return noise(size, id.lo * 1'000'003 + index);
+}
+
+inline Result<void> put(BlobStore& store, BlobId id, uint32_t index, size_t size) {
+  const Bytes bytes = chunk_bytes(id, index, size);
+  return store.put_chunk(id, raw_meta(index, bytes), bytes);
+}
+
+inline bool reads_back(BlobStore& store, BlobId id, uint32_t index, size_t size) {
+  Bytes buffer(limits::kChunkSizeMax);
+  const auto meta = store.read_chunk(id, index, buffer);
+  if (!meta) {
+    MESSAGE(meta.error().to_string());
+    return false;
+  }
+  buffer.resize(meta->stored_size);
+  return buffer == chunk_bytes(id, index, size);
+}
+
+template <typename T>
+ErrorCode code_of(const Result<T>& result) {
+  return result ? ErrorCode::kOk : result.error().code;
+}
+
+template <typename T>
+bool message_has(const Result<T>& result, const std::string& part) {
+  return !result && result.error().message.find(part) != std::string::npos;
+}
+
+inline std::unique_ptr<BlobStore> open_or_fail(const BlobStore::Options& options) {
+  auto store = BlobStore::open(options);
+  if (!store) FAIL(store.error().to_string());
+  return std::move(*store);
+}
+
+// Creates, fills and seals a blob of `size` bytes.
+inline void write_blob(BlobStore& store, const CreateOptions& options, uint64_t size) {
+  REQUIRE(code_of(store.create(options)) == ErrorCode::kOk);
+  uint32_t count = 0;
+  for (uint64_t offset = 0; offset < size; offset += options.chunk_size, ++count) {
+    const auto done =
+        put(store, options.id, count, std::min<uint64_t>(options.chunk_size, size - offset));
+    if (!done) FAIL(done.error().to_string());
+  }
+  const auto sealed = store.seal(options.id, size, count);
+  if (!sealed) FAIL(sealed.error().to_string());
+}
+
+}  // namespace bigcast
