@@ -1,5 +1,6 @@
 #pragma once
 
+#include <capnp/any.h>
 #include <capnp/capability.h>
 #include <capnp/orphan.h>
 #include <kj/async.h>
@@ -10,10 +11,7 @@
 #include <memory>
 
 #include "base/error.h"
-#include "base/secret.h"
 #include "rpc/address.h"
-#include "rpc/auth.h"
-#include "rpc/bigcast.capnp.h"
 #include "rpc/uv_loop.h"
 
 namespace bigcast::rpc {
@@ -22,15 +20,22 @@ namespace bigcast::rpc {
 // most limits::kPreLoginFrameMax until allow_bulk(), then limits::kFrameMax; a frame with a bad
 // segment table (no segments, too many, too long) closes the connection before Cap'n Proto sees
 // it. Unix sockets pass descriptors. A connection that has bytes to send and moves none for
-// limits::kProgressTimeoutMs is closed. Lives on its loop's thread; destroying it closes the socket
-// and rejects all calls.
+// limits::kProgressTimeoutMs is closed. A peer may have limits::kCallsPerConnectionMax calls open.
+// Lives on its loop's thread; destroying it closes the socket and rejects all calls. Don't destroy
+// it inside a method that it serves.
+//
+// KJ runs a method that was called to its end, even after the connection is gone, unless the method
+// has called context.allowCancellation(): what waits must not use a Connection& afterwards, but
+// look whether *handle() is still there.
 class Connection {
  public:
   // UNAVAILABLE, naming the address, if nobody answers within limits::kConnectTimeoutMs.
   static kj::Promise<Result<kj::Own<Connection>>> connect(UvLoop& loop, const Address& address);
-  // Takes over a connected, non-blocking socket and serves `bootstrap` on it.
-  static kj::Own<Connection> serve(UvLoop& loop, int fd, bool is_unix,
-                                   capnp::Capability::Client bootstrap);
+  // Takes over a connected, non-blocking socket and serves on it what `make_bootstrap` gives. The
+  // connection is closed unless allow_bulk() is called within limits::kLoginTimeoutMs.
+  static kj::Own<Connection> serve(
+      UvLoop& loop, int fd, bool is_unix,
+      kj::Function<capnp::Capability::Client(Connection&)> make_bootstrap);
   virtual ~Connection() noexcept(false) = default;
 
   virtual capnp::Capability::Client bootstrap() = 0;  // of the other side
@@ -40,24 +45,26 @@ class Connection {
   virtual uint64_t bytes_sent() const = 0;
   virtual uint64_t bytes_received() const = 0;
 
-  // For a server method that is about to fill its results on this connection with
-  // `orphan referencing external memory`: keeps `pin` until the message that carries the results
-  // was written or dropped. Call right after context.getResults(), in the same turn of the loop.
-  // Returns false (and pin stays untouched) if there is no such message, as in a local or
-  // redirected call: then copy instead.
-  virtual bool pin_last_message(kj::Own<void>& pin) = 0;
+  // *handle() is this connection, and null once it is destroyed.
+  using Handle = std::shared_ptr<Connection* const>;
+  virtual Handle handle() = 0;
 };
 
-// Makes a results builder's Data field refer to `bytes` (8-byte aligned; readable up to the next
-// multiple of 8, padding zeroed) without copying and keeps `pin` alive until they are sent; copies
-// them when the call does not come over `connection`. Call right after context.getResults().
+// Keeps `pin` until the outgoing message that `inside` points into was written or dropped. That
+// must be the message which this thread made last: call it right after context.getResults().
+// Returns false, and leaves pin alone, if it is not, as in a call that did not come over a
+// Connection: then copy instead.
+bool pin_last_message(const void* inside, kj::Own<void>& pin);
+
+// Makes the `data` field of a results builder refer to `bytes` (8-byte aligned; readable up to the
+// next multiple of 8, padding zeroed) without copying, and keeps `pin` alive until they are sent;
+// copies them when the call did not come over a Connection. Call it right after
+// context.getResults(), in the same turn of the loop.
 //
-//   auto chunk = context.getResults().initResult().initChunk();
-//   reply_external(connection, chunk, bytes, kj::mv(buffer));   // needs chunk.adoptData/setData
+//   reply_external(context.getResults().initResult().initChunk(), bytes, kj::mv(buffer));
 template <typename Builder>
-void reply_external(Connection& connection, Builder results, capnp::Data::Reader bytes,
-                    kj::Own<void> pin) {
-  if (connection.pin_last_message(pin)) {
+void reply_external(Builder results, capnp::Data::Reader bytes, kj::Own<void> pin) {
+  if (pin_last_message(capnp::AnyStruct::Builder(Builder(results)).getDataSection().begin(), pin)) {
     results.adoptData(
         capnp::Orphanage::getForMessageContaining(results).referenceExternalData(bytes));
   } else {
@@ -78,12 +85,5 @@ class Listener {
   // dropped. When descriptors run out it pauses and goes on; it never spins.
   virtual kj::Promise<void> accept_loop(kj::Function<void(int fd, bool is_unix)> on_accept) = 0;
 };
-
-// The client's half of login: proves and checks, allows bulk frames, gives the session.
-// UNAUTHENTICATED if either side's proof is wrong; UNSUPPORTED for another protocol version;
-// DEADLINE_EXCEEDED after limits::kLoginTimeoutMs.
-kj::Promise<Result<Session::Client>> login(UvLoop& loop, Connection& connection,
-                                           const NamespaceKey& key, LeaseId lease,
-                                           std::string client_name);
 
 }  // namespace bigcast::rpc

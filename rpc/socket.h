@@ -1,0 +1,32 @@
+#pragma once
+
+#include <sys/socket.h>
+
+#include "base/error.h"
+#include "rpc/address.h"
+
+namespace bigcast::rpc {
+
+struct SocketAddress {
+  sockaddr_storage storage{};
+  socklen_t size = 0;
+
+  const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
+};
+
+// INVALID_ARGUMENT unless the host is an IP address, or if a path is too long.
+Result<SocketAddress> to_socket_address(const Address& address);
+
+// A non-blocking stream socket of the address's family that is closed on exec. IO.
+Result<int> open_socket(const SocketAddress& address);
+
+// The port that a bound TCP socket got.
+uint16_t bound_port(int fd);
+
+// No Nagle delay; dead peers are noticed within about 30 s.
+void set_tcp_options(int fd);
+
+// Whether the process at the other end of a Unix socket runs as our user or as root.
+bool is_trusted_peer(int fd);
+
+}  // namespace bigcast::rpc
