@@ -39,7 +39,11 @@ def _ip(*args, **kwargs):
 
 
 def available():
-    """Whether this process may make namespaces and join them: '' if so, else why not."""
+    """Whether this process may make namespaces and join them: '' if so, else why not.
+
+    BIGCAST_NO_NAMESPACES in the environment forbids them, to try what happens without."""
+    if os.environ.get("BIGCAST_NO_NAMESPACES"):
+        return "BIGCAST_NO_NAMESPACES is set"
     if not shutil.which("ip"):
         return "the command 'ip' (package iproute2) is missing"
     name = f"bc-{os.getpid()}-try"
