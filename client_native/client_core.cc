@@ -1,0 +1,133 @@
+#include "client_native/client_core.h"
+
+#include "base/limits.h"
+
+namespace bigcast {
+
+Result<ClientTargets> ClientTargets::from(const ClientOptions& options) {
+  BIGCAST_TRY(check_namespace(options.name_space));
+  if (options.servers.size() > limits::kSourcesMax) {
+    return fail(ErrorCode::kInvalidArgument,
+                "servers: at most " + std::to_string(limits::kSourcesMax) + " may be given");
+  }
+  if (options.progress_timeout_ms < 1) {
+    return fail(ErrorCode::kInvalidArgument, "progress timeout: must be at least 1 ms");
+  }
+  std::vector<rpc::Address> servers;
+  for (const std::string& server : options.servers) {
+    BIGCAST_ASSIGN(auto address, rpc::Address::parse(server));
+    servers.push_back(std::move(address));
+  }
+  std::optional<rpc::Address> local;
+  if (!options.local_node.empty()) {
+    BIGCAST_ASSIGN(auto address, rpc::Address::parse(options.local_node));
+    if (address.kind != rpc::Address::Kind::kUnix) {
+      return fail(ErrorCode::kInvalidArgument,
+                  "local node \"" + options.local_node + "\": must be unix:PATH or unix:@NAME");
+    }
+    local = std::move(address);
+  }
+  if (servers.empty() && !local) {
+    return fail(ErrorCode::kInvalidArgument, "servers: none given, and no local node");
+  }
+  return ClientTargets{std::move(servers),
+                       std::move(local),
+                       rpc::NamespaceKey::derive(options.secret, options.name_space),
+                       options.lease,
+                       options.client_name,
+                       options.local_reads,
+                       options.progress_timeout_ms};
+}
+
+Nodes::Nodes(rpc::UvLoop& loop, ClientTargets targets)
+    : loop_(loop), targets_(std::move(targets)), keeping_alive_(keep_alive()) {}
+
+std::vector<rpc::Address> Nodes::entry_points() const {
+  if (targets_.servers.empty()) return {*targets_.local_node};
+  return targets_.servers;
+}
+
+NodeLink& Nodes::link(Links& links, const rpc::Address& address) {
+  auto& found = links[address.to_string()];
+  if (!found) {
+    found = kj::refcounted<NodeLink>(loop_, address, targets_.key, targets_.lease,
+                                     targets_.client_name, targets_.timeout_ms);
+  }
+  return *found;
+}
+
+kj::Promise<Result<kj::Own<NodeSession>>> Nodes::control_of(const rpc::Address& address) {
+  return link(control_, address).session();
+}
+
+kj::Promise<Result<kj::Own<NodeSession>>> Nodes::bulk_of(const rpc::Address& address) {
+  return link(bulk_, address).session();
+}
+
+void Nodes::forget_bulk(NodeSession& dead) {
+  const auto found = bulk_.find(dead.address);
+  if (found != bulk_.end()) found->second->forget(dead);
+}
+
+kj::Promise<Result<kj::Own<NodeSession>>> Nodes::first(Links& links, size_t position) {
+  const auto addresses = entry_points();
+  return link(links, addresses[position])
+      .session()
+      .then([this, &links, position, last = position + 1 == addresses.size()](
+                Result<kj::Own<NodeSession>> session) -> kj::Promise<Result<kj::Own<NodeSession>>> {
+        if (session || last || !node_did_not_answer(session.error())) return kj::mv(session);
+        return first(links, position + 1)
+            .then([missed = session.error()](Result<kj::Own<NodeSession>> next) {
+              if (!next) next.error().message = missed.message + "; " + next.error().message;
+              return next;
+            });
+      });
+}
+
+kj::Promise<Result<kj::Own<NodeSession>>> Nodes::control() { return first(control_, 0); }
+kj::Promise<Result<kj::Own<NodeSession>>> Nodes::bulk() { return first(bulk_, 0); }
+
+kj::Promise<Result<void>> Nodes::start() {
+  auto entry = control();
+  if (!targets_.local_node || targets_.servers.empty()) {
+    return entry.then([](Result<kj::Own<NodeSession>> session) -> Result<void> {
+      if (!session) return tl::unexpected(session.error());
+      return {};
+    });
+  }
+  // Attaching to the local node also keeps it from leaving as idle.
+  auto local = control_of(*targets_.local_node);
+  return entry.then([local = kj::mv(local)](Result<kj::Own<NodeSession>> server) mutable {
+    return local.then([server = kj::mv(server)](Result<kj::Own<NodeSession>> node) -> Result<void> {
+      if (server || (node && node_did_not_answer(server.error()))) return {};
+      return tl::unexpected(server.error());
+    });
+  });
+}
+
+kj::Promise<void> Nodes::keep_alive() {
+  return loop_.timer()
+      .afterDelay(limits::kSessionRenewMs * kj::MILLISECONDS)
+      .then([this]() { return renew_all(); })
+      .then([this]() { return keep_alive(); });
+}
+
+kj::Promise<void> Nodes::renew_all() {
+  // Started, not awaited: a node that is slow to answer must not delay the renewals of others.
+  auto started = kj::heapArrayBuilder<kj::Promise<void>>(control_.size() + bulk_.size());
+  for (auto& [address, link] : control_) started.add(link->keep_alive(true));
+  for (auto& [address, link] : bulk_) started.add(link->keep_alive(false));
+  return kj::joinPromises(started.finish())
+      .exclusiveJoin(loop_.timer().afterDelay(limits::kSessionTimeoutMs * kj::MILLISECONDS))
+      .catch_([](kj::Exception&&) {});
+}
+
+ClientCore::ClientCore(ClientTargets targets) {
+  io_.run([&]() { nodes_ = std::make_unique<Nodes>(io_.loop(), std::move(targets)); });
+}
+
+ClientCore::~ClientCore() {
+  io_.run([this]() { nodes_.reset(); });
+}
+
+}  // namespace bigcast

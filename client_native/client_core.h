@@ -1,0 +1,95 @@
+#pragma once
+
+#include <kj/async.h>
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "client_native/client.h"
+#include "client_native/io_thread.h"
+#include "client_native/node_link.h"
+
+namespace bigcast {
+
+// What to connect to, checked and resolved: from ClientOptions, made on the caller's thread.
+struct ClientTargets {
+  static Result<ClientTargets> from(const ClientOptions& options);
+
+  std::vector<rpc::Address> servers;
+  std::optional<rpc::Address> local_node;
+  rpc::NamespaceKey key;
+  LeaseId lease;
+  std::string client_name;
+  bool local_reads;
+  uint32_t timeout_ms;
+};
+
+// A client's links to nodes. Two to a node: `control` carries renewals and small calls, so that a
+// long queue of chunks on `bulk` can't end the lease. On the I/O thread only.
+class Nodes {
+ public:
+  Nodes(rpc::UvLoop& loop, ClientTargets targets);
+
+  // The nodes to ask for names and creates, in order: the servers, else the local node.
+  std::vector<rpc::Address> entry_points() const;
+  // The first entry point that answers. Its own error if there is one, else UNAVAILABLE.
+  kj::Promise<Result<kj::Own<NodeSession>>> control();
+  kj::Promise<Result<kj::Own<NodeSession>>> bulk();
+
+  kj::Promise<Result<kj::Own<NodeSession>>> control_of(const rpc::Address& address);
+  kj::Promise<Result<kj::Own<NodeSession>>> bulk_of(const rpc::Address& address);
+  void forget_bulk(NodeSession& dead);
+
+  // Connects to the entry point and attaches to the local node. Fails if neither answers.
+  kj::Promise<Result<void>> start();
+
+  rpc::UvLoop& loop() { return loop_; }
+  const ClientTargets& targets() const { return targets_; }
+
+ private:
+  using Links = std::map<std::string, kj::Own<NodeLink>>;
+  NodeLink& link(Links& links, const rpc::Address& address);
+  kj::Promise<Result<kj::Own<NodeSession>>> first(Links& links, size_t position);
+  kj::Promise<void> keep_alive();
+  kj::Promise<void> renew_all();
+
+  rpc::UvLoop& loop_;
+  const ClientTargets targets_;
+  Links control_;
+  Links bulk_;
+  kj::Promise<void> keeping_alive_;
+};
+
+// Shared by a client and its transfers; the last of them ends the thread.
+class ClientCore {
+ public:
+  explicit ClientCore(ClientTargets targets);
+  ~ClientCore();
+  ClientCore(const ClientCore&) = delete;
+  ClientCore& operator=(const ClientCore&) = delete;
+
+  IoThread& io() { return io_; }
+  Nodes& nodes() { return *nodes_; }  // on the I/O thread only
+
+ private:
+  IoThread io_;
+  std::unique_ptr<Nodes> nodes_;
+};
+
+Result<std::unique_ptr<Upload>> start_upload(const std::shared_ptr<ClientCore>& core,
+                                             const UploadOptions& options);
+Result<std::unique_ptr<Download>> start_download(const std::shared_ptr<ClientCore>& core,
+                                                 const rpc::BlobRefData& ref);
+// Finds the blob by its name at an entry point first.
+Result<std::unique_ptr<Download>> start_download(const std::shared_ptr<ClientCore>& core,
+                                                 const std::string& name);
+
+// True when another node may still have an answer.
+inline bool node_did_not_answer(const Error& error) {
+  return error.code == ErrorCode::kUnavailable || error.code == ErrorCode::kDeadlineExceeded;
+}
+
+}  // namespace bigcast

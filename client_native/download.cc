@@ -1,0 +1,115 @@
+#include "client_native/download_job.h"
+
+namespace bigcast {
+
+namespace {
+
+using Span = std::span<const std::byte>;
+using OpenResponse = capnp::Response<rpc::Session::OpenResults>;
+
+class DownloadHandle final : public Download {
+ public:
+  explicit DownloadHandle(std::shared_ptr<ClientCore> core) : core_(std::move(core)) {}
+  ~DownloadHandle() override {
+    core_->io().run([this]() { job_.reset(); });
+  }
+
+  Result<void> start(const rpc::BlobRefData& ref) {
+    return core_->io().blocking([&]() {
+      job_ = std::make_unique<DownloadJob>(core_->nodes(), ref);
+      return job_->start();
+    });
+  }
+  Result<void> start(const std::string& name) {
+    return core_->io().blocking([&]() { return find(name, 0); });
+  }
+  Result<Span> next() override {
+    return core_->io().blocking([this]() { return job_->next(); });
+  }
+  std::optional<uint64_t> size() const override {
+    std::optional<uint64_t> size;
+    core_->io().run([&]() { size = job_->size(); });
+    return size;
+  }
+  TransferStats stats() const override {
+    TransferStats stats;
+    core_->io().run([&]() { stats = job_->stats(); });
+    return stats;
+  }
+
+ private:
+  kj::Promise<Result<void>> find(const std::string& name, size_t position);
+  kj::Promise<Result<void>> find_at(const std::string& name, rpc::Address address);
+  Result<void> use(const rpc::Address& address, kj::Own<NodeSession> session,
+                   OpenResponse response);
+
+  const std::shared_ptr<ClientCore> core_;
+  std::unique_ptr<DownloadJob> job_;  // lives on the I/O thread
+};
+
+// Tries the entry points in order, as each of them may be the home of some names.
+kj::Promise<Result<void>> DownloadHandle::find(const std::string& name, size_t position) {
+  const auto entries = core_->nodes().entry_points();
+  return find_at(name, entries[position])
+      .then([this, &name, next = position + 1,
+             count = entries.size()](Result<void> found) -> kj::Promise<Result<void>> {
+        if (found) return job_->start();
+        const bool elsewhere =
+            found.error().code == ErrorCode::kNotFound || node_did_not_answer(found.error());
+        if (next == count || !elsewhere) return kj::mv(found);
+        return find(name, next).then([missed = found.error()](Result<void> later) {
+          const bool less =
+              !later && later.error().code == ErrorCode::kNotFound && node_did_not_answer(missed);
+          return less ? Result<void>(tl::unexpected(missed)) : later;
+        });
+      });
+}
+
+kj::Promise<Result<void>> DownloadHandle::find_at(const std::string& name, rpc::Address address) {
+  Nodes& nodes = core_->nodes();
+  return nodes.bulk_of(address).then(
+      [this, &nodes, &name,
+       address](Result<kj::Own<NodeSession>> session) -> kj::Promise<Result<void>> {
+        if (!session) return Result<void>(tl::unexpected(session.error()));
+        auto request = (*session)->session.openRequest();
+        request.initTarget().setName(name);
+        auto& peer = **session;
+        return bounded<void>(nodes.loop(), peer, nodes.targets().timeout_ms,
+                             request.send().then([this, address, session = kj::mv(*session)](
+                                                     OpenResponse&& response) mutable {
+                               return use(address, kj::mv(session), kj::mv(response));
+                             }));
+      });
+}
+
+Result<void> DownloadHandle::use(const rpc::Address& address, kj::Own<NodeSession> session,
+                                 OpenResponse response) {
+  auto result = response.getResult();
+  if (result.isError()) return tl::unexpected(rpc::read(result.getError()));
+  BIGCAST_ASSIGN(auto ref, rpc::read(result.getOpened().getInfo().getRef()));
+  job_ = std::make_unique<DownloadJob>(core_->nodes(), std::move(ref));
+  job_->adopt(address, kj::mv(session), result.getOpened());
+  return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Download>> start_download(const std::shared_ptr<ClientCore>& core,
+                                                 const rpc::BlobRefData& ref) {
+  const ClientTargets& targets = core->nodes().targets();
+  if (!targets.local_node && targets.servers.empty() && ref.homes.empty()) {
+    return fail(ErrorCode::kInvalidArgument, "blob ref: it names no home");
+  }
+  auto download = std::make_unique<DownloadHandle>(core);
+  BIGCAST_TRY(download->start(ref));
+  return download;
+}
+
+Result<std::unique_ptr<Download>> start_download(const std::shared_ptr<ClientCore>& core,
+                                                 const std::string& name) {
+  auto download = std::make_unique<DownloadHandle>(core);
+  BIGCAST_TRY(download->start(name));
+  return download;
+}
+
+}  // namespace bigcast

@@ -1,0 +1,260 @@
+#include "client_native/embedded_node.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <optional>
+#include <thread>
+
+#include "base/ids.h"
+#include "base/limits.h"
+#include "client_native/io_thread.h"
+#include "rpc/address.h"
+#include "rpc/auth.h"
+#include "rpc/connection.h"
+#include "rpc/login.h"
+
+namespace bigcast {
+
+namespace {
+
+using SteadyClock = std::chrono::steady_clock;
+using Deadline = SteadyClock::time_point;
+constexpr int kExitAddressInUse = 3;  // bigcastd's: another node serves the socket
+constexpr auto kPollInterval = std::chrono::milliseconds(10);
+
+// ---- Is a node there? ----
+
+// Logs in to whoever answers: a squatter that does not know the secret is UNAUTHENTICATED.
+Result<void> probe(IoThread& io, const EmbeddedNodeOptions& options, Deadline deadline) {
+  BIGCAST_ASSIGN(const auto address,
+                 rpc::Address::parse(embedded_node_address(options.application_id)));
+  const auto key = rpc::NamespaceKey::derive(options.secret, "default");
+  const auto left = std::max<int64_t>(
+      1,
+      std::chrono::duration_cast<std::chrono::milliseconds>(deadline - SteadyClock::now()).count());
+  return io.blocking([&]() {
+    auto& loop = io.loop();
+    auto late = loop.timer().afterDelay(left * kj::MILLISECONDS).then([&]() -> Result<void> {
+      return fail(ErrorCode::kUnavailable, address.to_string() + ": the login is not answered");
+    });
+    return rpc::Connection::connect(loop, address)
+        .then([&](Result<kj::Own<rpc::Connection>> connection) -> kj::Promise<Result<void>> {
+          if (!connection) return Result<void>(tl::unexpected(connection.error()));
+          auto& peer = **connection;
+          return rpc::login(loop, peer, key, LeaseId{}, "probe")
+              .then([](Result<rpc::Session::Client> session) -> Result<void> {
+                if (!session) return tl::unexpected(session.error());
+                return {};
+              })
+              .attach(kj::mv(*connection));
+        })
+        .catch_([](kj::Exception&& exception) -> Result<void> {
+          return tl::unexpected(rpc::to_error(exception));
+        })
+        .exclusiveJoin(kj::mv(late));
+  });
+}
+
+// ---- The command line and the environment of a node ----
+
+// The node's own directory below the first path that can be written. Its name tells applications
+// and hosts apart where several share a file system.
+Result<std::optional<std::string>> make_disk_directory(const EmbeddedNodeOptions& options) {
+  if (options.disk_paths.empty() || options.disk_bytes == 0) return std::nullopt;
+  struct stat name_space {};
+  stat("/proc/self/ns/net", &name_space);
+  std::string problem;
+  for (const std::string& path : options.disk_paths) {
+    auto directory = path + "/bigcast-" + options.application_id + "-" +
+                     std::to_string(name_space.st_ino) + "-" + std::to_string(getuid());
+    const bool made = mkdir(directory.c_str(), 0700) == 0 || errno == EEXIST;
+    if (made && access(directory.c_str(), W_OK | X_OK) == 0) return directory;
+    problem = errno_message("disk path " + path, errno);
+  }
+  return fail(ErrorCode::kIo, problem);
+}
+
+Result<std::vector<std::string>> arguments_of(const EmbeddedNodeOptions& options) {
+  const uint64_t memory = options.memory_bytes ? options.memory_bytes : default_node_memory();
+  const uint32_t grace = options.grace_ms ? options.grace_ms : limits::kLeaseGraceDefaultMs;
+  const std::string grace_text = std::to_string(grace) + "ms";
+  const std::string listen =
+      options.listen_host.empty()
+          ? "none"
+          : rpc::Address::tcp(options.listen_host, options.listen_port).to_string();
+  std::vector<std::string> arguments = {
+      options.program,    "--daemonize",
+      "--socket",         embedded_node_address(options.application_id),
+      "--listen",         listen,
+      "--http",           "none",
+      "--memory",         std::to_string(memory),
+      "--lease-grace",    grace_text,
+      "--exit-when-idle", grace_text};
+  BIGCAST_ASSIGN(const auto disk, make_disk_directory(options));
+  if (disk) {
+    arguments.insert(arguments.end(),
+                     {"--disk", *disk, "--disk-size", std::to_string(options.disk_bytes)});
+  }
+  if (!options.log_file.empty()) {
+    arguments.insert(arguments.end(), {"--log-file", options.log_file});
+  }
+  return arguments;
+}
+
+// This process's environment without settings that were not meant for the node, and its secret.
+std::vector<std::string> environment_of(const EmbeddedNodeOptions& options) {
+  std::vector<std::string> environment;
+  for (char** entry = environ; entry && *entry; ++entry) {
+    if (std::strncmp(*entry, "BIGCAST_", 8) != 0) environment.emplace_back(*entry);
+  }
+  if (!options.secret.empty()) {
+    environment.push_back("BIGCAST_SECRET=" + std::string(options.secret.bytes()));
+  }
+  return environment;
+}
+
+std::vector<char*> pointers_to(std::vector<std::string>& strings) {
+  std::vector<char*> pointers;
+  pointers.reserve(strings.size() + 1);
+  for (std::string& text : strings) pointers.push_back(text.data());
+  pointers.push_back(nullptr);
+  return pointers;
+}
+
+// ---- The process ----
+
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  ~Descriptor() {
+    if (fd_ >= 0) close(fd_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+// posix_spawn, because fork in a process with threads (a JVM) may run nothing of ours before exec.
+Result<pid_t> spawn(const EmbeddedNodeOptions& options, std::vector<std::string>& arguments,
+                    int words_fd) {
+  auto environment = environment_of(options);
+  posix_spawn_file_actions_t actions;
+  posix_spawnattr_t attributes;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawnattr_init(&attributes);
+  posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_adddup2(&actions, words_fd, STDOUT_FILENO);
+  posix_spawn_file_actions_adddup2(&actions, words_fd, STDERR_FILENO);
+#if __GLIBC_PREREQ(2, 34)
+  posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1);
+#endif
+  sigset_t none;
+  sigset_t all;
+  sigemptyset(&none);
+  sigfillset(&all);
+  posix_spawnattr_setsigmask(&attributes, &none);
+  posix_spawnattr_setsigdefault(&attributes, &all);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+  pid_t pid = -1;
+  const int problem = posix_spawn(&pid, options.program.c_str(), &actions, &attributes,
+                                  pointers_to(arguments).data(), pointers_to(environment).data());
+  posix_spawnattr_destroy(&attributes);
+  posix_spawn_file_actions_destroy(&actions);
+  for (std::string& entry : environment) explicit_bzero(entry.data(), entry.size());
+  if (problem != 0) {
+    return fail(ErrorCode::kUnavailable, errno_message("start " + options.program, problem));
+  }
+  return pid;
+}
+
+// Waits for that process only: a host process's other children are none of our business.
+std::optional<int> wait_until(pid_t pid, Deadline deadline) {
+  for (;;) {
+    int status = 0;
+    const pid_t ended = waitpid(pid, &status, WNOHANG);
+    if (ended == pid) return status;
+    // ECHILD: somebody else reaped it; then only the socket can tell what became of the node.
+    if (ended < 0 && errno != EINTR) return 0;
+    if (SteadyClock::now() >= deadline) {
+      kill(pid, SIGKILL);
+      waitpid(pid, &status, 0);
+      return std::nullopt;
+    }
+    std::this_thread::sleep_for(kPollInterval);
+  }
+}
+
+std::string last_words(int fd) {
+  std::string words(limits::kNodeWordsMax, '\0');
+  const ssize_t got = pread(fd, words.data(), words.size(), 0);
+  words.resize(got > 0 ? static_cast<size_t>(got) : 0);
+  while (!words.empty() && std::isspace(static_cast<unsigned char>(words.back()))) words.pop_back();
+  std::replace(words.begin(), words.end(), '\n', ' ');
+  return words.empty() ? "it said nothing" : words;
+}
+
+// Starts a node and waits until it is ready. False: another one has the socket.
+Result<bool> start(const EmbeddedNodeOptions& options, Deadline deadline) {
+  BIGCAST_ASSIGN(auto arguments, arguments_of(options));
+  const Descriptor words(memfd_create("bigcast-node-words", MFD_CLOEXEC));
+  if (words.get() < 0) return fail(ErrorCode::kIo, errno_message("memfd_create", errno));
+  BIGCAST_ASSIGN(const pid_t pid, spawn(options, arguments, words.get()));
+  const auto status = wait_until(pid, deadline);
+  if (!status) {
+    return fail(ErrorCode::kUnavailable, options.program + ": not ready after " +
+                                             std::to_string(limits::kNodeStartTimeoutMs) +
+                                             " ms: " + last_words(words.get()));
+  }
+  if (WIFEXITED(*status) && WEXITSTATUS(*status) == 0) return true;
+  if (WIFEXITED(*status) && WEXITSTATUS(*status) == kExitAddressInUse) return false;
+  const std::string end = WIFEXITED(*status) ? "exit code " + std::to_string(WEXITSTATUS(*status))
+                                             : "signal " + std::to_string(WTERMSIG(*status));
+  return fail(ErrorCode::kUnavailable,
+              options.program + ": " + end + ": " + last_words(words.get()));
+}
+
+// The winner of an election binds its socket a little before it answers.
+Result<void> attach(IoThread& io, const EmbeddedNodeOptions& options, Deadline deadline) {
+  for (;;) {
+    auto answer = probe(io, options, deadline);
+    if (answer || answer.error().code == ErrorCode::kUnauthenticated) return answer;
+    if (SteadyClock::now() + kPollInterval >= deadline) return answer;
+    std::this_thread::sleep_for(kPollInterval);
+  }
+}
+
+}  // namespace
+
+std::string embedded_node_address(const std::string& application_id) {
+  return "unix:@bigcast-" + application_id;
+}
+
+Result<bool> ensure_embedded_node(const EmbeddedNodeOptions& options) {
+  if (auto id = Id128::parse(options.application_id); !id) {
+    return fail(ErrorCode::kInvalidArgument, "application id: " + id.error().message);
+  }
+  const Deadline deadline =
+      SteadyClock::now() + std::chrono::milliseconds(limits::kNodeStartTimeoutMs);
+  IoThread io;
+  auto present = probe(io, options, deadline);
+  if (present) return false;
+  if (present.error().code == ErrorCode::kUnauthenticated) return tl::unexpected(present.error());
+  BIGCAST_ASSIGN(const bool started, start(options, deadline));
+  BIGCAST_TRY(attach(io, options, deadline));
+  return started;
+}
+
+}  // namespace bigcast

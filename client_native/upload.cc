@@ -1,0 +1,364 @@
+#include <capnp/orphan.h>
+#include <kj/async.h>
+#include <kj/debug.h>
+
+#include <cstring>
+#include <deque>
+
+#include "client_native/chunk_buffers.h"
+#include "client_native/client_core.h"
+
+namespace bigcast {
+
+namespace {
+
+using BufferPtr = std::shared_ptr<ChunkBuffer>;
+
+struct Encoded {
+  ChunkMeta meta;
+  BufferPtr stored;
+};
+
+Encoded encode(uint32_t index, BufferPtr raw, size_t size, ChunkBuffers& buffers,
+               Compression compression) {
+  auto stored = compression == Compression::kNever ? nullptr : buffers.take();
+  const ChunkMeta meta = encode_chunk(
+      index, raw->first(size), stored ? stored->first(stored->capacity()) : std::span<std::byte>(),
+      compression);
+  auto& used = meta.codec == Codec::kRaw ? raw : stored;
+  // What goes on the wire is whole words; the buffers are whole pages.
+  const size_t padded = (meta.stored_size + 7) / 8 * 8;
+  std::memset(used->data() + meta.stored_size, 0, padded - meta.stored_size);
+  return {meta, std::move(used)};
+}
+
+// The half of an upload that lives on the I/O thread.
+class UploadJob final : private kj::TaskSet::ErrorHandler {
+ public:
+  UploadJob(Nodes& nodes, const UploadOptions& options)
+      : nodes_(nodes),
+        options_(options),
+        buffers_(std::make_shared<ChunkBuffers>(encode_bound(options.chunk_size))),
+        tasks_(*this) {}
+
+  kj::Promise<Result<void>> create();
+  kj::Promise<Result<std::span<std::byte>>> next_buffer();
+  Result<void> commit(size_t size);
+  kj::Promise<Result<std::string>> seal();
+  TransferStats stats() const { return stats_; }
+
+ private:
+  Result<void> check_next() const;
+  kj::Promise<Result<void>> send_chunk(uint32_t index, BufferPtr raw, size_t size);
+  kj::Promise<Result<void>> transfer(Encoded chunk);
+  kj::Promise<Result<void>> put(const Encoded& chunk);
+  kj::Promise<Encoded> encode_on_pool(uint32_t index, BufferPtr raw, size_t size);
+  kj::Promise<void> encoder_slot();
+  void release_encoder();
+  kj::Promise<void> change();  // resolves when a chunk is done or the upload failed
+  void notify();
+  void set_error(Error error);
+  void taskFailed(kj::Exception&& exception) override { set_error(rpc::to_error(exception)); }
+  kj::Promise<Result<std::string>> send_seal();
+
+  template <typename T>
+  kj::Promise<Result<T>> bounded_call(kj::Promise<Result<T>> call) {
+    return bounded<T>(nodes_.loop(), *session_, nodes_.targets().timeout_ms, kj::mv(call));
+  }
+
+  Nodes& nodes_;
+  const UploadOptions options_;
+  const std::shared_ptr<ChunkBuffers> buffers_;
+  kj::Own<NodeSession> session_;
+  kj::Maybe<rpc::Upload::Client> upload_;
+  BufferPtr current_;  // handed out by next_buffer
+  uint32_t busy_ = 0;  // chunks handed out or under way
+  uint32_t encoders_ = 0;
+  std::deque<kj::Own<kj::PromiseFulfiller<void>>> encoder_queue_;
+  uint32_t next_index_ = 0;
+  uint64_t committed_ = 0;
+  bool short_chunk_seen_ = false;
+  std::optional<Error> error_;
+  std::optional<std::string> sealed_ref_;
+  TransferStats stats_;
+  kj::Maybe<kj::Own<kj::PromiseFulfiller<void>>> changed_;
+  kj::TaskSet tasks_;  // last: its tasks use the above
+};
+
+kj::Promise<Result<void>> UploadJob::create() {
+  return nodes_.bulk().then(
+      [this](Result<kj::Own<NodeSession>> session) -> kj::Promise<Result<void>> {
+        if (!session) return Result<void>(tl::unexpected(session.error()));
+        session_ = kj::mv(*session);
+        auto request = session_->session.createRequest();
+        auto params = request.initOptions();
+        params.setName(options_.name);
+        params.setSize(options_.size ? static_cast<int64_t>(*options_.size) : -1);
+        params.setChunkSize(options_.chunk_size);
+        params.setUntilRemoved(options_.until_removed);
+        params.setReplace(options_.replace);
+        return bounded_call<void>(request.send().then(
+            [this](capnp::Response<rpc::Session::CreateResults>&& response) -> Result<void> {
+              auto result = response.getResult();
+              if (result.isError()) return tl::unexpected(rpc::read(result.getError()));
+              upload_ = result.getCreated().getUpload();
+              return {};
+            }));
+      });
+}
+
+Result<void> UploadJob::check_next() const {
+  if (error_) return tl::unexpected(*error_);
+  if (sealed_ref_) return fail(ErrorCode::kInvalidArgument, "upload: it is sealed already");
+  if (short_chunk_seen_) {
+    return fail(ErrorCode::kInvalidArgument, "upload: only the last chunk may be short");
+  }
+  if (next_index_ >= limits::kChunksPerBlobMax) {
+    return fail(ErrorCode::kInvalidArgument, "upload: more than " +
+                                                 std::to_string(limits::kChunksPerBlobMax) +
+                                                 " chunks; choose a larger chunk size");
+  }
+  return {};
+}
+
+kj::Promise<Result<std::span<std::byte>>> UploadJob::next_buffer() {
+  using Answer = Result<std::span<std::byte>>;
+  if (auto allowed = check_next(); !allowed) return Answer(tl::unexpected(allowed.error()));
+  if (current_) return Answer(current_->first(options_.chunk_size));
+  if (busy_ < limits::kUploadWindowChunks) {
+    ++busy_;
+    current_ = buffers_->take();
+    return Answer(current_->first(options_.chunk_size));
+  }
+  return change().then([this]() { return next_buffer(); });
+}
+
+Result<void> UploadJob::commit(size_t size) {
+  BIGCAST_TRY(check_next());
+  if (!current_) return fail(ErrorCode::kInvalidArgument, "upload: commit without next_buffer");
+  if (size < 1 || size > options_.chunk_size) {
+    return fail(ErrorCode::kInvalidArgument, "upload: a chunk has 1 to " +
+                                                 std::to_string(options_.chunk_size) +
+                                                 " bytes, not " + std::to_string(size));
+  }
+  if (options_.size && committed_ + size > *options_.size) {
+    set_error(Error{ErrorCode::kInvalidArgument, "upload: more bytes than the declared size of " +
+                                                     std::to_string(*options_.size)});
+    return tl::unexpected(*error_);
+  }
+  committed_ += size;
+  short_chunk_seen_ = size < options_.chunk_size;
+  tasks_.add(send_chunk(next_index_++, std::move(current_), size).then([this](Result<void> sent) {
+    --busy_;
+    if (!sent) set_error(sent.error());
+    notify();
+  }));
+  return {};
+}
+
+kj::Promise<Result<void>> UploadJob::send_chunk(uint32_t index, BufferPtr raw, size_t size) {
+  return encode_on_pool(index, std::move(raw), size).then([this](Encoded chunk) {
+    return transfer(std::move(chunk));
+  });
+}
+
+// Encoding holds two buffers a chunk, so few chunks may be at it at once.
+kj::Promise<void> UploadJob::encoder_slot() {
+  if (encoders_ < limits::kEncodersPerUploadMax) {
+    ++encoders_;
+    return kj::READY_NOW;
+  }
+  auto waiter = kj::newPromiseAndFulfiller<void>();
+  encoder_queue_.push_back(kj::mv(waiter.fulfiller));
+  return kj::mv(waiter.promise);
+}
+
+void UploadJob::release_encoder() {
+  if (encoder_queue_.empty()) {
+    --encoders_;
+    return;
+  }
+  auto next = kj::mv(encoder_queue_.front());  // inherits the slot
+  encoder_queue_.pop_front();
+  next->fulfill();
+}
+
+kj::Promise<Encoded> UploadJob::encode_on_pool(uint32_t index, BufferPtr raw, size_t size) {
+  return encoder_slot().then([this, index, raw = std::move(raw), size]() mutable {
+    auto work = [index, raw = std::move(raw), size, buffers = buffers_,
+                 compression = options_.compression]() mutable {
+      return encode(index, std::move(raw), size, *buffers, compression);
+    };
+    return nodes_.loop().run_on_pool(std::move(work)).then([this](Encoded chunk) {
+      release_encoder();
+      return chunk;
+    });
+  });
+}
+
+kj::Promise<Result<void>> UploadJob::transfer(Encoded chunk) {
+  if (error_) return Result<void>(tl::unexpected(*error_));
+  auto request = KJ_ASSERT_NONNULL(upload_).creditRequest();
+  request.setBytes(chunk.meta.stored_size);
+  auto credit = bounded_call<void>(
+      request.send().then([](capnp::Response<rpc::Upload::CreditResults>&& response) {
+        auto result = response.getResult();
+        return result.isError() ? Result<void>(tl::unexpected(rpc::read(result.getError())))
+                                : Result<void>();
+      }));
+  return credit.then(
+      [this, chunk = std::move(chunk)](Result<void> granted) mutable -> kj::Promise<Result<void>> {
+        if (!granted) return kj::mv(granted);
+        if (error_) return Result<void>(tl::unexpected(*error_));
+        return put(chunk).then([this, meta = chunk.meta](Result<void> stored) {
+          if (stored) {
+            stats_.raw_bytes += meta.raw_size;
+            stats_.stored_bytes += meta.stored_size;
+            ++stats_.chunks;
+          }
+          return stored;
+        });
+      });
+}
+
+kj::Promise<Result<void>> UploadJob::put(const Encoded& chunk) {
+  auto request = KJ_ASSERT_NONNULL(upload_).putRequest(capnp::MessageSize{32, 0});
+  // The request lies in the buffer, not in a copy of it, until its message is gone.
+  kj::Own<void> pin = kj::heap<BufferPtr>(chunk.stored);
+  const capnp::Data::Reader bytes(reinterpret_cast<const kj::byte*>(chunk.stored->data()),
+                                  chunk.meta.stored_size);
+  rpc::Upload::PutParams::Builder params = request;
+  rpc::reply_external(params, bytes, kj::mv(pin));
+  rpc::write(chunk.meta, request.initMeta());
+  return bounded_call<void>(
+      request.send().then([](capnp::Response<rpc::Upload::PutResults>&& response) {
+        auto result = response.getResult();
+        return result.isError() ? Result<void>(tl::unexpected(rpc::read(result.getError())))
+                                : Result<void>();
+      }));
+}
+
+kj::Promise<Result<std::string>> UploadJob::seal() {
+  using Answer = Result<std::string>;
+  if (sealed_ref_) return Answer(*sealed_ref_);
+  if (error_) return Answer(tl::unexpected(*error_));
+  if (current_) {  // handed out and not committed: not part of the blob
+    current_ = nullptr;
+    --busy_;
+  }
+  if (busy_ > 0) return change().then([this]() { return seal(); });
+  if (options_.size && committed_ != *options_.size) {
+    set_error(Error{ErrorCode::kInvalidArgument, "upload: " + std::to_string(committed_) +
+                                                     " bytes, but the declared size is " +
+                                                     std::to_string(*options_.size)});
+    return Answer(tl::unexpected(*error_));
+  }
+  return send_seal();
+}
+
+kj::Promise<Result<std::string>> UploadJob::send_seal() {
+  auto request = KJ_ASSERT_NONNULL(upload_).sealRequest();
+  request.setSize(committed_);
+  request.setChunkCount(next_index_);
+  return bounded_call<std::string>(
+             request.send().then(
+                 [](capnp::Response<rpc::Upload::SealResults>&& response) -> Result<std::string> {
+                   auto result = response.getResult();
+                   if (result.isError()) return tl::unexpected(rpc::read(result.getError()));
+                   BIGCAST_ASSIGN(auto ref, rpc::read(result.getRef()));
+                   return ref.to_bytes();
+                 }))
+      .then([this](Result<std::string> ref) {
+        if (ref) {
+          sealed_ref_ = *ref;
+        } else {
+          set_error(ref.error());
+        }
+        return ref;
+      });
+}
+
+kj::Promise<void> UploadJob::change() {
+  auto waiter = kj::newPromiseAndFulfiller<void>();
+  changed_ = kj::mv(waiter.fulfiller);
+  return kj::mv(waiter.promise);
+}
+
+void UploadJob::notify() {
+  KJ_IF_MAYBE (waiter, changed_) {
+    auto fulfiller = kj::mv(*waiter);
+    changed_ = nullptr;
+    fulfiller->fulfill();
+  }
+}
+
+void UploadJob::set_error(Error error) {
+  if (error_) return;
+  error_ = std::move(error);
+  upload_ = nullptr;  // the node frees everything
+  notify();
+}
+
+class UploadHandle final : public Upload {
+ public:
+  UploadHandle(std::shared_ptr<ClientCore> core, const UploadOptions& options)
+      : core_(std::move(core)) {
+    core_->io().run([&]() { job_ = std::make_unique<UploadJob>(core_->nodes(), options); });
+  }
+  ~UploadHandle() override {
+    core_->io().run([this]() { job_.reset(); });
+  }
+
+  Result<void> create() {
+    return core_->io().blocking([this]() { return job_->create(); });
+  }
+  Result<std::span<std::byte>> next_buffer() override {
+    return core_->io().blocking([this]() { return job_->next_buffer(); });
+  }
+  Result<void> commit(size_t size) override {
+    return core_->io().blocking(
+        [this, size]() { return kj::Promise<Result<void>>(job_->commit(size)); });
+  }
+  Result<std::string> seal() override {
+    return core_->io().blocking([this]() { return job_->seal(); });
+  }
+  TransferStats stats() const override {
+    TransferStats stats;
+    core_->io().run([&]() { stats = job_->stats(); });
+    return stats;
+  }
+
+ private:
+  const std::shared_ptr<ClientCore> core_;
+  std::unique_ptr<UploadJob> job_;  // lives on the I/O thread
+};
+
+Result<void> check_options(const UploadOptions& options) {
+  BIGCAST_TRY(check_name(options.name));
+  if (options.chunk_size < limits::kChunkSizeMin || options.chunk_size > limits::kChunkSizeMax) {
+    return fail(ErrorCode::kInvalidArgument, "chunk size " + std::to_string(options.chunk_size) +
+                                                 ": must be " +
+                                                 std::to_string(limits::kChunkSizeMin) + " to " +
+                                                 std::to_string(limits::kChunkSizeMax) + " bytes");
+  }
+  const uint64_t size_max = std::min<uint64_t>(
+      limits::kBlobSizeMax, uint64_t{options.chunk_size} * limits::kChunksPerBlobMax);
+  if (options.size && *options.size > size_max) {
+    return fail(ErrorCode::kInvalidArgument, "size " + std::to_string(*options.size) +
+                                                 ": a blob has at most " +
+                                                 std::to_string(size_max) + " bytes");
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Upload>> start_upload(const std::shared_ptr<ClientCore>& core,
+                                             const UploadOptions& options) {
+  BIGCAST_TRY(check_options(options));
+  auto upload = std::make_unique<UploadHandle>(core, options);
+  BIGCAST_TRY(upload->create());
+  return upload;
+}
+
+}  // namespace bigcast
