@@ -1,0 +1,328 @@
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <fstream>
+
+#include "blobstore/block_map.h"
+#include "tests/blobstore/store_support.h"
+
+namespace bigcast {
+namespace {
+
+constexpr uint64_t kDisk = 32 * limits::kMiB;
+
+// What a FaultyDisk's files do from now on.
+struct Faults {
+  std::atomic<bool> create_full{false};
+  std::atomic<bool> write_full{false};
+  std::atomic<bool> write_io{false};
+  std::atomic<bool> read_io{false};
+};
+
+class FaultyFile final : public DiskFile {
+ public:
+  FaultyFile(std::unique_ptr<DiskFile> file, Faults& faults)
+      : file_(std::move(file)), faults_(faults) {}
+  Result<void> write(uint64_t offset, std::span<const std::byte> bytes) override {
+    if (faults_.write_full) return fail(ErrorCode::kResourceExhausted, "No space left on device");
+    if (faults_.write_io) return fail(ErrorCode::kIo, "Input/output error");
+    return file_->write(offset, bytes);
+  }
+  Result<void> read(uint64_t offset, std::span<std::byte> buffer) override {
+    if (faults_.read_io) return fail(ErrorCode::kIo, "Input/output error");
+    return file_->read(offset, buffer);
+  }
+
+ private:
+  std::unique_ptr<DiskFile> file_;
+  Faults& faults_;
+};
+
+class FaultyDisk final : public Disk {
+ public:
+  explicit FaultyDisk(Faults& faults) : faults_(faults) {}
+  Result<std::unique_ptr<DiskFile>> create(const std::string& path, uint64_t size) override {
+    if (faults_.create_full) return fail(ErrorCode::kResourceExhausted, "No space left on device");
+    BIGCAST_ASSIGN(auto file, disk_->create(path, size));
+    return std::make_unique<FaultyFile>(std::move(file), faults_);
+  }
+  Result<void> remove(const std::string& path) override { return disk_->remove(path); }
+
+ private:
+  std::unique_ptr<Disk> disk_ = make_disk();
+  Faults& faults_;
+};
+
+uint64_t allocated_bytes(int fd) {
+  struct stat status {};
+  REQUIRE(fstat(fd, &status) == 0);
+  return static_cast<uint64_t>(status.st_blocks) * 512;
+}
+
+}  // namespace
+
+TEST_CASE("a blob of three times the memory budget is kept whole within it") {
+  const TemporaryDirectory directory;
+  {
+    const auto store = open_or_fail(with_disk(directory.path, kDisk));
+    constexpr uint64_t kSize = 3 * kMemory - 1000;
+    constexpr auto kCount = static_cast<uint32_t>((kSize + kSmallChunk - 1) / kSmallChunk);
+    const CreateOptions options = blob_options(1, kSize);
+    REQUIRE(store->create(options));
+    const auto size_at = [&](uint32_t i) {
+      return std::min<uint64_t>(kSmallChunk, kSize - uint64_t{i} * kSmallChunk);
+    };
+    int fd = -1;
+    for (uint32_t i = 0; i < kCount; ++i) {
+      REQUIRE(put(*store, options.id, i, size_at(i)));
+      if (fd < 0) fd = store->memory_file(options.id).value().fd;
+      const StoreUsage usage = store->usage();
+      REQUIRE(usage.memory_used <= kMemory);
+      REQUIRE(allocated_bytes(fd) == usage.memory_used);
+    }
+    REQUIRE(store->seal(options.id, kSize, kCount));
+    for (uint32_t i = 0; i < kCount; ++i) CHECK(reads_back(*store, options.id, i, size_at(i)));
+    const BlobStat stat = store->stat(options.id).value();
+    CHECK(stat.memory_bytes + stat.disk_bytes == whole_pages(kSize));
+    const StoreUsage usage = store->usage();
+    CHECK(usage.chunks_demoted > 0);
+    CHECK(usage.chunks_read_disk > 0);
+    CHECK(usage.chunks_read_memory > 0);
+    CHECK(usage.checksum_failures == 0);
+    CHECK(usage.disk_used == stat.disk_bytes);
+    CHECK(allocated_bytes(fd) <= kMemory);
+    REQUIRE(store->remove(options.id));
+    CHECK(store->usage().memory_used == 0);
+    CHECK(store->usage().disk_used == 0);
+    CHECK(allocated_bytes(fd) == 0);
+    close(fd);
+    CHECK_FALSE(std::filesystem::exists(directory.path + "/bigcast/extent-000001"));
+  }
+  CHECK(std::filesystem::is_empty(directory.path));
+}
+
+TEST_CASE("chunks of odd sizes read back from disk, aligned buffer or not") {
+  const TemporaryDirectory directory;
+  const auto store = open_or_fail(with_disk(directory.path, kDisk));
+  std::vector<size_t> sizes;
+  std::mt19937_64 random(3);
+  const CreateOptions relay = relay_options(1);
+  REQUIRE(store->create(relay));
+  for (uint32_t i = 0; i < 300; ++i) {
+    sizes.push_back(1 + random() % kSmallChunk);
+    REQUIRE(put(*store, relay.id, i, sizes.back()));
+  }
+  CHECK(store->usage().disk_used > 0);
+  Bytes memory(kSmallChunk + 2 * 4096);
+  const size_t aligned = 4096 - reinterpret_cast<uintptr_t>(memory.data()) % 4096;
+  for (const size_t shift : {aligned, aligned + 1}) {
+    const std::span<std::byte> buffer(memory.data() + shift, kSmallChunk);
+    for (uint32_t i = 0; i < sizes.size(); ++i) {
+      const auto meta = store->read_chunk(relay.id, i, buffer);
+      REQUIRE(meta);
+      const Bytes expected = chunk_bytes(relay.id, i, sizes[i]);
+      CHECK(std::equal(expected.begin(), expected.end(), buffer.begin()));
+    }
+  }
+}
+
+TEST_CASE("what both tiers can't hold is refused at create or at a reservation step") {
+  const TemporaryDirectory directory;
+  const auto store = open_or_fail(with_disk(directory.path, kDisk));
+  const auto refused = store->create(blob_options(1, kMemory + kDisk + 1));
+  CHECK(code_of(refused) == ErrorCode::kResourceExhausted);
+  CHECK(message_has(refused, "disk budget"));
+  REQUIRE(store->create(blob_options(1)));
+  CHECK(store->reserve({1, 1}, kMemory + kDisk - kSmallChunk));
+  CHECK(code_of(store->reserve({1, 1}, kMemory + kDisk)) == ErrorCode::kResourceExhausted);
+}
+
+TEST_CASE("a reservation of all there is can be used to its last byte, in odd sizes") {
+  // Fragmented on purpose: blobs of odd sizes come and go, then one takes all that is left.
+  const TemporaryDirectory directory;
+  const auto store = open_or_fail(with_disk(directory.path, kDisk));
+  std::mt19937_64 random(11);
+  std::vector<uint64_t> alive;
+  for (uint64_t number = 1; number <= 400; ++number) {
+    const uint64_t size = 1 + random() % (3 * kSmallChunk);
+    const CreateOptions options = blob_options(number, size);
+    if (!store->create(options)) break;
+    for (uint64_t at = 0; at < size; at += kSmallChunk) {
+      REQUIRE(put(*store, options.id, static_cast<uint32_t>(at / kSmallChunk),
+                  std::min<uint64_t>(kSmallChunk, size - at)));
+    }
+    alive.push_back(number);
+  }
+  REQUIRE(store->usage().disk_used > kDisk / 4);
+  for (const uint64_t number : alive) {
+    if (number % 2 == 0) REQUIRE(store->remove({1, number}));
+  }
+  const CreateOptions relay = relay_options(5000);  // must not be in the way
+  REQUIRE(store->create(relay));
+  for (uint32_t i = 0; i < 200; ++i) REQUIRE(put(*store, relay.id, i, kSmallChunk));
+
+  const CreateOptions rest = blob_options(9000);
+  REQUIRE(store->create(rest));
+  uint64_t reserved = 0;
+  while (store->reserve(rest.id, reserved + 4096)) reserved += 4096;
+  REQUIRE(reserved > kMemory);
+  const auto count = static_cast<uint32_t>((reserved + kSmallChunk - 1) / kSmallChunk);
+  for (uint32_t i = 0; i < count; ++i) {
+    const auto done = put(*store, rest.id, i,
+                          std::min<uint64_t>(kSmallChunk, reserved - uint64_t{i} * kSmallChunk));
+    if (!done) FAIL(done.error().to_string());
+  }
+  REQUIRE(store->seal(rest.id, reserved, count));
+  for (uint32_t i = 0; i < count; ++i) {
+    CHECK(reads_back(*store, rest.id, i,
+                     std::min<uint64_t>(kSmallChunk, reserved - uint64_t{i} * kSmallChunk)));
+  }
+}
+
+TEST_CASE("a full disk refuses homes, drops relays and keeps what was stored") {
+  const TemporaryDirectory directory;
+  Faults faults;
+  const auto store =
+      open_store(with_disk(directory.path, kDisk), std::make_unique<FaultyDisk>(faults)).value();
+  constexpr uint32_t kFit = kMemory / kSmallChunk;
+  const CreateOptions home = blob_options(1, kMemory + 10 * kSmallChunk);
+  REQUIRE(store->create(home));
+  for (uint32_t i = 0; i < kFit; ++i) REQUIRE(put(*store, home.id, i, kSmallChunk));
+  const auto fails = [&](ErrorCode code) {
+    const auto result = put(*store, home.id, kFit, kSmallChunk);
+    CHECK(code_of(result) == code);
+    CHECK(store->locate(home.id, kFit).value().presence == Presence::kAbsent);
+    CHECK(store->usage().disk_used == 0);
+    CHECK(store->usage().reserved == 10 * kSmallChunk);
+    for (uint32_t i = 0; i < kFit; ++i) REQUIRE(reads_back(*store, home.id, i, kSmallChunk));
+  };
+  faults.create_full = true;
+  fails(ErrorCode::kResourceExhausted);
+  faults.create_full = false;
+  faults.write_full = true;
+  fails(ErrorCode::kResourceExhausted);
+  faults.write_full = false;
+  faults.write_io = true;
+  fails(ErrorCode::kIo);
+  faults.write_io = false;
+  CHECK(put(*store, home.id, kFit, kSmallChunk));  // the disk works again
+  CHECK(reads_back(*store, home.id, kFit, kSmallChunk));
+
+  faults.read_io = true;
+  const auto on_disk = [&](uint32_t i) {
+    return store->locate(home.id, i).value().presence == Presence::kElsewhere;
+  };
+  uint32_t demoted = 0;
+  while (!on_disk(demoted)) ++demoted;
+  Bytes buffer(kSmallChunk);
+  CHECK(code_of(store->read_chunk(home.id, demoted, buffer)) == ErrorCode::kIo);
+  faults.read_io = false;
+  CHECK(reads_back(*store, home.id, demoted, kSmallChunk));
+}
+
+TEST_CASE("relays' chunks are dropped when the disk fails, and make way on disk for homes'") {
+  const TemporaryDirectory directory;
+  Faults faults;
+  const auto store =
+      open_store(with_disk(directory.path, kDisk), std::make_unique<FaultyDisk>(faults)).value();
+  const CreateOptions relay = relay_options(1);
+  REQUIRE(store->create(relay));
+  faults.write_io = true;
+  for (uint32_t i = 0; i < 2 * kMemory / kSmallChunk; ++i) {
+    REQUIRE(put(*store, relay.id, i, kSmallChunk));
+  }
+  CHECK(store->usage().chunks_dropped == kMemory / kSmallChunk);
+  CHECK(store->usage().disk_used == 0);
+  faults.write_io = false;
+  for (uint32_t i = 0; i < 2 * (kMemory + kDisk) / kSmallChunk; ++i) {
+    REQUIRE(put(*store, relay.id, i, kSmallChunk));
+  }
+  CHECK(store->usage().disk_used == kDisk);
+  constexpr uint64_t kSize = kMemory + kDisk - kSmallChunk;
+  write_blob(*store, blob_options(2, kSize), kSize);
+  for (uint32_t i = 0; i < kSize / kSmallChunk; ++i) {
+    CHECK(reads_back(*store, {1, 2}, i, kSmallChunk));
+  }
+}
+
+TEST_CASE("a changed byte on disk is CORRUPT and counted") {
+  const TemporaryDirectory directory;
+  const auto store = open_or_fail(with_disk(directory.path, kDisk));
+  write_blob(*store, blob_options(1, 2 * kMemory), 2 * kMemory);
+  const std::string extent = directory.path + "/bigcast/extent-000001";
+  const int fd = ::open(extent.c_str(), O_RDWR | O_CLOEXEC);
+  REQUIRE(fd >= 0);
+  uint32_t damaged = 0;
+  for (off_t at = 0; at < static_cast<off_t>(kMemory); at += kSmallChunk) {
+    char byte = 0;
+    REQUIRE(pread(fd, &byte, 1, at) == 1);
+    byte = static_cast<char>(byte ^ 1);
+    REQUIRE(pwrite(fd, &byte, 1, at) == 1);
+  }
+  REQUIRE(fsync(fd) == 0);
+  close(fd);
+  Bytes buffer(kSmallChunk);
+  for (uint32_t i = 0; i < 2 * kMemory / kSmallChunk; ++i) {
+    const auto result = store->read_chunk({1, 1}, i, buffer);
+    if (!result) {
+      CHECK(result.error().code == ErrorCode::kCorrupt);
+      ++damaged;
+    }
+  }
+  CHECK(damaged == kMemory / kSmallChunk);
+  CHECK(store->usage().checksum_failures == damaged);
+}
+
+TEST_CASE("a start deletes what an earlier process left, but never a living one's") {
+  const TemporaryDirectory directory;
+  const std::string own = directory.path + "/bigcast";
+  std::filesystem::create_directories(own + "/index");
+  std::ofstream(own + "/extent-000007") << "left";
+  std::ofstream(own + "/index/CURRENT") << "damaged";
+  std::ofstream(directory.path + "/stranger") << "keep";
+  {
+    const auto store = open_or_fail(with_disk(directory.path, kDisk));
+    CHECK_FALSE(std::filesystem::exists(own + "/extent-000007"));
+    write_blob(*store, blob_options(1, 2 * kMemory), 2 * kMemory);
+    const auto second = BlobStore::open(with_disk(directory.path, kDisk));
+    CHECK(code_of(second) == ErrorCode::kAlreadyExists);
+    CHECK(message_has(second, own + "/lock"));
+    for (uint32_t i = 0; i < 2 * kMemory / kSmallChunk; ++i) {
+      REQUIRE(reads_back(*store, {1, 1}, i, kSmallChunk));
+    }
+  }
+  CHECK_FALSE(std::filesystem::exists(own));
+  CHECK(std::filesystem::exists(directory.path + "/stranger"));
+  open_or_fail(with_disk(directory.path, kDisk));
+}
+
+TEST_CASE("a disk path that can't be written is refused by name") {
+  const TemporaryDirectory directory;
+  std::ofstream(directory.path + "/file") << "x";
+  for (const std::string& path : {directory.path + "/file", std::string("/proc/bigcast")}) {
+    const auto result = BlobStore::open(with_disk(path, kDisk));
+    CHECK(code_of(result) == ErrorCode::kIo);
+    CHECK(message_has(result, "disk_path"));
+    CHECK(message_has(result, path));
+  }
+}
+
+TEST_CASE("a block map finds, takes and gives runs") {
+  BlockMap map(130);
+  CHECK(map.find(0, 130, 200).count == 130);
+  map.take({10, 60});
+  CHECK(map.free() == 70);
+  CHECK(map.find(0, 11, 20).first == 70);
+  CHECK(map.find(0, 10, 20).count == 10);
+  CHECK(map.find(5, 1, 20).count == 5);
+  CHECK(map.find(5, 6, 20).first == 70);
+  CHECK(map.find(71, 60, 60).count == 0);
+  CHECK(map.find(129, 1, 5).count == 1);
+  map.give({10, 30});
+  CHECK(map.find(0, 40, 40).first == 0);
+  CHECK(map.find(0, 41, 60).first == 70);
+}
+
+}  // namespace bigcast
