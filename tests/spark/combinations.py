@@ -140,23 +140,30 @@ def pyspark_min0(run):
     check_end(run, area, watch)
 
 
-def small(run, conf, warnings=0, saying="", stayed=None, expected=0):
-    """A small job under special settings. `stayed` is why its broadcasts are with Torrent."""
-    if not run.jar:
-        run.report.skip("all", "means nothing on plain Spark")
-        return None
+def small(run, conf, warnings=0, saying="", stayed=None, expected=0, wrapper=(), jars=(),
+          java=""):
+    """A small job under special settings.
+
+    `expected` broadcasts must go to Bigcast; if none, `stayed` is why they are with Torrent. The
+    driver must give this number of warnings, each `saying` that. `wrapper` is a command to run
+    the job by; `jars` go to --jars; `java` are options for each JVM."""
     area = run.area()
-    conf = area.conf(run.jar, {"spark.bigcasttest.executors": "1"} | conf)
-    watch = execute(run, area, area.submit("local-cluster[1,1,1024]", conf, "SmallJob"),
-                    SMALL_TIMEOUT_S)
+    conf = area.conf(run.jar, {"spark.bigcasttest.executors": "1"} | conf, java)
+    argv = [*wrapper, *area.submit("local-cluster[1,1,1024]", conf, "SmallJob", jars)]
+    watch = execute(run, area, argv, SMALL_TIMEOUT_S)
     output = sparks.read(area.out)
     run.report.cases(output)
+    if not run.jar:
+        check_end(run, area, watch)
+        return area, watch
     counted = counters(output)
     problems = []
     if counted.get("offloaded") != expected:
         problems.append(f"offloaded: expected {expected}, got {counted.get('offloaded')}")
     if counted.get("executors.reads") != expected:
         problems.append(f"executors' reads: expected {expected}, got {counted}")
+    if counted.get("removed") != expected:
+        problems.append(f"removed: expected {expected}, got {counted.get('removed')}")
     if stayed and counted.get(f"delegated.{stayed}", 0) < 2:
         problems.append(f"{stayed} expected as the reason, got {counted}")
     run.report.check("path", problems)
@@ -165,27 +172,72 @@ def small(run, conf, warnings=0, saying="", stayed=None, expected=0):
 
 
 def defaults(run):
-    """Two large ones go to Bigcast, the tiny one stays."""
-    small(run, {}, expected=2, stayed=None)
+    """Two large ones go to Bigcast, the tiny one stays; a misspelt setting is told."""
+    small(run, {"spark.bigcast.nodeMemory": "1g"}, expected=2, warnings=1,
+          saying=r"spark\.bigcast\.nodeMemory", java="-Xcheck:jni")
+
+
+def two_contexts(run):
+    """One after the other in one driver: Spark's broadcast ids start again, nothing else does."""
+    small(run, {"spark.bigcasttest.contexts": "2"}, expected=4)
 
 
 def switched_off(run):
-    done = small(run, {"spark.bigcast.enabled": "false"})
+    no_node(run, small(run, {"spark.bigcast.enabled": "false"}))
+
+
+def no_node(run, done):
     if done:
-        run.report.check("no_node", f"nodes {done[1].nodes}" if done[1].nodes else "")
+        nodes = done[1].any_node
+        run.report.check("no_node", f"processes {nodes}" if nodes else "")
 
 
 def encryption(run):
-    """Spark's own encryption is on: nothing may leave it. Said once, at whichever level."""
-    done = small(run, {"spark.io.encryption.enabled": "true"}, stayed="ENCRYPTED",
-                 warnings=1, saying="encrypt")
-    if done:
-        run.report.check("no_node", f"nodes {done[1].nodes}" if done[1].nodes else "")
+    """Spark's own encryption is on: nothing may leave it. Said once."""
+    no_node(run, small(run, {"spark.io.encryption.enabled": "true"}, stayed="ENCRYPTED",
+                       warnings=1, saying=r"spark\.io\.encryption\.enabled"))
+
+
+def bad_setting(run):
+    no_node(run, small(run, {"spark.bigcast.minSize": "lots"}, warnings=1,
+                       saying=r"spark\.bigcast\.minSize.*lots"))
+
+
+def by_jars(run):
+    """The plugin only in --jars, which parts of Spark don't look into: works, and is told."""
+    small(run, {"spark.driver.extraClassPath": None, "spark.executor.extraClassPath": None},
+          jars=[run.jar] if run.jar else [], warnings=1, saying="class path", expected=2)
 
 
 def no_native_directory(run):
-    small(run, {"spark.bigcast.native.dir": "/proc/nope"}, stayed="UNAVAILABLE",
-          warnings=1, saying=r"/proc/nope")
+    no_node(run, small(run, {"spark.bigcast.native.dir": "/proc/nope"}, stayed="UNAVAILABLE",
+                       warnings=1, saying="/proc/nope"))
+
+
+def native_directory_noexec(run):
+    """In a mount namespace of its own, where the directory is on a file system without exec."""
+    folder = run.work / "noexec"
+    folder.mkdir()
+    wrapper = ["unshare", "--mount", "sh", "-c",
+               f"mount -t tmpfs -o noexec none {folder} && exec \"$@\"", "sh"]
+    if subprocess.run([*wrapper, "true"], capture_output=True, check=False).returncode:
+        run.report.skip("all", "mount namespaces are not permitted")
+        return
+    no_node(run, small(run, {"spark.bigcast.native.dir": str(folder)}, stayed="UNAVAILABLE",
+                       warnings=1, saying=r"spark\.bigcast\.native\.dir", wrapper=wrapper))
+
+
+def foreign_native_library(run):
+    """A library of another machine's architecture in the jar."""
+    if run.jar:
+        header = b"\x7fELF\2\1\1" + bytes(9) + b"\3\0" + b"\xb7\0" + b"\1" + bytes(43)  # aarch64
+        foreign = run.work / "foreign.jar"
+        with zipfile.ZipFile(run.jar) as good, zipfile.ZipFile(foreign, "w") as bad:
+            for item in good.infolist():
+                content = header if item.filename.endswith("_jni.so") else good.read(item)
+                bad.writestr(item, content)
+        run = dataclasses.replace(run, jar=foreign)
+    no_node(run, small(run, {}, stayed="UNAVAILABLE", warnings=1, saying="native library"))
 
 
 def write_secret(file, mode=0o600):

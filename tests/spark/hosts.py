@@ -75,6 +75,8 @@ def check(run, area, watches, received):
     run.report.check("one_node_a_host",
                      [f"host {host} has had nodes {sorted(watch.nodes)}"
                       for host, watch in enumerate(watches) if len(watch.nodes) != 1])
+    started = counted.get("nodesStarted", 0) + counted.get("executors.nodesStarted", 0)
+    run.report.check("nodes_started", "" if started == 1 + WORKERS else f"{started} nodes")
     expected = {"executors.reads": EXECUTORS, "executors.localNodeReads": EXECUTORS,
                 "executors.chunksReread": 0, "executors.readFailures": 0}
     run.report.check("through_local_nodes",

@@ -12,9 +12,14 @@ ALL = {
     "driver-killed": combinations.driver_killed,
     "unreachable": combinations.unreachable,
     "no-native-directory": combinations.no_native_directory,
+    "native-directory-noexec": combinations.native_directory_noexec,
+    "foreign-native-library": combinations.foreign_native_library,
     "encryption": combinations.encryption,
     "secret-world-readable": combinations.secret_world_readable,
     "switched-off": combinations.switched_off,
+    "bad-setting": combinations.bad_setting,
+    "by-jars": combinations.by_jars,
+    "two-contexts": combinations.two_contexts,
     "defaults": combinations.defaults,
 }
 # In this order: what takes longest starts first.

@@ -91,9 +91,11 @@ class Area:
             "TMPDIR": str(self.tmp), "SPARK_LOCAL_DIRS": str(self.local),
         }
 
-    def conf(self, jar, extra):
-        """Settings that all contexts share, and `extra` over them; jar None is plain Spark."""
-        java = f"-XX:TieredStopAtLevel=1 -XX:-UsePerfData -Djava.io.tmpdir={self.tmp}"
+    def conf(self, jar, extra, java=""):
+        """Settings that all contexts share, and `extra` over them; jar None is plain Spark.
+
+        `java` are more options for each JVM."""
+        java = f"-XX:TieredStopAtLevel=1 -XX:-UsePerfData -Djava.io.tmpdir={self.tmp} {java}"
         conf = {
             "spark.ui.enabled": "false",
             "spark.driver.host": self.address,
@@ -116,12 +118,14 @@ class Area:
         conf |= extra
         return {key: value for key, value in conf.items() if value is not None}
 
-    def submit(self, master, conf, program):
-        """The command that runs `program` (a Java class's name, or a Python file)."""
+    def submit(self, master, conf, program, jars=()):
+        """The command that runs `program` (a Java class's name, or a Python file).
+
+        `jars` are given by --jars, beside the one of user classes."""
         argv = [str(self.home / "bin" / "spark-submit"), "--master", master]
         for key, value in conf.items():
             argv += ["--conf", f"{key}={value}"]
-        argv += ["--jars", str(self.spark.user_jar)]
+        argv += ["--jars", ",".join(map(str, [self.spark.user_jar, *jars]))]
         if str(program).endswith(".py"):
             return argv + [str(program)]
         return argv + ["--class", f"io.bigcast.sparktest.{program}", str(self.spark.jobs_jar)]

@@ -4,6 +4,7 @@ import os
 import pathlib
 import time
 
+STAYED_S = 1.5
 LEFT_DEADLINE_S = 60  # the grace of these tests is 2 s; the rest is for a busy machine
 
 
@@ -14,8 +15,18 @@ class Watch:
         self.hosts = hosts
         self.host = host
         self.command_lines = set()
-        self.nodes = set()
         self.sockets = set()
+        self._seen = {}  # node -> first and last time
+
+    @property
+    def nodes(self):
+        """Process ids of the nodes that stayed: a node starts by way of a process that ends."""
+        return {pid for pid, (first, last) in self._seen.items() if last - first >= STAYED_S}
+
+    @property
+    def any_node(self):
+        """Every process that ever looked like a node."""
+        return set(self._seen)
 
     def look(self):
         """Call it every now and then; misses what lives shorter than that."""
@@ -24,7 +35,8 @@ class Watch:
             argv = command_line(pid)
             self.command_lines.add(" ".join(argv))
             if argv and is_node(pid, argv):
-                self.nodes.add(pid)
+                now = time.monotonic()
+                self._seen[pid] = (self._seen.get(pid, (now, now))[0], now)
                 names = names or unix_sockets(pid)
                 self.sockets |= {names[inode] for inode in inodes(pid) if inode in names}
 
@@ -57,7 +69,7 @@ def is_node(pid, argv):
         name = pathlib.Path(f"/proc/{pid}/comm").read_text(encoding="utf-8")
     except OSError:
         return False
-    return name.startswith("bigcast") or os.path.basename(argv[0]).startswith("bigcastd")
+    return name.startswith("bigcastd") or "bigcastd" in os.path.basename(argv[0])
 
 
 def is_zombie(pid):

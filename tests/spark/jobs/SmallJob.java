@@ -10,18 +10,30 @@ import org.apache.spark.sql.SparkSession;
 
 /**
  * Two broadcasts of 3 MiB and a tiny one, read by tasks and compared; then all counters, as lines
- * `COUNTER name value`, where `executors.` is before the sums over executors. For contexts whose
- * settings are what is tested.
+ * `COUNTER name value`, with `executors.` before those of executors. For contexts whose settings are
+ * what is tested; spark.bigcasttest.contexts is how many of them, one after the other.
  */
 public final class SmallJob {
   private SmallJob() {}
 
   public static void main(String[] args) {
-    SparkSession session = SparkSession.builder().getOrCreate();
-    Cases cases = new Cases(session);
+    for (int left = contexts(); left > 0; left--) {
+      SparkSession session = SparkSession.builder().getOrCreate();
+      run(new Cases(session), left == 1);
+      session.stop();
+    }
+    print("", Probe.here());
+    System.out.println("END of cases");
+  }
+
+  private static int contexts() {
+    return Integer.getInteger("spark.bigcasttest.contexts", 1);
+  }
+
+  private static void run(Cases cases, boolean last) {
     JavaSparkContext context = cases.context;
     cases.add(
-        "results",
+        last ? "results" : "results_of_an_earlier_context",
         () -> {
           for (int seed = 0; seed < 2; seed++) {
             read(context, Values.randomBytes(3 << 20, seed));
@@ -29,12 +41,9 @@ public final class SmallJob {
           read(context, new byte[] {1, 2, 3});
         });
     cases.run(System.out);
-    print("", Probe.here());
     for (Map<String, Long> each : Probe.onExecutors(context, cases.executors).values()) {
       print("executors.", each);
     }
-    session.stop();
-    System.out.println("END of cases");
   }
 
   private static void read(JavaSparkContext context, byte[] value) {
