@@ -67,7 +67,8 @@ constexpr size_t kErrorMessageMax = 1 * kKiB;
 // Deadlines. All are on progress, on a monotonic clock.
 constexpr uint32_t kConnectTimeoutMs = 5'000;
 constexpr uint32_t kLoginTimeoutMs = 10'000;
-constexpr uint32_t kProgressTimeoutMs = 30'000;     // a transfer that moves no byte for this fails
+constexpr uint32_t kProgressTimeoutMs = 30'000;  // a transfer that moves no byte for this fails
+constexpr uint32_t kProgressTimeoutMsMax = 24 * 3600 * 1000;  // that a client may ask for
 constexpr uint32_t kReservationTimeoutMs = 5'000;   // a reservation step that is not granted fails
 constexpr uint32_t kSessionRenewMs = 5'000;         // clients renew this often ...
 constexpr uint32_t kSessionTimeoutMs = 30'000;      // ... and are gone after this silence
@@ -91,11 +92,11 @@ constexpr uint32_t kHttpThreads = 2;
 // Disk tier.
 constexpr uint64_t kExtentSize = 256 * kMiB;
 constexpr uint32_t kDiskAlignment = 4096;
-constexpr uint32_t kDiskBuffers = 4;                // aligned, for demotion and unaligned reads ...
-constexpr uint64_t kDiskBufferSize = 1 * kMiB;      // ... each
-constexpr uint64_t kIndexWriteBuffer = 2 * kMiB;    // RocksDB
-constexpr uint64_t kIndexBlockCache = 512 * kKiB;   // RocksDB
-constexpr int kIndexOpenFilesMax = 32;              // RocksDB
+constexpr uint32_t kDiskBuffers = 4;               // aligned, for demotion and unaligned reads ...
+constexpr uint64_t kDiskBufferSize = 1 * kMiB;     // ... each
+constexpr uint64_t kIndexWriteBuffer = 2 * kMiB;   // RocksDB
+constexpr uint64_t kIndexBlockCache = 512 * kKiB;  // RocksDB
+constexpr int kIndexOpenFilesMax = 32;             // RocksDB
 
 // A store.
 constexpr size_t kBlobsMax = 1u << 20;

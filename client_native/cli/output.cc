@@ -1,0 +1,186 @@
+#include "client_native/cli/output.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+namespace bigcast::cli {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// A name is any UTF-8 without control characters, so this never throws on well-formed input; what
+// is not well-formed (a path in an error) is shown with replacement characters.
+std::string dump(const Json& value) {
+  return value.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+std::string key_of(const BlobSummary& blob) { return blob.name_space + "/" + blob.name; }
+
+const char* state_of(const BlobSummary& blob) { return blob.sealed ? "sealed" : "open"; }
+
+}  // namespace
+
+int exit_code(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::kOk:
+      return 0;
+    case ErrorCode::kInvalidArgument:
+      return 2;
+    case ErrorCode::kNotFound:
+      return 3;
+    case ErrorCode::kUnauthenticated:
+    case ErrorCode::kPermissionDenied:
+      return 4;
+    case ErrorCode::kUnavailable:
+    case ErrorCode::kDeadlineExceeded:
+      return 5;
+    default:
+      return 1;
+  }
+}
+
+Result<void> write_all(int fd, std::string_view bytes, const std::string& name) {
+  while (!bytes.empty()) {
+    const ssize_t written = write(fd, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) return fail(ErrorCode::kIo, errno_message("write " + name, errno));
+    bytes.remove_prefix(static_cast<size_t>(written));
+  }
+  return {};
+}
+
+Result<void> print(std::string_view text) {
+  return write_all(STDOUT_FILENO, text, "standard output");
+}
+
+bool is_broken_pipe(const Error& error) {
+  return error.code == ErrorCode::kIo &&
+         error.message == errno_message("write standard output", EPIPE);
+}
+
+void report(const Error& error, bool json) {
+  std::string line = "bigcast: " + error.to_string() + "\n";
+  if (json) {
+    Json value;
+    value["error"]["code"] = to_string(error.code);
+    value["error"]["message"] = error.message;
+    line = dump(value);
+  }
+  // There is nowhere left to report a failure of this to.
+  [[maybe_unused]] const auto ignored = write_all(STDERR_FILENO, line, "standard error");
+}
+
+std::string human_bytes(uint64_t bytes) {
+  constexpr std::array kUnits = {"KiB", "MiB", "GiB", "TiB"};
+  if (bytes < 1024) return fmt::format("{} B", bytes);
+  double value = static_cast<double>(bytes) / 1024;
+  size_t unit = 0;
+  while (value >= 1023.95 && unit + 1 < kUnits.size()) {
+    value /= 1024;
+    ++unit;
+  }
+  return fmt::format("{:.1f} {}", value, kUnits[unit]);
+}
+
+std::string human_ms(uint64_t ms) {
+  const uint64_t seconds = ms / 1000;
+  if (seconds < 60) return fmt::format("{} s", seconds);
+  if (seconds < 3600) return fmt::format("{} m {} s", seconds / 60, seconds % 60);
+  if (seconds < 86400) return fmt::format("{} h {} m", seconds / 3600, seconds / 60 % 60);
+  return fmt::format("{} d {} h", seconds / 86400, seconds / 3600 % 24);
+}
+
+std::string text_of(const BlobSummary& blob) {
+  const std::string size =
+      blob.size ? fmt::format("{} ({})", *blob.size, human_bytes(*blob.size)) : "unknown";
+  std::string text = fmt::format("key         {}\nid          {}\nstate       {}\nsize        {}\n",
+                                 key_of(blob), blob.id, state_of(blob), size);
+  text +=
+      fmt::format("stored      {} ({})\nchunks      {} of {}\n", blob.stored_size,
+                  human_bytes(blob.stored_size), blob.chunk_count, human_bytes(blob.chunk_size));
+  text += fmt::format("in memory   {}\non disk     {}\nage         {}\n",
+                      human_bytes(blob.memory_bytes), human_bytes(blob.disk_bytes),
+                      human_ms(blob.age_ms));
+  if (blob.sealed) text += fmt::format("digest      {}\n", blob.root_digest);
+  return text;
+}
+
+std::string line_of(const BlobSummary& blob) {
+  return fmt::format("{:>12} {:>12} {:>10}  {:<6}  {}\n", blob.size ? human_bytes(*blob.size) : "?",
+                     human_bytes(blob.stored_size), human_ms(blob.age_ms), state_of(blob),
+                     key_of(blob));
+}
+
+std::string json_of(const BlobSummary& blob) {
+  Json value;
+  value["key"] = key_of(blob);
+  value["id"] = blob.id;
+  value["sealed"] = blob.sealed;
+  value["relay"] = blob.relay;
+  value["size"] = blob.size ? Json(*blob.size) : Json();
+  value["stored_size"] = blob.stored_size;
+  value["chunk_size"] = blob.chunk_size;
+  value["chunks"] = blob.chunk_count;
+  value["memory_bytes"] = blob.memory_bytes;
+  value["disk_bytes"] = blob.disk_bytes;
+  value["age_ms"] = blob.age_ms;
+  value["root_digest"] = blob.sealed ? Json(blob.root_digest) : Json();
+  return dump(value);
+}
+
+std::string text_of(const NodeSummary& node) {
+  return fmt::format(
+      "{}: bigcastd {} answers in {:.2f} ms, up {}, memory {} of {}, disk {} of {}{}\n",
+      node.address, node.version, node.round_trip_ms, human_ms(node.uptime_ms),
+      human_bytes(node.memory_used), human_bytes(node.memory_budget), human_bytes(node.disk_used),
+      human_bytes(node.disk_budget), node.draining ? ", draining" : "");
+}
+
+std::string json_of(const NodeSummary& node) {
+  Json value;
+  value["address"] = node.address;
+  value["version"] = node.version;
+  value["epoch"] = node.epoch;
+  value["advertised"] = node.advertised;
+  value["pid"] = node.pid;
+  value["uptime_ms"] = node.uptime_ms;
+  value["draining"] = node.draining;
+  value["memory_budget"] = node.memory_budget;
+  value["memory_used"] = node.memory_used;
+  value["disk_budget"] = node.disk_budget;
+  value["disk_used"] = node.disk_used;
+  value["round_trip_ms"] = node.round_trip_ms;
+  return dump(value);
+}
+
+std::string text_of(const TransferReport& report) {
+  const auto rate =
+      static_cast<uint64_t>(static_cast<double>(report.size) / std::max(report.seconds, 1e-6));
+  return fmt::format("{}: {} in {} chunks, {} stored, {:.2f} s, {}/s\n", report.key,
+                     human_bytes(report.size), report.chunks, human_bytes(report.stored_size),
+                     report.seconds, human_bytes(rate));
+}
+
+std::string json_of(const TransferReport& report) {
+  Json value;
+  value["key"] = report.key;
+  value["size"] = report.size;
+  value["stored_size"] = report.stored_size;
+  value["chunks"] = report.chunks;
+  value["seconds"] = report.seconds;
+  return dump(value);
+}
+
+std::string json_of_removed(const std::string& key) {
+  Json value;
+  value["removed"] = key;
+  return dump(value);
+}
+
+}  // namespace bigcast::cli

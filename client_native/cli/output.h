@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "base/error.h"
+#include "client_native/client.h"
+
+// What the user and scripts read: documented in docs/OPERATIONS.md, held by tests/client_native.
+namespace bigcast::cli {
+
+// 0 ok, 1 error, 2 usage, 3 not found, 4 denied, 5 unavailable.
+int exit_code(ErrorCode code);
+
+// Writes all of `bytes`. IO on failure; is_broken_pipe tells when nobody reads any more.
+Result<void> write_all(int fd, std::string_view bytes, const std::string& name);
+Result<void> print(std::string_view text);  // to standard output
+bool is_broken_pipe(const Error& error);
+
+// One line on standard error: "bigcast: NOT_FOUND: ..." or {"error":{...}}.
+void report(const Error& error, bool json);
+
+std::string human_bytes(uint64_t bytes);  // "1.5 GiB"
+std::string human_ms(uint64_t ms);        // "3 s", "2 h 5 m"
+
+struct TransferReport {
+  std::string key;
+  uint64_t size = 0;
+  uint64_t stored_size = 0;
+  uint32_t chunks = 0;
+  double seconds = 0;
+};
+
+// All end in a newline.
+std::string text_of(const BlobSummary& blob);  // several lines
+std::string line_of(const BlobSummary& blob);  // for lists
+std::string json_of(const BlobSummary& blob);
+std::string text_of(const NodeSummary& node);
+std::string json_of(const NodeSummary& node);
+std::string text_of(const TransferReport& report);
+std::string json_of(const TransferReport& report);
+std::string json_of_removed(const std::string& key);
+
+}  // namespace bigcast::cli
