@@ -15,7 +15,7 @@ import urllib.request
 import zipfile
 
 import spark as sparks
-from report import counters
+from report import counters, nonzero
 from watch import Watch, files_left
 
 JAVA = "org.apache.spark.serializer.JavaSerializer"
@@ -161,11 +161,11 @@ def small(run, conf, warnings=0, saying="", stayed=None, expected=0, wrapper=(),
     if counted.get("offloaded") != expected:
         problems.append(f"offloaded: expected {expected}, got {counted.get('offloaded')}")
     if counted.get("executors.reads") != expected:
-        problems.append(f"executors' reads: expected {expected}, got {counted}")
+        problems.append(f"executors' reads: expected {expected}, got {nonzero(counted)}")
     if counted.get("removed") != expected:
         problems.append(f"removed: expected {expected}, got {counted.get('removed')}")
     if stayed and counted.get(f"delegated.{stayed}", 0) < 2:
-        problems.append(f"{stayed} expected as the reason, got {counted}")
+        problems.append(f"{stayed} expected as the reason, got {nonzero(counted)}")
     run.report.check("path", problems)
     check_end(run, area, watch, warnings, saying)
     return area, watch
@@ -199,8 +199,8 @@ def encryption(run):
 
 
 def bad_setting(run):
-    no_node(run, small(run, {"spark.bigcast.minSize": "lots"}, warnings=1,
-                       saying=r"spark\.bigcast\.minSize.*lots"))
+    no_node(run, small(run, {"spark.bigcast.port": "lots"}, warnings=1,
+                       saying=r"spark\.bigcast\.port.*lots"))
 
 
 def by_jars(run):

@@ -40,3 +40,7 @@ def counters(output):
     for name, value in re.findall(r"^COUNTER (\S+) (-?\d+)$", output, re.MULTILINE):
         sums[name] = sums.get(name, 0) + int(value)
     return sums
+
+
+def nonzero(counted):
+    return {name: count for name, count in counted.items() if count}

@@ -130,13 +130,15 @@ def run_one(args):
 
 
 def tail(folder, lines=40):
-    """The ends of an application's logs."""
+    """The ends of an application's logs, without what Spark tells about its every step."""
     files = [folder / "stdout", folder / "driver.log", *folder.glob("home/work/*/*/stderr"),
-             folder / "node.log"]
+             *folder.glob("cluster/work-*/*/*/stderr"), folder / "node.log"]
+    dull = re.compile(r" INFO (?!(\S+\.)?Bigcast)|^CASE .* ok|^COUNTER .* 0$|^Spark Executor Command")
     parts = []
     for file in filter(pathlib.Path.is_file, files):
         text = file.read_text(encoding="utf-8", errors="replace").splitlines()
-        parts += [f"--- {file}", *(f"    {line[:500]}" for line in text[-lines:])]
+        text = [f"    {line[:400]}" for line in text if not dull.search(line)]
+        parts += [f"--- {file}", *text[-lines:]]
     return "\n".join(parts)
 
 
