@@ -100,6 +100,11 @@ Result<std::vector<std::string>> arguments_of(const EmbeddedNodeOptions& options
       "--memory",         std::to_string(memory),
       "--lease-grace",    grace_text,
       "--exit-when-idle", grace_text};
+  if (!options.advertise_host.empty()) {
+    arguments.insert(arguments.end(),
+                     {"--advertise",
+                      rpc::Address::tcp(options.advertise_host, options.listen_port).to_string()});
+  }
   BIGCAST_ASSIGN(const auto disk, make_disk_directory(options));
   if (disk) {
     arguments.insert(arguments.end(),

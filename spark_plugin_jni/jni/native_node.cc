@@ -36,8 +36,8 @@ JNIEXPORT jstring JNICALL Java_io_bigcast_spark_NativeNode_address(JNIEnv* env, 
 
 JNIEXPORT jboolean JNICALL Java_io_bigcast_spark_NativeNode_ensure(
     JNIEnv* env, jclass, jstring program, jstring application_id, jstring secret,
-    jstring listen_host, jint listen_port, jlong memory_bytes, jobjectArray disk_paths,
-    jlong disk_bytes, jint grace_ms, jstring log_file) {
+    jstring listen_host, jint listen_port, jstring advertise_host, jlong memory_bytes,
+    jobjectArray disk_paths, jlong disk_bytes, jint grace_ms, jstring log_file) {
   return guarded(env, [&]() -> jboolean {
     namespace jni = bigcast::jni;
     bigcast::EmbeddedNodeOptions options;
@@ -47,6 +47,7 @@ JNIEXPORT jboolean JNICALL Java_io_bigcast_spark_NativeNode_ensure(
         bigcast::Secret::from_text(jni::to_string(env, secret), "the application's secret"));
     options.listen_host = jni::to_string(env, listen_host);
     options.listen_port = static_cast<uint16_t>(listen_port);
+    options.advertise_host = jni::to_string(env, advertise_host);
     options.memory_bytes = static_cast<uint64_t>(memory_bytes);
     options.disk_paths = jni::to_strings(env, disk_paths);
     options.disk_bytes = static_cast<uint64_t>(disk_bytes);

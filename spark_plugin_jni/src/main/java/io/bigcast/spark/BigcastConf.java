@@ -79,7 +79,8 @@ final class BigcastConf {
         "",
         0,
         0,
-        "embedded: the address executors reach the driver's node at; default: bindAddress"),
+        "embedded: the address executors reach the driver's node at; default: bindAddress, or"
+            + " spark.driver.host if that is a wildcard"),
     PORT("port", Type.INTEGER, "0", 0, 65_535, "embedded: the driver's node's port; 0: any"),
     NODE_MEMORY(
         "node.memory",

@@ -22,7 +22,7 @@ final class BigcastDriverPlugin implements DriverPlugin {
   public Map<String, String> init(SparkContext context, PluginContext pluginContext) {
     try {
       return start(context);
-    } catch (IllegalArgumentException | BigcastException e) {
+    } catch (IllegalArgumentException e) {
       Warnings.LOG.warn("Bigcast is off, broadcasts stay with Spark: {}", e.getMessage());
     } catch (ReflectiveOperationException | RuntimeException | LinkageError e) {
       Warnings.LOG.warn(
@@ -43,8 +43,8 @@ final class BigcastDriverPlugin implements DriverPlugin {
     // Spark stops the factory later, when no task can read any more; that is where we end.
   }
 
-  private Map<String, String> start(SparkContext context)
-      throws ReflectiveOperationException, BigcastException {
+  private static Map<String, String> start(SparkContext context)
+      throws ReflectiveOperationException {
     SparkConf spark = SparkEnv.get().conf();
     BigcastConf conf = BigcastConf.from(spark);
     for (String key : BigcastConf.unknownKeys(spark)) {
@@ -54,11 +54,7 @@ final class BigcastDriverPlugin implements DriverPlugin {
       Warnings.LOG.info("Bigcast {} is off ({}=false)", NativeLibrary.jarVersion(), Key.ENABLED.key);
       return Collections.emptyMap();
     }
-    Reason always = alwaysDelegate(context, spark);
-    if (always == null) {
-      NativeLibrary.load(conf);
-      warnOfClassLoader();
-    }
+    Reason always = alwaysDelegate(context, spark, conf);
     AppIdentity app = AppIdentity.create();
     DriverSide side = new DriverSide(spark, conf, app);
     wrapFactory(new OffloadRules(conf.number(Key.MIN_SIZE)), side, always);
@@ -73,7 +69,8 @@ final class BigcastDriverPlugin implements DriverPlugin {
     return app.toMap();
   }
 
-  private static Reason alwaysDelegate(SparkContext context, SparkConf spark) {
+  /** Why this application can't use Bigcast at all; null if it can. */
+  private static Reason alwaysDelegate(SparkContext context, SparkConf spark, BigcastConf conf) {
     if (context.isLocal()) {
       Warnings.LOG.info("Bigcast: local mode has nothing to send, broadcasts stay with Spark");
       return Reason.LOCAL;
@@ -84,6 +81,13 @@ final class BigcastDriverPlugin implements DriverPlugin {
           "Bigcast: {} is on and Bigcast does not encrypt yet, broadcasts stay with Spark", encryption);
       return Reason.ENCRYPTED;
     }
+    try {
+      NativeLibrary.load(conf);
+    } catch (BigcastException e) {
+      Warnings.LOG.warn("Bigcast: broadcasts stay with Spark: {}", e.getMessage());
+      return Reason.UNAVAILABLE;
+    }
+    warnOfClassLoader();
     return null;
   }
 

@@ -13,6 +13,9 @@ import org.apache.spark.SparkConf;
 
 /** The nodes of embedded mode: what Spark's settings say about them, and starting one. */
 final class Embedded {
+  /** As the JVM prints it. */
+  private static final String ANY_IPV6 = "0:0:0:0:0:0:0:0";
+
   private Embedded() {}
 
   /** Makes sure that this host has a node. A driver's listens on TCP, an executor's does not. */
@@ -22,8 +25,7 @@ final class Embedded {
     options.applicationId = app.id;
     options.secret = app.secret;
     if (driver) {
-      options.listenHost = listenHost(spark, conf);
-      options.listenPort = (int) conf.number(Key.PORT);
+      listen(spark, conf, options);
     }
     options.memoryBytes = conf.number(Key.NODE_MEMORY);
     List<String> disks = diskPaths(spark, conf);
@@ -38,13 +40,18 @@ final class Embedded {
     }
   }
 
-  /** Numeric, because a node resolves no names. */
-  private static String listenHost(SparkConf spark, BigcastConf conf) throws BigcastException {
-    String host = conf.text(Key.BIND_ADDRESS);
-    if (host.isEmpty()) {
-      host = spark.get("spark.driver.host");
+  private static void listen(SparkConf spark, BigcastConf conf, NativeNode.Options options)
+      throws BigcastException {
+    String sparksHost = spark.get("spark.driver.host");
+    String bind = conf.text(Key.BIND_ADDRESS);
+    String advertise = conf.text(Key.ADVERTISE);
+    options.listenHost = resolve(bind.isEmpty() ? sparksHost : bind);
+    options.listenPort = (int) conf.number(Key.PORT);
+    if (!advertise.isEmpty()) {
+      options.advertiseHost = resolve(advertise);
+    } else if (options.listenHost.equals("0.0.0.0") || options.listenHost.equals(ANY_IPV6)) {
+      options.advertiseHost = resolve(sparksHost);
     }
-    return resolve(host);
   }
 
   /** The numeric form of a host. */

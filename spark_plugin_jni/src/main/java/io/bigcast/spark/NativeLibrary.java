@@ -145,12 +145,15 @@ final class NativeLibrary {
       delete(unfinished);
       throw e;
     }
+    if (!name.endsWith(".so")) {
+      return Files.move(unfinished, folder.resolve(name));
+    }
     StringBuilder hash = new StringBuilder();
     byte[] bytes = digest.digest();
     for (int i = 0; i < 8; i++) {
       hash.append(String.format("%02x", bytes[i]));
     }
-    // The name tells in a core dump or /proc/<pid>/maps which build it was.
+    // A core dump and /proc/<pid>/maps then tell which build a JVM had loaded.
     return Files.move(unfinished, folder.resolve(hash + "-" + name));
   }
 

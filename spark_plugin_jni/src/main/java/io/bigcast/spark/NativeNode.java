@@ -8,6 +8,8 @@ final class NativeNode {
     /** Numeric address to listen on; empty: Unix socket only. */
     String listenHost = "";
     int listenPort;
+    /** Numeric address that other hosts reach it at; empty: listenHost. */
+    String advertiseHost = "";
     /** 0: default. */
     long memoryBytes;
     String[] diskPaths = {};
@@ -26,6 +28,7 @@ final class NativeNode {
         options.secret,
         options.listenHost,
         options.listenPort,
+        options.advertiseHost,
         options.memoryBytes,
         options.diskPaths,
         options.diskBytes,
@@ -42,6 +45,7 @@ final class NativeNode {
       String secret,
       String listenHost,
       int listenPort,
+      String advertiseHost,
       long memoryBytes,
       String[] diskPaths,
       long diskBytes,
