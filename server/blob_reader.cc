@@ -1,0 +1,233 @@
+#include "server/blob_reader.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/log.h"
+
+namespace bigcast {
+namespace {
+
+size_t padded(size_t size) { return (size + 7) / 8 * 8; }
+
+// Hands out one descriptor of a blob's memory file.
+class MemoryFileService final : public rpc::MemoryFile::Server {
+ public:
+  explicit MemoryFileService(int fd) : fd_(fd) {}
+  ~MemoryFileService() noexcept(false) { close(fd_); }
+  kj::Maybe<int> getFd() override { return fd_; }
+
+ private:
+  int fd_;
+};
+
+}  // namespace
+
+BlobService::BlobService(kj::Own<SessionState> session, BlobId id, kj::Own<LiveBlob> live,
+                         kj::Own<RelayBlob> relayed)
+    : session_(kj::mv(session)),
+      core_(*session_->core),
+      id_(id),
+      live_(kj::mv(live)),
+      relayed_(kj::mv(relayed)),
+      drops_seen_(live_->drops()) {
+  session_->opens++;
+}
+
+BlobService::~BlobService() noexcept(false) { session_->opens--; }
+
+kj::Promise<void> BlobService::read(ReadContext context) {
+  context.allowCancellation();
+  if (context.getParams().getIndex() >= limits::kChunksPerBlobMax) {
+    reply_error(context.getResults().initResult(),
+                {ErrorCode::kInvalidArgument,
+                 fmt::format("read: index must be below {}", limits::kChunksPerBlobMax)});
+    return kj::READY_NOW;
+  }
+  return serve(context, 0).attach(core_.count_running());
+}
+
+kj::Promise<void> BlobService::serve(ReadContext context, uint32_t rereads) {
+  if (live_->ended()) {
+    reply_error(context.getResults().initResult(), *live_->ended());
+    return kj::READY_NOW;
+  }
+  const auto location = core_.store->locate(id_, context.getParams().getIndex());
+  if (!location) {
+    reply_error(context.getResults().initResult(), location.error());
+    return kj::READY_NOW;
+  }
+  const auto mode = context.getParams().getMode();
+  switch (location->presence) {
+    case Presence::kEnd:
+      reply_end(context);
+      return kj::READY_NOW;
+    case Presence::kAbsent:
+      return serve_absent(context, rereads);
+    case Presence::kMemfd:
+      if (mode == rpc::ReadMode::PREFER_LOCATED && session_->peer->is_unix()) {
+        core_.metrics->bytes_served_located += location->meta.stored_size;
+        core_.metrics->chunks_served++;
+        reply_located(context, *location);
+        return kj::READY_NOW;
+      }
+      break;
+    case Presence::kElsewhere:
+      break;
+  }
+  if (mode == rpc::ReadMode::AWAIT) {
+    reply_located(context, *location);
+    return kj::READY_NOW;
+  }
+  return serve_from_store(context, rereads);
+}
+
+kj::Promise<void> BlobService::serve_absent(ReadContext context, uint32_t rereads) {
+  if (relayed_.get() != nullptr) return serve_from_home(context);
+  if (!live_->has_writer) {  // sealed, and yet not there: the store lost it
+    reply_error(
+        context.getResults().initResult(),
+        {ErrorCode::kCorrupt, fmt::format("chunk {} of blob {} is lost",
+                                          context.getParams().getIndex(), id_.to_string())});
+    return kj::READY_NOW;
+  }
+  return live_->chunk_event(context.getParams().getIndex())
+      .then([this, context, rereads]() mutable { return serve(context, rereads); });
+}
+
+kj::Promise<void> BlobService::serve_from_store(ReadContext context, uint32_t rereads) {
+  const auto stat = core_.store->stat(id_);
+  if (!stat) {
+    reply_error(context.getResults().initResult(), stat.error());
+    return kj::READY_NOW;
+  }
+  return acquire_serving(stat->chunk_size)
+      .then([this, context](kj::Own<Serving> serving) mutable {
+        return core_.on_pool([store = core_.store, id = id_, index = context.getParams().getIndex(),
+                              serving = kj::mv(serving)]() mutable {
+          serving->meta = store->read_chunk(id, index, serving->buffer->bytes());
+          return kj::mv(serving);
+        });
+      })
+      .then([this, context, rereads](kj::Own<Serving> serving) mutable -> kj::Promise<void> {
+        if (serving->meta) {
+          core_.metrics->bytes_served_inline += serving->meta->stored_size;
+          const ChunkMeta meta = *serving->meta;
+          std::byte* bytes = serving->buffer->bytes().data();
+          std::memset(bytes + meta.stored_size, 0, padded(meta.stored_size) - meta.stored_size);
+          reply_chunk(context, meta, bytes, kj::mv(serving));
+          return kj::READY_NOW;
+        }
+        // Evicted, demoted or damaged meanwhile: a relay can ask its home, a home looks again
+        // where the chunk went.
+        const Error error = serving->meta.error();
+        serving = nullptr;
+        if (relayed_.get() != nullptr && error.code == ErrorCode::kCorrupt) {
+          return serve_from_home(context);
+        }
+        if (error.code == ErrorCode::kNotFound && rereads < limits::kRereadsMax) {
+          return serve(context, rereads + 1);
+        }
+        reply_error(context.getResults().initResult(), error);
+        return kj::READY_NOW;
+      });
+}
+
+// A buffer of the serve reserve, within the peer's share of it.
+kj::Promise<kj::Own<BlobService::Serving>> BlobService::acquire_serving(uint32_t chunk_size) {
+  return session_->peer->acquire_serve_room(chunk_size)
+      .then([this, chunk_size](kj::Own<CreditPool::Credit> room) {
+        return core_.serve_buffers.acquire(chunk_size)
+            .then([this, room = kj::mv(room)](kj::Own<rpc::BufferPool::Buffer> buffer) mutable {
+              return kj::heap<Serving>(kj::addRef(core_), kj::mv(room), kj::mv(buffer));
+            });
+      });
+}
+
+kj::Promise<void> BlobService::serve_from_home(ReadContext context) {
+  return relayed_->fetch(context.getParams().getIndex())
+      .then([this, context](kj::Own<FetchedChunk> fetched) mutable {
+        if (fetched->error) {
+          reply_error(context.getResults().initResult(), *fetched->error);
+          return;
+        }
+        if (fetched->end) {
+          auto end = context.getResults().initResult().initEnd();
+          end.setChunkCount(fetched->end->chunk_count);
+          end.setSize(fetched->end->size);
+          return;
+        }
+        const auto mode = context.getParams().getMode();
+        if (mode == rpc::ReadMode::PREFER_LOCATED && session_->peer->is_unix()) {
+          const auto location = core_.store->locate(id_, context.getParams().getIndex());
+          if (location && location->presence == Presence::kMemfd) {
+            core_.metrics->bytes_served_located += location->meta.stored_size;
+            core_.metrics->chunks_served++;
+            reply_located(context, *location);
+            return;
+          }
+        }
+        // The bytes are at hand, whether the store kept them or not.
+        core_.metrics->bytes_served_relay += fetched->meta.stored_size;
+        const bigcast::ChunkMeta meta = fetched->meta;
+        const std::byte* bytes = fetched->bytes.data();
+        reply_chunk(context, meta, bytes, kj::mv(fetched));
+      });
+}
+
+void BlobService::reply_located(ReadContext& context, const Location& location) {
+  auto located = context.getResults().initResult().initLocated();
+  rpc::write(location.meta, located.initMeta());
+  located.setGeneration(location.generation);
+}
+
+void BlobService::reply_end(ReadContext& context) {
+  const auto stat = core_.store->stat(id_);
+  if (!stat) {
+    reply_error(context.getResults().initResult(), stat.error());
+    return;
+  }
+  const uint64_t size = stat->size.value_or(0);
+  auto end = context.getResults().initResult().initEnd();
+  end.setChunkCount(static_cast<uint32_t>((size + stat->chunk_size - 1) / stat->chunk_size));
+  end.setSize(size);
+}
+
+void BlobService::reply_chunk(ReadContext& context, const bigcast::ChunkMeta& meta,
+                              const std::byte* padded_bytes, kj::Own<void> pin) {
+  core_.metrics->chunks_served++;
+  const capnp::Data::Reader bytes(reinterpret_cast<const kj::byte*>(padded_bytes),
+                                  padded(meta.stored_size));
+  auto chunk = context.getResults(capnp::MessageSize{32, 0}).initResult().initChunk();
+  rpc::reply_external(chunk, bytes, kj::mv(pin));
+  rpc::write(meta, chunk.initMeta());
+}
+
+kj::Promise<void> BlobService::memory(MemoryContext context) {
+  if (!session_->peer->is_unix()) return kj::READY_NOW;
+  const auto file = core_.store->memory_file(id_);
+  if (!file) return kj::READY_NOW;  // nothing in memory: no capability
+  auto results = context.getResults();
+  results.setFile(kj::heap<MemoryFileService>(file->fd));
+  results.setGeneration(file->generation);
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> BlobService::watch(WatchContext context) {
+  context.allowCancellation();
+  if (live_->ended()) {
+    context.getResults().setEvent(rpc::BlobEvent::REMOVED);
+    return kj::READY_NOW;
+  }
+  if (live_->drops() != drops_seen_) {
+    drops_seen_ = live_->drops();
+    context.getResults().setEvent(rpc::BlobEvent::DROP_COPIES);
+    return kj::READY_NOW;
+  }
+  return live_->watch_event().then([this, context]() mutable { return watch(context); });
+}
+
+}  // namespace bigcast

@@ -1,0 +1,127 @@
+#include "server/core.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "server/relay.h"
+
+namespace bigcast {
+
+NodeCore::NodeCore(rpc::UvLoop& loop, const Config& config, const Clock& clock,
+                   std::shared_ptr<BlobStore> store, std::shared_ptr<Metrics> metrics)
+    : loop(loop),
+      config(config),
+      clock(clock),
+      store(std::move(store)),
+      metrics(std::move(metrics)),
+      credits(kj::refcounted<CreditPool>(limits::kReceiveReserve)),
+      serve_buffers(limits::kServeReserve),
+      live(kj::refcounted<LiveBlobs>()),
+      leases(clock, config.lease_grace),
+      started_at(clock.now()),
+      tasks_(kj::heap<kj::TaskSet>(log_errors_)) {}
+
+NodeCore::~NodeCore() noexcept(false) = default;
+
+void NodeCore::LogErrors::taskFailed(kj::Exception&& exception) {
+  const Error error = rpc::to_error(exception);
+  log().warn("background task: {}", error.to_string());
+}
+
+kj::Own<void> NodeCore::count_running() {
+  struct Count {
+    explicit Count(kj::Own<NodeCore> core) : core(kj::mv(core)) { this->core->running_++; }
+    ~Count() noexcept(false) { core->running_--; }
+    kj::Own<NodeCore> core;
+  };
+  return kj::heap<Count>(kj::addRef(*this));
+}
+
+void NodeCore::background(kj::Promise<void> task) {
+  if (tasks_.get() != nullptr) tasks_->add(kj::mv(task));
+}
+
+void NodeCore::remove_blob(BlobId id, const Error& reason) {
+  live->end(id, reason);
+  background(on_pool([store = store, id] {
+    const auto removed = store->remove(id);
+    if (!removed && removed.error().code != ErrorCode::kNotFound) {
+      log().warn("removing blob {}: {}", id.to_string(), removed.error().to_string());
+    }
+  }));
+}
+
+kj::Promise<kj::Own<CreditPool::Credit>> Peer::acquire_serve_room(uint64_t bytes) {
+  return serve_room_->acquire(std::clamp<uint64_t>(bytes, 1, serve_room_->bytes_max()));
+}
+
+SessionState::SessionState(kj::Own<NodeCore> core, kj::Own<Peer> peer, std::string name_space,
+                           LeaseId lease, std::string client_name)
+    : core(kj::mv(core)),
+      peer(kj::mv(peer)),
+      name_space(std::move(name_space)),
+      lease(lease),
+      client_name(std::move(client_name)),
+      heard_at(this->core->clock.now()) {
+  if (!lease.is_zero()) this->core->leases.attach(lease);
+  if (this->core->relays != nullptr) {
+    relay_use = this->core->relays->use(this->name_space, lease);
+  }
+  this->core->metrics->sessions++;
+}
+
+SessionState::~SessionState() noexcept(false) { detach(); }
+
+void SessionState::detach() {
+  if (!attached) return;
+  attached = false;
+  if (!lease.is_zero()) core->leases.detach(lease);
+  relay_use = nullptr;
+  core->metrics->sessions--;
+}
+
+Result<BlobStat> stat_in(const NodeCore& core, std::string_view name_space, BlobId id) {
+  auto stat = core.store->stat(id);
+  if (!stat || stat->name_space != name_space) {
+    if (!stat && stat.error().code != ErrorCode::kNotFound) return stat;
+    return fail(ErrorCode::kNotFound, fmt::format("no blob {} here", id.to_string()));
+  }
+  return stat;
+}
+
+void write_ref(const NodeCore& core, const BlobStat& stat, rpc::BlobRef::Builder out) {
+  rpc::BlobRefData ref;
+  ref.id = stat.id;
+  ref.size = stat.size;
+  ref.chunk_size = stat.chunk_size;
+  if (stat.role == BlobRole::kHome && core.advertised) ref.homes.push_back(*core.advertised);
+  ref.root_digest = stat.root_digest;
+  ref.name_space = stat.name_space;
+  ref.name = stat.name;
+  rpc::write(ref, out);
+}
+
+void write_info(const NodeCore& core, const BlobStat& stat, rpc::BlobInfo::Builder out) {
+  write_ref(core, stat, out.initRef());
+  out.setSealed(stat.sealed);
+  out.setChunkCount(stat.chunk_count);
+  out.setStoredSize(stat.stored_size);
+  out.setMemoryBytes(stat.memory_bytes);
+  out.setDiskBytes(stat.disk_bytes);
+  out.setRelay(stat.role == BlobRole::kRelay);
+  const auto age = core.clock.now() - stat.created_at;
+  out.setAgeMs(
+      static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(age).count()));
+}
+
+void reply_void(rpc::VoidResult::Builder out, const Result<void>& result) {
+  if (result) {
+    out.setOk();
+  } else {
+    reply_error(out, result.error());
+  }
+}
+
+}  // namespace bigcast

@@ -1,0 +1,140 @@
+#pragma once
+
+#include <kj/async.h>
+#include <kj/memory.h>
+#include <kj/refcount.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_set>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/ids.h"
+#include "blobstore/blob_store.h"
+#include "blobstore/lease_table.h"
+#include "rpc/address.h"
+#include "rpc/bigcast.capnp.h"
+#include "rpc/buffer_pool.h"
+#include "rpc/connection.h"
+#include "rpc/convert.h"
+#include "rpc/uv_loop.h"
+#include "server/config.h"
+#include "server/credit.h"
+#include "server/live_blob.h"
+#include "server/metrics.h"
+
+namespace bigcast {
+
+class Relays;
+class UploadService;
+
+// What a node's services share. Everything here is used on the loop's thread only, but for the
+// store and the metrics. Services hold a reference: calls that can't be cancelled may outlast
+// their connection.
+class NodeCore final : public kj::Refcounted {
+ public:
+  NodeCore(rpc::UvLoop& loop, const Config& config, const Clock& clock,
+           std::shared_ptr<BlobStore> store, std::shared_ptr<Metrics> metrics);
+  ~NodeCore() noexcept(false);
+
+  // Runs blocking work on the thread pool. `work` must own all that it touches: it finishes even
+  // if the promise is dropped.
+  template <typename Work>
+  auto on_pool(Work work) {
+    return loop.run_on_pool(
+        [busy = pool_use_, work = std::move(work)]() mutable { return work(); });
+  }
+  bool pool_is_idle() const { return pool_use_.use_count() == 1; }
+
+  // Counts a call that a draining node waits for, until the result is destroyed.
+  kj::Own<void> count_running();
+  size_t running() const { return running_; }
+
+  // Ends a blob for all who use it here, then frees what the store has of it.
+  void remove_blob(BlobId id, const Error& reason);
+  // Destroys `object` in a later turn of the loop: for what may be running right now.
+  template <typename T>
+  void destroy_later(T object) {
+    background(kj::evalLater([object = kj::mv(object)]() mutable { T gone = kj::mv(object); }));
+  }
+  // Runs to its end whatever becomes of the caller; errors are logged.
+  void background(kj::Promise<void> task);
+  void stop_background() { tasks_ = nullptr; }
+
+  Duration uptime() const { return clock.now() - started_at; }
+
+  rpc::UvLoop& loop;
+  const Config& config;
+  const Clock& clock;
+  const std::shared_ptr<BlobStore> store;
+  const std::shared_ptr<Metrics> metrics;
+  kj::Own<CreditPool> credits;
+  rpc::BufferPool serve_buffers;
+  kj::Own<LiveBlobs> live;
+  LeaseTable leases;
+  std::unordered_set<LeaseId> leases_ending;  // expired; their blobs are being removed
+  std::unordered_set<UploadService*> uploads;
+  Relays* relays = nullptr;  // the node's
+  std::optional<rpc::Address> advertised;
+  const Id128 epoch = Id128::random();
+  const TimePoint started_at;
+  bool draining = false;
+
+ private:
+  struct LogErrors final : kj::TaskSet::ErrorHandler {
+    void taskFailed(kj::Exception&& exception) override;
+  };
+  std::shared_ptr<int> pool_use_ = std::make_shared<int>(0);
+  size_t running_ = 0;
+  LogErrors log_errors_;
+  kj::Own<kj::TaskSet> tasks_;
+};
+
+// An accepted connection as the services see it: they may outlast it.
+class Peer final : public kj::Refcounted {
+ public:
+  explicit Peer(bool is_unix)
+      : is_unix_(is_unix), serve_room_(kj::refcounted<CreditPool>(limits::kServeBytesPerPeer)) {}
+  bool is_unix() const { return is_unix_; }  // descriptors can be passed
+  // One peer's share of the serve reserve: a peer that does not read can't take all of it.
+  kj::Promise<kj::Own<CreditPool::Credit>> acquire_serve_room(uint64_t bytes);
+
+ private:
+  const bool is_unix_;
+  kj::Own<CreditPool> serve_room_;
+};
+
+// One logged-in session, shared by the capabilities it gave out.
+struct SessionState final : kj::Refcounted {
+  SessionState(kj::Own<NodeCore> core, kj::Own<Peer> peer, std::string name_space, LeaseId lease,
+               std::string client_name);
+  ~SessionState() noexcept(false);
+
+  kj::Own<NodeCore> core;
+  kj::Own<Peer> peer;
+  const std::string name_space;
+  const LeaseId lease;
+  const std::string client_name;
+  TimePoint heard_at;
+  kj::Own<void> relay_use;  // keeps links to homes while the session is there
+  uint32_t uploads = 0;
+  uint32_t opens = 0;
+  bool attached = true;
+
+  void detach();  // the session is over: stops holding the lease and the links
+};
+
+// The stat of a blob if the namespace owns it, else NOT_FOUND: a foreign blob looks absent.
+Result<BlobStat> stat_in(const NodeCore& core, std::string_view name_space, BlobId id);
+
+void write_ref(const NodeCore& core, const BlobStat& stat, rpc::BlobRef::Builder out);
+void write_info(const NodeCore& core, const BlobStat& stat, rpc::BlobInfo::Builder out);
+template <typename ResultBuilder>
+void reply_error(ResultBuilder result, const Error& error) {
+  rpc::write(error, result.initError());
+}
+void reply_void(rpc::VoidResult::Builder out, const Result<void>& result);
+
+}  // namespace bigcast

@@ -1,0 +1,100 @@
+#include "server/home_link.h"
+
+#include <fmt/format.h>
+#include <kj/debug.h>
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "rpc/auth.h"
+#include "rpc/login.h"
+
+namespace bigcast {
+
+HomeLink::HomeLink(kj::Own<NodeCore> core, rpc::Address address, std::string name_space,
+                   LeaseId lease)
+    : core_(kj::mv(core)),
+      address_(std::move(address)),
+      name_space_(std::move(name_space)),
+      lease_(lease) {}
+
+HomeLink::~HomeLink() noexcept(false) {
+  keeper_ = nullptr;
+  session_ = nullptr;
+}
+
+kj::Promise<Result<HomeLink::Open>> HomeLink::open() {
+  KJ_IF_MAYBE (session, session_) return Result<Open>(Open{*session, generation_});
+  if (!connecting_) {
+    connecting_ = true;
+    attempt_ = connect().fork();
+  }
+  return KJ_ASSERT_NONNULL(attempt_).addBranch().then(
+      [this, self = kj::addRef(*this)]() -> Result<Open> {
+        KJ_IF_MAYBE (session, session_) return Open{*session, generation_};
+        return fail(error_.code, error_.message);
+      });
+}
+
+kj::Promise<void> HomeLink::connect() {
+  return rpc::Connection::connect(core_->loop, address_)
+      .then([this](Result<kj::Own<rpc::Connection>> connected) -> kj::Promise<void> {
+        if (!connected) {
+          error_ = connected.error();
+          return kj::READY_NOW;
+        }
+        return log_in(kj::mv(*connected));
+      })
+      .catch_([this](kj::Exception&& exception) { error_ = rpc::to_error(exception); })
+      .then([this] { connecting_ = false; });
+}
+
+kj::Promise<void> HomeLink::log_in(kj::Own<rpc::Connection> connection) {
+  const auto key = rpc::NamespaceKey::derive(core_->config.secret, name_space_);
+  auto promise = rpc::login(core_->loop, *connection, key, lease_, "relay " + core_->config.name);
+  return promise.then(
+      [this, connection = kj::mv(connection)](Result<rpc::Session::Client> session) mutable {
+        if (!session) {
+          error_ = {session.error().code,
+                    fmt::format("home {}: {}", address_.to_string(), session.error().message)};
+          core_->destroy_later(kj::mv(connection));
+          return;
+        }
+        generation_++;
+        connection_ = kj::mv(connection);
+        session_ = kj::mv(*session);
+        keeper_ = keep_alive(generation_)
+                      .exclusiveJoin(connection_->on_disconnect())
+                      .catch_([](kj::Exception&&) {})
+                      .then([this, generation = generation_] { lost(generation); })
+                      .eagerlyEvaluate(nullptr);
+      });
+}
+
+// Ends (or throws) when the home no longer answers.
+kj::Promise<void> HomeLink::keep_alive(uint64_t generation) {
+  const auto interval = std::min<Duration>(std::chrono::milliseconds(limits::kSessionRenewMs),
+                                           core_->config.session_timeout / 3);
+  return core_->loop.timer()
+      .afterDelay(interval.count() * kj::NANOSECONDS)
+      .then([this] {
+        auto& session = KJ_ASSERT_NONNULL(session_);
+        return core_->loop.timer().timeoutAfter(limits::kProgressTimeoutMs * kj::MILLISECONDS,
+                                                session.renewRequest().send().ignoreResult());
+      })
+      .then([this, generation] { return keep_alive(generation); });
+}
+
+void HomeLink::lost(uint64_t generation) {
+  if (!is_current(generation)) return;
+  log().info("home {}: the connection is gone", address_.to_string());
+  error_ = {ErrorCode::kUnavailable,
+            fmt::format("home {}: the connection is gone", address_.to_string())};
+  session_ = nullptr;
+  // Both may be what is calling us.
+  KJ_IF_MAYBE (keeper, keeper_) core_->destroy_later(kj::mv(*keeper));
+  keeper_ = nullptr;
+  core_->destroy_later(kj::mv(connection_));
+}
+
+}  // namespace bigcast

@@ -1,0 +1,56 @@
+#pragma once
+
+#include <kj/async.h>
+#include <kj/memory.h>
+#include <kj/refcount.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "server/core.h"
+
+namespace bigcast {
+
+// This node's session at a blob's home: one a home, namespace and lease, shared by all blobs. It
+// connects when it is asked to and renews the session (and so the readers' lease) until it is
+// dropped. A home that does not answer a renewal counts as lost.
+class HomeLink final : public kj::Refcounted {
+ public:
+  HomeLink(kj::Own<NodeCore> core, rpc::Address address, std::string name_space, LeaseId lease);
+  ~HomeLink() noexcept(false);
+
+  struct Open {
+    rpc::Session::Client session;
+    uint64_t generation;  // of the connection
+  };
+  // Connects if need be; all who wait share one attempt. UNAVAILABLE, UNAUTHENTICATED, ...
+  kj::Promise<Result<Open>> open();
+
+  bool is_current(uint64_t generation) const {
+    return session_ != nullptr && generation == generation_;
+  }
+  // Gives up the connection if it is still that one.
+  void lost(uint64_t generation);
+  void close() { lost(generation_); }
+  const rpc::Address& address() const { return address_; }
+
+ private:
+  kj::Promise<void> connect();
+  kj::Promise<void> log_in(kj::Own<rpc::Connection> connection);
+  kj::Promise<void> keep_alive(uint64_t generation);
+
+  kj::Own<NodeCore> core_;
+  const rpc::Address address_;
+  const std::string name_space_;
+  const LeaseId lease_;
+  uint64_t generation_ = 0;
+  Error error_{ErrorCode::kUnavailable, "never connected"};
+  kj::Own<rpc::Connection> connection_;
+  kj::Maybe<rpc::Session::Client> session_;
+  bool connecting_ = false;
+  kj::Maybe<kj::ForkedPromise<void>> attempt_;
+  kj::Maybe<kj::Promise<void>> keeper_;  // renews, and notices the disconnect
+};
+
+}  // namespace bigcast

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+
+#include "blobstore/blob_store.h"
+
+namespace bigcast {
+
+// What a node counts, and how Prometheus sees it. Any thread may count and render. Labels are
+// bounded: never a blob, a namespace or a peer.
+struct Metrics {
+  using Number = std::atomic<uint64_t>;
+
+  // Counters since the start.
+  Number bytes_served_located{0};  // through a descriptor of the memory file
+  Number bytes_served_inline{0};   // in answers, from the store
+  Number bytes_served_relay{0};    // in answers, straight from a fetch
+  Number chunks_received{0};       // from uploads
+  Number chunks_served{0};
+  Number chunks_fetched{0};    // from homes
+  Number chunks_refetched{0};  // of those: again, since the copy here was gone
+  Number bytes_received{0};
+  Number bytes_fetched{0};
+  Number checksum_failures{0};  // of chunks that came in; the store counts its own
+  Number uploads_started{0};
+  Number uploads_sealed{0};
+  Number uploads_aborted{0};
+  Number login_failures{0};
+  Number leases_expired{0};
+
+  // Gauges, set by the loop.
+  Number sessions{0};
+  Number connections{0};
+  Number leases{0};
+  Number relayed_blobs{0};
+  Number credit_bytes{0};
+  Number serve_buffer_bytes{0};
+  std::atomic<bool> draining{false};
+
+  // The text exposition format, version 0.0.4.
+  std::string render(const StoreUsage& usage) const;
+};
+
+}  // namespace bigcast

@@ -1,0 +1,261 @@
+#include "server/node.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+#include "rpc/login.h"
+#include "server/upload.h"
+
+namespace bigcast {
+namespace {
+
+constexpr auto kTickMax = std::chrono::milliseconds(1000);
+constexpr auto kTickMin = std::chrono::milliseconds(10);
+
+// Often enough for the shortest of the deadlines that the tick watches over.
+Duration tick_interval(const Config& config) {
+  Duration shortest = std::min(config.lease_grace, config.session_timeout);
+  if (config.exit_when_idle) shortest = std::min(shortest, *config.exit_when_idle);
+  return std::clamp<Duration>(shortest / 4, kTickMin, kTickMax);
+}
+
+kj::Duration to_kj(Duration duration) { return duration.count() * kj::NANOSECONDS; }
+
+}  // namespace
+
+Result<std::unique_ptr<Node>> Node::start(rpc::UvLoop& loop, const Config& config) {
+  static const SteadyClock clock;
+  BlobStore::Options options;
+  options.memory_budget = config.memory_bytes;
+  options.disk_path = config.disk_path;
+  options.disk_budget = config.disk_bytes;
+  options.clock = &clock;
+  BIGCAST_ASSIGN(std::shared_ptr<BlobStore> store, BlobStore::open(options));
+  std::unique_ptr<Node> node(new Node(loop, config, std::move(store)));
+  BIGCAST_TRY(node->listen());
+  BIGCAST_TRY(node->start_http());
+  node->tasks_.push_back(node->tick_forever(tick_interval(config)).eagerlyEvaluate(nullptr));
+  return node;
+}
+
+Node::Node(rpc::UvLoop& loop, const Config& config, std::shared_ptr<BlobStore> store)
+    : loop_(loop),
+      config_(config),
+      core_(kj::refcounted<NodeCore>(loop, config, clock_, std::move(store),
+                                     std::make_shared<Metrics>())),
+      relays_(*core_),
+      idle_since_(clock_.now()) {
+  core_->relays = &relays_;
+}
+
+Node::~Node() noexcept(false) {
+  http_.reset();
+  tasks_.clear();
+  listeners_.clear();
+  accepted_.clear();
+  // Calls that can't be cancelled (a put that the pool works on) hold on to their session.
+  auto& timer = loop_.timer();
+  const TimePoint deadline = clock_.now() + std::chrono::milliseconds(limits::kDrainTimeoutMs);
+  while ((!core_->pool_is_idle() || core_->metrics->sessions > 0) && clock_.now() < deadline) {
+    timer.afterDelay(1 * kj::MILLISECONDS).wait(loop_.wait_scope());
+  }
+  relays_.clear();
+  core_->stop_background();
+}
+
+Result<void> Node::listen() {
+  std::vector<rpc::Address> wanted = config_.listen;
+  if (config_.socket) wanted.push_back(*config_.socket);
+  for (const rpc::Address& address : wanted) {
+    BIGCAST_ASSIGN(auto listener, rpc::Listener::listen(loop_, address));
+    addresses_.push_back(listener->address());
+    listeners_.push_back(kj::mv(listener));
+  }
+  if (!config_.listen.empty()) {
+    core_->advertised = config_.advertise.value_or(addresses_.front());
+    if (core_->advertised->port == 0) core_->advertised->port = addresses_.front().port;
+  }
+  for (auto& listener : listeners_) {
+    tasks_.push_back(listener->accept_loop([this](int fd, bool is_unix) { accept(fd, is_unix); })
+                         .eagerlyEvaluate([](kj::Exception&& exception) {
+                           log().error("a listener failed: {}",
+                                       rpc::to_error(exception).to_string());
+                         }));
+  }
+  return {};
+}
+
+Result<void> Node::start_http() {
+  if (!config_.http) return {};
+  auto metrics = core_->metrics;
+  auto store = core_->store;
+  BIGCAST_ASSIGN(
+      http_,
+      HttpServer::start(*config_.http,
+                        {[metrics, store] { return metrics->render(store->usage()); },
+                         [metrics] { return metrics->draining ? "draining" : std::string(); }}));
+  return {};
+}
+
+std::string Node::ready_line() const {
+  const auto tcp = static_cast<std::ptrdiff_t>(config_.listen.size());
+  std::vector<std::string> listen;
+  for (auto it = addresses_.begin(); it != addresses_.begin() + tcp; ++it) {
+    listen.push_back(it->to_string());
+  }
+  return fmt::format("bigcastd ready listen={} socket={} http={} pid={}",
+                     listen.empty() ? "none" : fmt::format("{}", fmt::join(listen, ",")),
+                     config_.socket ? addresses_.back().to_string() : "none",
+                     http_ ? http_->address().to_string() : "none", getpid());
+}
+
+// ---- Connections and sessions.
+
+void Node::accept(int fd, bool is_unix) {
+  if (accepted_.size() >= limits::kConnectionsMax) {
+    log().warn("refused a connection: there are {} already", accepted_.size());
+    ::close(fd);
+    return;
+  }
+  const uint64_t id = next_connection_++;
+  Accepted& accepted = accepted_[id];
+  core_->metrics->connections++;
+  accepted.connection =
+      rpc::Connection::serve(loop_, fd, is_unix, [this, id](rpc::Connection& connection) {
+        rpc::LoginOptions options;
+        options.key_of = [this, id](std::string_view name_space) -> Result<rpc::NamespaceKey> {
+          if (const auto found = accepted_.find(id); found != accepted_.end()) {
+            found->second.hello = true;
+          }
+          return rpc::NamespaceKey::derive(config_.secret, name_space);
+        };
+        options.make_session = [this, id](const rpc::LoginRequest& request) {
+          return make_session(id, request);
+        };
+        return rpc::make_bootstrap(connection, std::move(options));
+      });
+  core_->background(
+      accepted.connection->on_disconnect().catch_([](kj::Exception&&) {}).then([this, id] {
+        close(id);
+      }));
+}
+
+Result<rpc::Session::Client> Node::make_session(uint64_t id, const rpc::LoginRequest& request) {
+  const auto found = accepted_.find(id);
+  if (found == accepted_.end()) return fail(ErrorCode::kUnavailable, "disconnected");
+  auto state = kj::refcounted<SessionState>(kj::addRef(*core_),
+                                            kj::refcounted<Peer>(request.connection.is_unix()),
+                                            request.name_space, request.lease, request.client_name);
+  found->second.session = kj::addRef(*state);
+  log().debug("session of {} in namespace {}", request.client_name, request.name_space);
+  return rpc::Session::Client(kj::heap<SessionService>(kj::mv(state)));
+}
+
+void Node::close(uint64_t id) {
+  auto node = accepted_.extract(id);
+  if (node.empty()) return;
+  Accepted& accepted = node.mapped();
+  core_->metrics->connections--;
+  if (accepted.session.get() != nullptr) {
+    accepted.session->detach();
+  } else if (accepted.hello) {
+    core_->metrics->login_failures++;
+    log().warn("a login was refused or given up");
+  }
+  core_->destroy_later(kj::mv(accepted));
+}
+
+// ---- What happens by the clock.
+
+kj::Promise<void> Node::tick_forever(Duration interval) {
+  return loop_.timer().afterDelay(to_kj(interval)).then([this, interval] {
+    tick();
+    return tick_forever(interval);
+  });
+}
+
+void Node::tick() {
+  const TimePoint now = clock_.now();
+  end_silent_sessions();
+  expire_leases();
+  relays_.tick(now);
+  const auto uploads = core_->uploads;  // a copy: an upload that ends may leave the set
+  for (UploadService* upload : uploads) {
+    if (core_->uploads.contains(upload)) upload->check_progress(now);
+  }
+  Metrics& metrics = *core_->metrics;
+  metrics.leases = core_->leases.size();
+  metrics.credit_bytes = core_->credits->bytes_used();
+  metrics.serve_buffer_bytes = core_->serve_buffers.bytes_used();
+  if (metrics.sessions > 0) idle_since_ = now;
+  if (config_.exit_when_idle && now - idle_since_ > *config_.exit_when_idle &&
+      idle_.get() != nullptr) {
+    idle_->fulfill();
+  }
+}
+
+void Node::end_silent_sessions() {
+  const TimePoint now = clock_.now();
+  std::vector<uint64_t> silent;
+  for (const auto& [id, accepted] : accepted_) {
+    if (accepted.session.get() != nullptr &&
+        now - accepted.session->heard_at > config_.session_timeout) {
+      silent.push_back(id);
+    }
+  }
+  for (const uint64_t id : silent) {
+    log().info("session of {}: silent for too long", accepted_.at(id).session->client_name);
+    close(id);
+  }
+}
+
+void Node::expire_leases() {
+  for (const LeaseId lease : core_->leases.expire()) {
+    core_->metrics->leases_expired++;
+    core_->leases_ending.insert(lease);
+    core_->background(
+        core_->on_pool([store = core_->store, lease] { return store->remove_lease(lease); })
+            .then([this, lease](std::vector<BlobId> removed) {
+              core_->leases_ending.erase(lease);
+              log().info("lease {}: ended, {} blobs freed", lease.to_string(), removed.size());
+              for (const BlobId id : removed) {
+                core_->live->end(id, {ErrorCode::kNotFound, "the blob's lease has ended"});
+              }
+            }));
+  }
+}
+
+kj::Promise<void> Node::on_idle() {
+  auto paf = kj::newPromiseAndFulfiller<void>();
+  idle_ = kj::mv(paf.fulfiller);
+  return kj::mv(paf.promise);
+}
+
+kj::Promise<void> Node::drain() {
+  core_->draining = true;
+  core_->metrics->draining = true;
+  const TimePoint now = clock_.now();
+  return wait_quiet(now + std::chrono::milliseconds(limits::kDrainTimeoutMs), now);
+}
+
+// Between two calls of a transfer nothing runs, so one quiet moment is not enough.
+kj::Promise<void> Node::wait_quiet(TimePoint deadline, TimePoint quiet_since) {
+  const TimePoint now = clock_.now();
+  const bool busy = core_->running() > 0 ||
+                    std::any_of(core_->uploads.begin(), core_->uploads.end(),
+                                [](const UploadService* upload) { return upload->is_open(); });
+  if (busy) quiet_since = now;
+  if (now >= deadline || now - quiet_since > std::chrono::milliseconds(limits::kDrainQuietMs)) {
+    return kj::READY_NOW;
+  }
+  return loop_.timer().afterDelay(to_kj(kTickMin)).then([this, deadline, quiet_since] {
+    return wait_quiet(deadline, quiet_since);
+  });
+}
+
+}  // namespace bigcast

@@ -1,0 +1,74 @@
+#pragma once
+
+#include <kj/async.h>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "rpc/login.h"
+#include "server/config.h"
+#include "server/core.h"
+#include "server/http.h"
+#include "server/relay.h"
+#include "server/session.h"
+
+namespace bigcast {
+
+// A whole node: store, leases, services, listeners and their lifecycle. Lives on its loop's
+// thread. Destroy it outside of callbacks: it waits for calls that can't be cancelled.
+class Node {
+ public:
+  // Opens the store and all listeners; nothing is left behind if one fails. ALREADY_EXISTS names
+  // the address or lock that another node holds. `config` must outlive the node.
+  static Result<std::unique_ptr<Node>> start(rpc::UvLoop& loop, const Config& config);
+  ~Node() noexcept(false);
+
+  // "bigcastd ready listen=127.0.0.1:7420 socket=none http=127.0.0.1:7421 pid=1"
+  std::string ready_line() const;
+  // Resolves when no session has been attached for config.exit_when_idle.
+  kj::Promise<void> on_idle();
+  // Refuses new uploads and says 503 at /readyz; resolves when no call runs any more or after
+  // limits::kDrainTimeoutMs.
+  kj::Promise<void> drain();
+
+  NodeCore& core() { return *core_; }
+  const std::vector<rpc::Address>& addresses() const { return addresses_; }  // TCP, then socket
+
+ private:
+  struct Accepted {
+    kj::Own<rpc::Connection> connection;
+    kj::Own<SessionState> session;  // null until logged in
+    bool hello = false;             // asked to log in
+  };
+
+  Node(rpc::UvLoop& loop, const Config& config, std::shared_ptr<BlobStore> store);
+  Result<void> listen();
+  Result<void> start_http();
+  void accept(int fd, bool is_unix);
+  Result<rpc::Session::Client> make_session(uint64_t id, const rpc::LoginRequest& request);
+  void close(uint64_t id);
+  kj::Promise<void> tick_forever(Duration interval);
+  void tick();
+  void end_silent_sessions();
+  void expire_leases();
+  kj::Promise<void> wait_quiet(TimePoint deadline, TimePoint quiet_since);
+
+  rpc::UvLoop& loop_;
+  const Config& config_;
+  SteadyClock clock_;
+  kj::Own<NodeCore> core_;
+  Relays relays_;
+  std::vector<kj::Own<rpc::Listener>> listeners_;
+  std::vector<rpc::Address> addresses_;
+  std::map<uint64_t, Accepted> accepted_;
+  uint64_t next_connection_ = 1;
+  TimePoint idle_since_;
+  kj::Own<kj::PromiseFulfiller<void>> idle_;
+  std::vector<kj::Promise<void>> tasks_;  // accepting and ticking
+  std::unique_ptr<HttpServer> http_;
+};
+
+}  // namespace bigcast

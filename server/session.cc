@@ -1,0 +1,265 @@
+#include "server/session.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "server/blob_reader.h"
+#include "server/relay.h"
+#include "server/upload.h"
+
+namespace bigcast {
+namespace {
+
+constexpr uint32_t kChunkAlignment = 4096;
+
+std::string to_std(capnp::Text::Reader text) { return {text.begin(), text.size()}; }
+
+Result<void> check_chunk_size(uint32_t chunk_size) {
+  if (chunk_size < limits::kChunkSizeMin || chunk_size > limits::kChunkSizeMax ||
+      chunk_size % kChunkAlignment != 0) {
+    return fail(
+        ErrorCode::kInvalidArgument,
+        fmt::format("chunkSize: must be a multiple of {} from {} to {}, not {}", kChunkAlignment,
+                    limits::kChunkSizeMin, limits::kChunkSizeMax, chunk_size));
+  }
+  return {};
+}
+
+Result<std::optional<uint64_t>> check_size(int64_t size, uint32_t chunk_size) {
+  if (size == -1) return std::nullopt;
+  const uint64_t size_max =
+      std::min(limits::kBlobSizeMax, uint64_t{limits::kChunksPerBlobMax} * chunk_size);
+  if (size < 0 || static_cast<uint64_t>(size) > size_max) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("size: must be -1 or 0 to {}, not {}", size_max, size));
+  }
+  return static_cast<uint64_t>(size);
+}
+
+}  // namespace
+
+SessionService::SessionService(kj::Own<SessionState> state)
+    : state_(kj::mv(state)), core_(*state_->core) {}
+
+SessionService::~SessionService() noexcept(false) { state_->detach(); }
+
+kj::Promise<void> SessionService::renew(RenewContext context) {
+  heard();
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> SessionService::info(InfoContext context) {
+  heard();
+  const StoreUsage usage = core_.store->usage();
+  auto info = context.getResults().initInfo();
+  info.setVersion(BIGCAST_VERSION);
+  rpc::write(core_.epoch, info.initEpoch());
+  info.setMemoryBudget(usage.memory_budget);
+  info.setMemoryUsed(usage.memory_used);
+  info.setDiskBudget(usage.disk_budget);
+  info.setDiskUsed(usage.disk_used);
+  info.setUptimeMs(static_cast<uint64_t>(
+      std::chrono::duration_cast<std::chrono::milliseconds>(core_.uptime()).count()));
+  if (core_.advertised) {
+    auto advertised = info.initAdvertised();
+    advertised.setHost(core_.advertised->host.c_str());
+    advertised.setPort(core_.advertised->port);
+  }
+  info.setDraining(core_.draining);
+  info.setPid(static_cast<uint32_t>(getpid()));
+  return kj::READY_NOW;
+}
+
+Result<bigcast::CreateOptions> SessionService::check_create(rpc::CreateOptions::Reader in) const {
+  if (core_.draining) return fail(ErrorCode::kUnavailable, "this node is about to stop");
+  bigcast::CreateOptions options;
+  options.name = to_std(in.getName());
+  BIGCAST_TRY(check_name(options.name));
+  if (in.getChunkSize() != 0) options.chunk_size = in.getChunkSize();
+  BIGCAST_TRY(check_chunk_size(options.chunk_size));
+  BIGCAST_ASSIGN(options.size, check_size(in.getSize(), options.chunk_size));
+  if (state_->uploads >= limits::kUploadsPerSessionMax) {
+    return fail(ErrorCode::kResourceExhausted,
+                fmt::format("at most {} uploads a session", limits::kUploadsPerSessionMax));
+  }
+  if (!in.getUntilRemoved()) {
+    if (state_->lease.is_zero()) {
+      return fail(ErrorCode::kInvalidArgument,
+                  "untilRemoved: must be set in a session without a lease");
+    }
+    if (core_.leases_ending.contains(state_->lease)) {
+      return fail(ErrorCode::kUnavailable, "the lease has just ended; try again");
+    }
+    options.lease = state_->lease;
+  }
+  options.id = BlobId::random();
+  options.name_space = state_->name_space;
+  options.replace = in.getReplace();
+  return options;
+}
+
+kj::Promise<void> SessionService::create(CreateContext context) {
+  heard();
+  auto stat = [&]() -> Result<BlobStat> {
+    BIGCAST_ASSIGN(const bigcast::CreateOptions options,
+                   check_create(context.getParams().getOptions()));
+    BIGCAST_TRY(core_.store->create(options));
+    return core_.store->stat(options.id);
+  }();
+  auto result = context.getResults().initResult();
+  if (!stat) {
+    reply_error(result, stat.error());
+    return kj::READY_NOW;
+  }
+  auto created = result.initCreated();
+  write_ref(core_, *stat, created.initRef());
+  created.setUpload(kj::heap<UploadService>(kj::addRef(*state_), *stat,
+                                            context.getParams().getOptions().getReplace()));
+  return kj::READY_NOW;
+}
+
+Result<BlobStat> SessionService::home_of(BlobId id) const {
+  BIGCAST_ASSIGN(BlobStat stat, stat_in(core_, state_->name_space, id));
+  const LiveBlob* live = core_.live->find(id);
+  // Neither sealed nor being written: its upload ended and it is about to be freed.
+  const bool abandoned = !stat.sealed && (live == nullptr || !live->has_writer);
+  if (stat.role != BlobRole::kHome || abandoned) {
+    return fail(ErrorCode::kNotFound, fmt::format("no blob {} here", id.to_string()));
+  }
+  return stat;
+}
+
+Result<BlobStat> SessionService::find_home(const std::string& name) const {
+  BIGCAST_TRY(check_name(name));
+  auto stat = [&]() -> Result<BlobStat> {
+    BIGCAST_ASSIGN(const BlobId id, core_.store->find(state_->name_space, name));
+    return home_of(id);
+  }();
+  if (!stat && stat.error().code == ErrorCode::kNotFound) {
+    return fail(ErrorCode::kNotFound, fmt::format("no blob named {}/{}", state_->name_space, name));
+  }
+  return stat;
+}
+
+Result<BlobStat> SessionService::home_of(rpc::OpenTarget::Reader target) const {
+  switch (target.which()) {
+    case rpc::OpenTarget::NAME:
+      return find_home(to_std(target.getName()));
+    case rpc::OpenTarget::HOME_ID:
+      return home_of(rpc::read(target.getHomeId()));
+    case rpc::OpenTarget::REF: {
+      BIGCAST_ASSIGN(const rpc::BlobRefData ref, rpc::read(target.getRef()));
+      return home_of(ref.id);
+    }
+  }
+  return fail(ErrorCode::kUnsupported, "target: unknown kind");
+}
+
+kj::Promise<void> SessionService::open(OpenContext context) {
+  heard();
+  if (state_->opens >= limits::kOpensPerSessionMax) {
+    reply_error(context.getResults().initResult(),
+                {ErrorCode::kResourceExhausted,
+                 fmt::format("at most {} open blobs a session", limits::kOpensPerSessionMax)});
+    return kj::READY_NOW;
+  }
+  const auto target = context.getParams().getTarget();
+  const auto stat = home_of(target);
+  if (stat) {
+    reply_opened(context, *stat, core_.live->get(stat->id), kj::Own<RelayBlob>());
+    return kj::READY_NOW;
+  }
+  if (target.which() == rpc::OpenTarget::REF && stat.error().code == ErrorCode::kNotFound) {
+    if (const auto ref = rpc::read(target.getRef())) return open_relayed(context, *ref);
+  }
+  reply_error(context.getResults().initResult(), stat.error());
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> SessionService::open_relayed(OpenContext context, const rpc::BlobRefData& ref) {
+  context.allowCancellation();
+  return core_.relays->open(ref, state_->name_space, state_->lease)
+      .then([this, context](Result<kj::Own<RelayBlob>> relayed) mutable {
+        if (!relayed) {
+          reply_error(context.getResults().initResult(), relayed.error());
+          return;
+        }
+        const auto stat = stat_in(core_, state_->name_space, (*relayed)->id());
+        if (!stat) {
+          reply_error(context.getResults().initResult(), stat.error());
+          return;
+        }
+        auto live = (*relayed)->live();
+        reply_opened(context, *stat, kj::mv(live), kj::mv(*relayed));
+      })
+      .attach(core_.count_running());
+}
+
+void SessionService::reply_opened(OpenContext& context, const BlobStat& stat,
+                                  kj::Own<LiveBlob> live, kj::Own<RelayBlob> relayed) {
+  auto opened = context.getResults().initResult().initOpened();
+  write_info(core_, stat, opened.initInfo());
+  opened.setBlob(
+      kj::heap<BlobService>(kj::addRef(*state_), stat.id, kj::mv(live), kj::mv(relayed)));
+}
+
+kj::Promise<void> SessionService::stat(StatContext context) {
+  heard();
+  const auto stat = find_home(to_std(context.getParams().getName()));
+  auto result = context.getResults().initResult();
+  if (stat) {
+    write_info(core_, *stat, result.initInfo());
+  } else {
+    reply_error(result, stat.error());
+  }
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> SessionService::list(ListContext context) {
+  heard();
+  const auto params = context.getParams();
+  const size_t limit = params.getLimit() == 0
+                           ? limits::kListPageMax
+                           : std::min<size_t>(params.getLimit(), limits::kListPageMax);
+  auto blobs = core_.store->list(state_->name_space, to_std(params.getPrefix()),
+                                 to_std(params.getAfter()), limit + 1);
+  const bool more = blobs.size() > limit;
+  if (more) blobs.resize(limit);
+  auto results = context.getResults();
+  results.setMore(more);
+  auto out = results.initBlobs(static_cast<kj::uint>(blobs.size()));
+  for (kj::uint i = 0; i < out.size(); i++) write_info(core_, blobs[i], out[i]);
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> SessionService::remove(RemoveContext context) {
+  heard();
+  const auto stat = home_of(context.getParams().getTarget());
+  if (!stat) {
+    reply_void(context.getResults().initResult(), fail(stat.error().code, stat.error().message));
+    return kj::READY_NOW;
+  }
+  core_.live->end(stat->id, {ErrorCode::kNotFound, fmt::format("'{}' was removed", stat->name)});
+  return core_.on_pool([store = core_.store, id = stat->id] { return store->remove(id); })
+      .then([context](Result<void> removed) mutable {
+        reply_void(context.getResults().initResult(), removed);
+      });
+}
+
+kj::Promise<void> SessionService::dropCopies(DropCopiesContext context) {
+  heard();
+  const auto stat = home_of(rpc::read(context.getParams().getId()));
+  Result<void> result;
+  if (!stat) {
+    result = fail(stat.error().code, stat.error().message);
+  } else if (LiveBlob* live = core_.live->find(stat->id)) {
+    live->drop_copies();
+  }
+  reply_void(context.getResults().initResult(), result);
+  return kj::READY_NOW;
+}
+
+}  // namespace bigcast

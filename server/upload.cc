@@ -1,0 +1,274 @@
+#include "server/upload.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <span>
+
+#include "base/log.h"
+
+namespace bigcast {
+namespace {
+
+constexpr uint64_t kPage = 4096;
+
+uint64_t in_pages(uint64_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
+
+std::span<const std::byte> as_bytes(capnp::Data::Reader data, size_t size) {
+  return {reinterpret_cast<const std::byte*>(data.begin()), size};
+}
+
+}  // namespace
+
+UploadService::UploadService(kj::Own<SessionState> session, const BlobStat& stat, bool replaces)
+    : session_(kj::mv(session)),
+      core_(*session_->core),
+      live_(core_.live->get(stat.id)),
+      id_(stat.id),
+      name_(stat.name),
+      chunk_size_(stat.chunk_size),
+      size_(stat.size),
+      replaces_(replaces) {
+  live_->has_writer = true;
+  session_->uploads++;
+  core_.uploads.insert(this);
+  core_.metrics->uploads_started++;
+}
+
+UploadService::~UploadService() noexcept(false) {
+  core_.uploads.erase(this);
+  session_->uploads--;
+  if (!sealed_ && !live_->ended()) {
+    abort({ErrorCode::kAborted, fmt::format("the writer of '{}' gave up", name_)});
+  }
+}
+
+void UploadService::abort(const Error& reason) {
+  granted_.clear();
+  core_.metrics->uploads_aborted++;
+  core_.remove_blob(id_, reason);
+}
+
+std::optional<Error> UploadService::ended() const {
+  if (live_->ended()) return live_->ended();
+  if (sealed_) return Error{ErrorCode::kInvalidArgument, "the blob is sealed"};
+  return std::nullopt;
+}
+
+void UploadService::check_progress(TimePoint now) {
+  if (sealed_ || live_->ended()) return;
+  constexpr auto kTimeout = std::chrono::milliseconds(limits::kProgressTimeoutMs);
+  const bool stuck = std::any_of(granted_.begin(), granted_.end(), [&](const Granted& granted) {
+    return now - granted.at > kTimeout;
+  });
+  if (stuck) {
+    abort({ErrorCode::kAborted, fmt::format("the writer of '{}' asked for room and did not use it "
+                                            "for {} ms",
+                                            name_, limits::kProgressTimeoutMs)});
+  }
+}
+
+Result<void> UploadService::check_credit(uint32_t bytes) const {
+  if (const auto error = ended()) return fail(error->code, error->message);
+  if (bytes == 0 || bytes > chunk_size_) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("credit: bytes must be 1 to {}, not {}", chunk_size_, bytes));
+  }
+  if (granted_.size() + credits_waiting_ >= limits::kCreditsPerUploadMax) {
+    return fail(ErrorCode::kResourceExhausted,
+                fmt::format("credit: at most {} at once", limits::kCreditsPerUploadMax));
+  }
+  return {};
+}
+
+kj::Promise<void> UploadService::credit(CreditContext context) {
+  context.allowCancellation();
+  const uint32_t bytes = context.getParams().getBytes();
+  if (auto checked = check_credit(bytes); !checked) {
+    reply_void(context.getResults().initResult(), checked);
+    return kj::READY_NOW;
+  }
+  credits_waiting_++;
+  return reserve(bytes)
+      .then([this, bytes](Result<void> reserved) -> kj::Promise<Result<void>> {
+        if (!reserved) return reserved;
+        return core_.credits->acquire(bytes).then(
+            [this](kj::Own<CreditPool::Credit> credit) -> Result<void> {
+              if (const auto error = ended()) return fail(error->code, error->message);
+              granted_.push_back({kj::mv(credit), core_.clock.now()});
+              return {};
+            });
+      })
+      .then([context](Result<void> result) mutable {
+        reply_void(context.getResults().initResult(), result);
+      })
+      .attach(kj::defer([this] { credits_waiting_--; }));
+}
+
+kj::Promise<Result<void>> UploadService::reserve(uint64_t bytes) {
+  if (size_) return Result<void>();  // reserved whole at create
+  bytes_wanted_ += in_pages(bytes);
+  return reserve_until(core_.clock.now() +
+                       std::chrono::milliseconds(limits::kReservationTimeoutMs));
+}
+
+Result<void> UploadService::reserve_now() {
+  if (const auto error = ended()) return fail(error->code, error->message);
+  if (bytes_wanted_ <= bytes_reserved_) return {};
+  const uint64_t missing = bytes_wanted_ - bytes_reserved_;
+  Result<void> result;
+  // A store that has no room for a whole step may have it for a smaller one.
+  for (uint64_t step = limits::kReservationStep;; step /= 4) {
+    const uint64_t total = bytes_reserved_ + std::max(step, missing);
+    result = core_.store->reserve(id_, total);
+    if (result) {
+      bytes_reserved_ = total;
+      return result;
+    }
+    if (step <= missing || result.error().code != ErrorCode::kResourceExhausted) return result;
+  }
+}
+
+kj::Promise<Result<void>> UploadService::reserve_until(TimePoint deadline) {
+  auto result = reserve_now();
+  if (result || result.error().code != ErrorCode::kResourceExhausted ||
+      core_.clock.now() >= deadline) {
+    return kj::mv(result);
+  }
+  return core_.loop.timer()
+      .afterDelay(limits::kReservationRetryMs * kj::MILLISECONDS)
+      .then([this, deadline] { return reserve_until(deadline); });
+}
+
+Result<bigcast::ChunkMeta> UploadService::check_put(rpc::Upload::PutParams::Reader params) {
+  if (const auto error = ended()) return fail(error->code, error->message);
+  BIGCAST_ASSIGN(const bigcast::ChunkMeta meta, rpc::read(params.getMeta(), chunk_size_));
+  const uint64_t data_size = params.getData().size();
+  // Like a read's answer it may be padded to a multiple of 8.
+  if (data_size < meta.stored_size || data_size - meta.stored_size >= 8) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("chunk {}: {} bytes came, its meta says {}", meta.index, data_size,
+                            meta.stored_size));
+  }
+  const uint64_t end = uint64_t{meta.index} * chunk_size_ + meta.raw_size;
+  const uint64_t end_max = size_.value_or(limits::kBlobSizeMax);
+  if (end > end_max) {
+    return fail(
+        ErrorCode::kInvalidArgument,
+        fmt::format("chunk {}: ends at {}, beyond the blob's {} bytes", meta.index, end, end_max));
+  }
+  const bool is_short = meta.raw_size < chunk_size_;
+  const bool after_short = short_chunk_ && meta.index > *short_chunk_;
+  const bool second_short = is_short && short_chunk_ && meta.index != *short_chunk_;
+  if (after_short || second_short || (is_short && meta.index < index_max_)) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("chunk {}: only the last chunk may be short", meta.index));
+  }
+  return meta;
+}
+
+// The smallest credit that is enough: sizes differ when several chunks are on their way.
+Result<kj::Own<CreditPool::Credit>> UploadService::use_credit(uint32_t bytes) {
+  auto best = granted_.end();
+  for (auto it = granted_.begin(); it != granted_.end(); ++it) {
+    if (it->credit->bytes() < bytes) continue;
+    if (best == granted_.end() || it->credit->bytes() < best->credit->bytes()) best = it;
+  }
+  if (best == granted_.end()) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("put: {} bytes without credit for them", bytes));
+  }
+  auto credit = kj::mv(best->credit);
+  granted_.erase(best);
+  return credit;
+}
+
+kj::Promise<void> UploadService::put(PutContext context) {
+  // Never cancelled: the pool reads the bytes straight from the call's message.
+  auto meta = check_put(context.getParams());
+  if (!meta) {
+    reply_void(context.getResults().initResult(), fail(meta.error().code, meta.error().message));
+    return kj::READY_NOW;
+  }
+  auto credit = use_credit(meta->stored_size);
+  if (!credit) {
+    reply_void(context.getResults().initResult(),
+               fail(credit.error().code, credit.error().message));
+    return kj::READY_NOW;
+  }
+  index_max_ = std::max(index_max_, meta->index);
+  if (meta->raw_size < chunk_size_) short_chunk_ = meta->index;
+  const auto stored = as_bytes(context.getParams().getData(), meta->stored_size);
+  return core_
+      .on_pool([store = core_.store, id = id_, meta = *meta, stored] {
+        return store->put_chunk(id, meta, stored);
+      })
+      .then([this, context, meta = *meta, running = core_.count_running(),
+             credit = kj::mv(*credit)](Result<void> result) mutable {
+        if (result) {
+          core_.metrics->chunks_received++;
+          core_.metrics->bytes_received += meta.stored_size;
+          live_->chunk_came(meta.index);
+        } else if (result.error().code == ErrorCode::kCorrupt) {
+          core_.metrics->checksum_failures++;
+        } else if (live_->ended()) {
+          result = fail(live_->ended()->code, live_->ended()->message);
+        }
+        context.releaseParams();
+        reply_void(context.getResults().initResult(), result);
+      });
+}
+
+Result<void> UploadService::check_seal(uint64_t size, uint32_t chunk_count) const {
+  if (live_->ended()) return fail(live_->ended()->code, live_->ended()->message);
+  const uint64_t expected = (size + chunk_size_ - 1) / chunk_size_;
+  if (size > limits::kBlobSizeMax || chunk_count != expected) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("seal: {} bytes are {} chunks of {}, not {}", size, expected,
+                            chunk_size_, chunk_count));
+  }
+  if (size_ && *size_ != size) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("seal: {} bytes, but {} were declared", size, *size_));
+  }
+  return {};
+}
+
+kj::Promise<void> UploadService::seal(SealContext context) {
+  const uint64_t size = context.getParams().getSize();
+  const uint32_t chunk_count = context.getParams().getChunkCount();
+  if (auto checked = check_seal(size, chunk_count); !checked) {
+    reply_error(context.getResults().initResult(), checked.error());
+    return kj::READY_NOW;
+  }
+  std::optional<BlobId> replaced;
+  if (replaces_ && !sealed_) {
+    if (const auto holder = core_.store->find(session_->name_space, name_)) replaced = *holder;
+  }
+  return core_
+      .on_pool([store = core_.store, id = id_, size, chunk_count] {
+        return store->seal(id, size, chunk_count);
+      })
+      .then([this, context, replaced,
+             running = core_.count_running()](Result<BlobStat> sealed) mutable {
+        if (!sealed) {
+          reply_error(context.getResults().initResult(),
+                      live_->ended() ? *live_->ended() : sealed.error());
+          return;
+        }
+        if (!sealed_) finish_seal(replaced);
+        write_ref(core_, *sealed, context.getResults().initResult().initRef());
+      });
+}
+
+void UploadService::finish_seal(const std::optional<BlobId>& replaced) {
+  sealed_ = true;
+  granted_.clear();
+  core_.metrics->uploads_sealed++;
+  live_->sealed();
+  if (replaced && *replaced != id_) {
+    core_.remove_blob(*replaced, {ErrorCode::kNotFound, fmt::format("'{}' was replaced", name_)});
+  }
+}
+
+}  // namespace bigcast

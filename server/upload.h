@@ -1,0 +1,66 @@
+#pragma once
+
+#include <kj/async.h>
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "server/core.h"
+
+namespace bigcast {
+
+// One blob being written here. Dropping it before it is sealed frees the blob.
+//
+// Room comes in two kinds: a reservation in the store (whole at create, or in steps) and credit,
+// the node's bound on bytes that are on their way. Credit is held from its grant until the chunk
+// it was used for is stored.
+class UploadService final : public rpc::Upload::Server {
+ public:
+  // The blob exists in the store already. `replaces`: the name is taken over when it is sealed.
+  UploadService(kj::Own<SessionState> session, const BlobStat& stat, bool replaces);
+  ~UploadService() noexcept(false);
+
+  kj::Promise<void> credit(CreditContext context) override;
+  kj::Promise<void> put(PutContext context) override;
+  kj::Promise<void> seal(SealContext context) override;
+
+  bool is_open() const { return !sealed_ && !live_->ended(); }
+  // Ends the upload if it sits on credit that others may be waiting for.
+  void check_progress(TimePoint now);
+
+ private:
+  struct Granted {
+    kj::Own<CreditPool::Credit> credit;
+    TimePoint at;
+  };
+
+  std::optional<Error> ended() const;
+  Result<void> check_credit(uint32_t bytes) const;
+  kj::Promise<Result<void>> reserve(uint64_t bytes);
+  kj::Promise<Result<void>> reserve_until(TimePoint deadline);
+  Result<void> reserve_now();
+  Result<bigcast::ChunkMeta> check_put(rpc::Upload::PutParams::Reader params);
+  Result<kj::Own<CreditPool::Credit>> use_credit(uint32_t bytes);
+  Result<void> check_seal(uint64_t size, uint32_t chunk_count) const;
+  void finish_seal(const std::optional<BlobId>& replaced);
+  void abort(const Error& reason);
+
+  kj::Own<SessionState> session_;
+  NodeCore& core_;
+  kj::Own<LiveBlob> live_;
+  const BlobId id_;
+  const std::string name_;
+  const uint32_t chunk_size_;
+  const std::optional<uint64_t> size_;
+  const bool replaces_;
+  bool sealed_ = false;
+  uint64_t bytes_wanted_ = 0;    // granted or waited for, in whole pages; unknown size only
+  uint64_t bytes_reserved_ = 0;  // unknown size only
+  uint32_t credits_waiting_ = 0;
+  std::vector<Granted> granted_;
+  std::optional<uint32_t> short_chunk_;  // a chunk below chunk_size: must be the last
+  uint32_t index_max_ = 0;
+};
+
+}  // namespace bigcast
