@@ -138,7 +138,7 @@ def add_copies(figures, nodes):
 
 
 def mib(count):
-    return "-" if count is None else f"{count / MEBI:.0f} MiB"
+    return f"{count / MEBI:.0f} MiB"
 
 
 def rows(figures):
@@ -148,7 +148,7 @@ def rows(figures):
         ("driver heap above the value", mib(figures["driver_heap_above_value_bytes"])),
         ("time to broadcast", f"{figures['broadcast_seconds']:.2f} s"),
         ("time until every executor has read it", f"{figures['read_seconds']:.2f} s"),
-        ("bytes into each host", ", ".join(mib(count) for count in bytes_in)),
+        ("bytes into each host", ", ".join(mib(c) for c in bytes_in if c is not None) or "-"),
         ("serialised copies a host", "-" if copies is None else f"{copies:.2f}"),
         ("size of one copy", mib(figures["serialized_bytes"])),
         ("whole job", f"{figures['total_seconds']:.1f} s"),

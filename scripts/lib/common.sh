@@ -14,7 +14,7 @@ cache=${BIGCAST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/bigcast}
 declare -A spark_versions=([3.5]=3.5.9 [4]=4.3.0)
 
 build_packages=(
-  g++ cmake ninja-build ccache pkg-config git ca-certificates
+  g++ cmake ninja-build ccache pkg-config git ca-certificates python3
   libcapnp-dev capnproto libuv1-dev librocksdb-dev liblz4-dev libxxhash-dev libmimalloc-dev
   prometheus-cpp-dev libcivetweb-dev libtomlplusplus-dev nlohmann-json3-dev libexpected-dev
   libcli11-dev libspdlog-dev libfmt-dev libssl-dev doctest-dev
@@ -40,7 +40,15 @@ as_root() {
   fi
 }
 
-apt() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Use-Pty=0 "$@" </dev/null; }
+# Quiet unless it fails.
+apt() {
+  local log status=0
+  log=$(mktemp)
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y "$@" </dev/null >"$log" 2>&1 || status=$?
+  [ $status = 0 ] || cat "$log" >&2
+  rm -f "$log"
+  return $status
+}
 
 # Installs those of the packages that are missing, and says which; does nothing otherwise.
 need_packages() {
@@ -52,8 +60,8 @@ need_packages() {
   done
   [ ${#missing[@]} -gt 0 ] || return 0
   say "installing ${missing[*]}"
-  if ! apt install --no-install-recommends "${missing[@]}"; then
-    apt update
+  if ! apt install --no-install-recommends "${missing[@]}" 2>/dev/null; then
+    apt update # no package lists yet, or old ones
     apt install --no-install-recommends "${missing[@]}"
   fi
 }
