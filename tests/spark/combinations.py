@@ -8,10 +8,8 @@ import pathlib
 import re
 import secrets
 import signal
-import socket
 import subprocess
 import time
-import urllib.request
 import zipfile
 
 import spark as sparks
@@ -141,12 +139,13 @@ def pyspark_min0(run):
 
 
 def small(run, conf, warnings=0, saying="", stayed=None, expected=0, wrapper=(), jars=(),
-          java=""):
+          java="", located=True):
     """A small job under special settings.
 
     `expected` broadcasts must go to Bigcast; if none, `stayed` is why they are with Torrent. The
     driver must give this number of warnings, each `saying` that. `wrapper` is a command to run
-    the job by; `jars` go to --jars; `java` are options for each JVM."""
+    the job by; `jars` go to --jars; `java` are options for each JVM. `located`:
+    executors read by descriptor of their host's node."""
     area = run.area()
     conf = area.conf(run.jar, {"spark.bigcasttest.executors": "1"} | conf, java)
     argv = [*wrapper, *area.submit("local-cluster[1,1,1024]", conf, "SmallJob", jars)]
@@ -164,6 +163,8 @@ def small(run, conf, warnings=0, saying="", stayed=None, expected=0, wrapper=(),
         problems.append(f"executors' reads: expected {expected}, got {nonzero(counted)}")
     if counted.get("removed") != expected:
         problems.append(f"removed: expected {expected}, got {counted.get('removed')}")
+    if expected and bool(counted.get("executors.chunksLocated")) != located:
+        problems.append(f"by descriptor: expected {located}, got {nonzero(counted)}")
     if stayed and counted.get(f"delegated.{stayed}", 0) < 2:
         problems.append(f"{stayed} expected as the reason, got {nonzero(counted)}")
     run.report.check("path", problems)
@@ -178,8 +179,10 @@ def defaults(run):
 
 
 def two_contexts(run):
-    """One after the other in one driver: Spark's broadcast ids start again, nothing else does."""
-    small(run, {"spark.bigcasttest.contexts": "2"}, expected=4)
+    """One after the other in one driver: Spark's broadcast ids start again, nothing else does.
+    Without descriptors here."""
+    small(run, {"spark.bigcasttest.contexts": "2", "spark.bigcast.localReads": "false"}, expected=4,
+          located=False)
 
 
 def switched_off(run):
@@ -258,101 +261,6 @@ def secret_world_readable(run):
           stayed="UNAVAILABLE", warnings=1, saying=re.escape(str(secret)))
 
 
-class Server:
-    """A bigcastd that a test started for the shared mode."""
-
-    def __init__(self, run):
-        self.secret = write_secret(run.work / "server-secret")
-        self.port, self.http = free_port(), free_port()
-        self.address = f"127.0.0.1:{self.port}"
-        self.log = run.work / "bigcastd.log"
-        with open(self.log, "w", encoding="utf-8") as log:
-            self.process = run.hosts.start(0, [
-                str(program(run)), "--listen", self.address, "--http", f"127.0.0.1:{self.http}",
-                "--memory", "256m", "--secret-file", str(self.secret), "--lease-grace", "2s",
-            ], stdout=log, stderr=log)
-        self.wait_until_ready()
-
-    def wait_until_ready(self):
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and self.process.poll() is None:
-            with contextlib.suppress(OSError):
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/readyz", timeout=5):
-                    return
-            time.sleep(0.1)
-        raise RuntimeError(f"bigcastd is not ready: {sparks.read(self.log)[-2000:]}")
-
-    def metrics(self):
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/metrics", timeout=10) as answer:
-            return answer.read().decode()
-
-    def blobs(self):
-        """How many blobs the node holds."""
-        found = re.search(r"^bigcast_\w*blobs(?:{[^}]*})? (\S+)$", self.metrics(), re.MULTILINE)
-        return float(found.group(1)) if found else None
-
-    def stop(self):
-        """Ends it as an operator would; returns its exit code."""
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            return self.process.wait(60)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            return "none within 60 s"
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def program(run):
-    """The bigcastd that is in the jar."""
-    target = run.work / "bigcastd"
-    if not target.exists():
-        with zipfile.ZipFile(run.jar) as jar:
-            name = next(name for name in jar.namelist() if name.endswith("/bigcastd"))
-            target.write_bytes(jar.read(name))
-        target.chmod(0o700)
-    return target
-
-
-def shared(run):
-    """Two contexts on one running node: with its secret, and with a wrong one."""
-    if not run.jar:
-        run.report.skip("all", "means nothing on plain Spark")
-        return
-    server = Server(run)
-    wrong = write_secret(run.work / "wrong-secret")
-    shared_context(run, server, "right", server.secret, expected=2)
-    run.report.check("freed", wait_for(lambda: server.blobs() == 0,
-                                       lambda: f"blobs {server.blobs()}"))
-    shared_context(run, server, "wrong", wrong, stayed="UNAVAILABLE", warnings=1,
-                   saying=re.escape(server.address))
-    run.report.check("server_ends", "" if (code := server.stop()) == 0 else f"exit code {code}")
-    text = sparks.read(server.log)
-    leaks = [file.name for file in (server.secret, wrong) if sparks.read(file) in text]
-    run.report.check("server_log_has_no_secret", leaks)
-
-
-def shared_context(run, server, name, secret, **expectations):
-    report = run.report
-    prefix = report.prefix
-    work = run.work / name
-    work.mkdir()
-    report.prefix = f"{prefix}/{name}"
-    try:
-        inner = dataclasses.replace(run, work=work, hosts=Others(run.hosts, [server.process.pid]))
-        done = small(inner, {"spark.bigcast.servers": server.address,
-                             "spark.bigcast.secret.file": str(secret)}, **expectations)
-        logs = done[0].text_of_logs()
-        report.check("secret_is_secret", [str(file) for file, text in logs.items()
-                                          if sparks.read(secret) in text])
-    finally:
-        report.prefix = prefix
-
-
 class Others:
     """Hosts without the processes that are expected to stay."""
 
@@ -393,7 +301,8 @@ class Steps:
         def there():
             for watch in self.watches:
                 watch.look()
-            return line in sparks.read(self.area.out).splitlines() or self.process.poll() is not None
+            there = line in sparks.read(self.area.out).splitlines()
+            return there or self.process.poll() is not None
 
         wait_for(there, lambda: "", timeout_s)
         return "" if line in sparks.read(self.area.out).splitlines() else f"no {line!r}"
@@ -429,4 +338,4 @@ def driver_killed(run):
         run.report.check("has_a_node", "" if watch.nodes else "no bigcastd seen")
     os.kill(steps.process.pid, signal.SIGKILL)
     steps.end()
-    run.report.check("nothing_left", watch.left() + files_left([area.local]))
+    run.report.check("nothing_left", watch.left() + files_left([area.local, area.tmp]))

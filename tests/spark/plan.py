@@ -2,13 +2,14 @@
 
 import combinations
 import hosts
+import shared
 
 ALL = {
     "java-min0": combinations.java_min0,
     "kryo-defaults": combinations.kryo_defaults,
     "pyspark-min0": combinations.pyspark_min0,
     "hosts": hosts.one_pull_a_host,
-    "shared": combinations.shared,
+    "shared": shared.contexts_on_one_node,
     "driver-killed": combinations.driver_killed,
     "unreachable": combinations.unreachable,
     "no-native-directory": combinations.no_native_directory,

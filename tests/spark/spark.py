@@ -1,4 +1,4 @@
-"""A Spark of one line: where it is, the test jobs compiled for it, and applications started on it."""
+"""A Spark: where it is, the test jobs compiled for it, and applications started on it."""
 
 import glob
 import os

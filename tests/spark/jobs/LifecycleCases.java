@@ -140,9 +140,9 @@ final class LifecycleCases {
     Cases.equal(
         Arrays.asList(new Tuple2<>(0, 334), new Tuple2<>(1, 333), new Tuple2<>(2, 333)), found,
         "counts");
-    boolean always =
-        context.getConf().getSizeAsBytes("spark.shuffle.mapOutput.minSizeForBroadcast", "512k") == 0;
-    if (cases.plugin && always) {
+    long minimum =
+        context.getConf().getSizeAsBytes("spark.shuffle.mapOutput.minSizeForBroadcast", "512k");
+    if (cases.plugin && minimum == 0) {
       long stayed = Probe.delta(before, Probe.here(), Probe.stayed("MAP_STATUS"));
       Cases.check(stayed > 0, "no map status counted as staying with Torrent");
     }

@@ -185,8 +185,8 @@ final class RddCases {
                     .collect());
     Cases.equal(Collections.nCopies(4, expected), found, "digests");
     if (cases.plugin) {
-      Cases.check(
-          Probe.delta(before, Probe.here(), Probe.stayed("TASK_BINARY")) > 0, "no task binary counted");
+      long stayed = Probe.delta(before, Probe.here(), Probe.stayed("TASK_BINARY"));
+      Cases.check(stayed > 0, "no task binary counted");
     }
   }
 

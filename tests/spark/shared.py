@@ -1,0 +1,120 @@
+"""The shared mode: nodes that somebody else runs, here the test."""
+
+import contextlib
+import dataclasses
+import re
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+import zipfile
+
+import spark as sparks
+from combinations import Others, small, wait_for, write_secret
+
+
+class Server:
+    """A bigcastd that a test started for the shared mode."""
+
+    def __init__(self, run):
+        self.secret = write_secret(run.work / "server-secret")
+        self.port, self.http = free_port(), free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self.socket = str(run.work / "socket")
+        self.log = run.work / "bigcastd.log"
+        with open(self.log, "w", encoding="utf-8") as log:
+            self.process = run.hosts.start(0, [
+                str(program(run)), "--listen", self.address, "--http", f"127.0.0.1:{self.http}",
+                "--socket", f"unix:{self.socket}", "--memory", "256m",
+                "--secret-file", str(self.secret), "--lease-grace", "2s",
+            ], stdout=log, stderr=log)
+        self.wait_until_ready()
+
+    def wait_until_ready(self):
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(OSError):
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/readyz", timeout=5):
+                    return
+            time.sleep(0.1)
+        raise RuntimeError(f"bigcastd is not ready: {sparks.read(self.log)[-2000:]}")
+
+    def metric(self, name):
+        """The sum over a metric's labels; None if there is no such metric."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        found = re.findall(rf"^bigcast_{re.escape(name)}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
+        return sum(map(float, found)) if found else None
+
+    def holds(self):
+        """What must all be 0 when no application uses the node any more."""
+        return {name: self.metric(name) for name in ("blobs", "leases", "sessions",
+                                                     "store_used_bytes", "store_reserved_bytes")}
+
+    def stop(self):
+        """Ends it as an operator would; returns its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return "none within 60 s"
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def program(run):
+    """The bigcastd that is in the jar."""
+    target = run.work / "bigcastd"
+    if not target.exists():
+        with zipfile.ZipFile(run.jar) as jar:
+            name = next(name for name in jar.namelist() if name.endswith("/bigcastd"))
+            target.write_bytes(jar.read(name))
+        target.chmod(0o700)
+    return target
+
+
+def contexts_on_one_node(run):
+    """Contexts on one running node: over TCP, by its socket too, and with a wrong secret."""
+    if not run.jar:
+        run.report.skip("all", "means nothing on plain Spark")
+        return
+    server = Server(run)
+    wrong = write_secret(run.work / "wrong-secret")
+    context(run, server, "tcp", server.secret, {}, located=False, expected=2)
+    context(run, server, "socket", server.secret, {"spark.bigcast.socket": server.socket},
+                   expected=2)
+    run.report.check("freed", wait_for(lambda: not any(server.holds().values()),
+                                       lambda: f"the node still has {server.holds()}"))
+    sealed = server.metric('uploads_total{event="sealed"}')
+    run.report.check("was_used", "" if sealed == 4 else f"{sealed} uploads sealed")
+    context(run, server, "wrong", wrong, {}, stayed="UNAVAILABLE", warnings=1,
+                   saying=re.escape(server.address))
+    run.report.check("refusals_counted",
+                     "" if server.metric("login_failures_total") else "no login failure counted")
+    run.report.check("server_ends", "" if (code := server.stop()) == 0 else f"exit code {code}")
+    text = sparks.read(server.log)
+    leaks = [file.name for file in (server.secret, wrong) if sparks.read(file) in text]
+    run.report.check("server_log_has_no_secret", leaks)
+
+
+def context(run, server, name, secret, conf, **expectations):
+    report = run.report
+    prefix = report.prefix
+    work = run.work / name
+    work.mkdir()
+    report.prefix = f"{prefix}/{name}"
+    try:
+        inner = dataclasses.replace(run, work=work, hosts=Others(run.hosts, [server.process.pid]))
+        done = small(inner, {"spark.bigcast.servers": server.address,
+                             "spark.bigcast.secret.file": str(secret)} | conf, **expectations)
+        logs = done[0].text_of_logs()
+        report.check("secret_is_secret", [str(file) for file, text in logs.items()
+                                          if sparks.read(secret) in text])
+    finally:
+        report.prefix = prefix
