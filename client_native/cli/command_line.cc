@@ -139,6 +139,12 @@ Result<void> read_globals(const Typed& typed, const Environment& environment, Co
   return read_secret(typed, environment, line);
 }
 
+Result<Key> parse_key(const std::string& text) {
+  auto key = Key::parse(text);
+  if (!key) key.error().message = "KEY \"" + text + "\": " + key.error().message;
+  return key;
+}
+
 Result<void> read_put(const Typed& typed, CommandLine& line) {
   line.command = CommandLine::Command::kPut;
   line.file = typed.file;
@@ -155,7 +161,7 @@ Result<void> read_put(const Typed& typed, CommandLine& line) {
     return fail(ErrorCode::kInvalidArgument, "--key: standard input has no name, so it is needed");
   }
   const std::string base = typed.file.substr(typed.file.find_last_of('/') + 1);
-  BIGCAST_ASSIGN(auto key, Key::parse(typed.key.empty() ? "default/" + base : typed.key));
+  BIGCAST_ASSIGN(auto key, parse_key(typed.key.empty() ? "default/" + base : typed.key));
   line.keys = {std::move(key)};
   return {};
 }
@@ -181,7 +187,7 @@ Result<void> read_command(const std::string& name, const Typed& typed, CommandLi
   line.command = name == "get" ? Command::kGet : name == "stat" ? Command::kStat : Command::kRemove;
   line.file = typed.file;
   for (const auto& text : name == "rm" ? typed.keys : std::vector{typed.key}) {
-    BIGCAST_ASSIGN(auto key, Key::parse(text));
+    BIGCAST_ASSIGN(auto key, parse_key(text));
     line.keys.push_back(std::move(key));
   }
   return {};
