@@ -261,6 +261,7 @@ void Link::enqueue(kj::Own<OutgoingFrame> frame) {
 kj::Promise<void> Link::write_loop() {
   return write_queued().then([this]() -> kj::Promise<void> {
     if (closed_ != nullptr) return kj::READY_NOW;
+    if (!queue_.empty()) return write_loop();  // something came between the two events
     if (drained_.get() != nullptr) drained_->fulfill();
     auto paf = kj::newPromiseAndFulfiller<void>();
     more_ = kj::mv(paf.fulfiller);
@@ -373,6 +374,7 @@ class ConnectionImpl final : public Connection, private Network {
     auto& rpc = rpc_.emplace(static_cast<Network&>(*this), kj::mv(bootstrap));
     rpc.setFlowLimit(limits::kInboundCallBytesMax / sizeof(capnp::word));
     if (options_.is_server) {
+      if (is_bulk_allowed_) return;  // make_bootstrap knows the peer already
       login_deadline_ = loop_.timer()
                             .afterDelay(limits::kLoginTimeoutMs * kj::MILLISECONDS)
                             .then([this]() {
@@ -390,6 +392,7 @@ class ConnectionImpl final : public Connection, private Network {
     return ask_bootstrap();
   }
   void allow_bulk() override {
+    is_bulk_allowed_ = true;
     login_deadline_ = nullptr;
     link_->allow_bulk();
   }
@@ -438,6 +441,7 @@ class ConnectionImpl final : public Connection, private Network {
   kj::ForkedPromise<void> on_disconnect_ = nullptr;
   size_t links_given_ = 0;
   bool accepted_ = false;
+  bool is_bulk_allowed_ = false;
   kj::Promise<void> login_deadline_ = nullptr;
   kj::Maybe<capnp::RpcSystem<twoparty::VatId>> rpc_;
   kj::Maybe<capnp::Capability::Client> peer_;

@@ -52,7 +52,8 @@ class ListenerImpl final : public Listener {
 
  private:
   kj::Promise<void> accept_some(kj::Function<void(int, bool)>& on_accept) {
-    const auto again = [this, &on_accept]() { return accept_some(on_accept); };
+    // KJ keeps a reference to an lvalue that it is given, hence the moves.
+    auto again = [this, &on_accept]() { return accept_some(on_accept); };
     const bool is_unix = address_.kind == Address::Kind::kUnix;
     for (int i = 0; i < kAcceptsPerTurn; ++i) {
       const int fd = accept4(socket_.fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -66,12 +67,14 @@ class ListenerImpl final : public Listener {
       }
       switch (errno) {
         case EAGAIN:
-          return socket_.readable().then(again);
+          return socket_.readable().then(kj::mv(again));
         case EMFILE:
         case ENFILE:
         case ENOBUFS:
         case ENOMEM:
-          return loop_.timer().afterDelay(limits::kAcceptPauseMs * kj::MILLISECONDS).then(again);
+          return loop_.timer()
+              .afterDelay(limits::kAcceptPauseMs * kj::MILLISECONDS)
+              .then(kj::mv(again));
         case EBADF:
         case EINVAL:
         case ENOTSOCK:
@@ -82,7 +85,7 @@ class ListenerImpl final : public Listener {
           break;  // this connection has gone already; the next may be well
       }
     }
-    return kj::evalLater(again);
+    return kj::evalLater(kj::mv(again));
   }
 
   UvLoop& loop_;
