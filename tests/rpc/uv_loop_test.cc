@@ -47,6 +47,16 @@ TEST_CASE("timers fire in order and not early") {
   CHECK(std::chrono::steady_clock::now() - begin >= std::chrono::milliseconds(30));
 }
 
+TEST_CASE("a timer that is due before the loop waits still fires") {
+  UvLoop loop;
+  for (int late_ms : {0, 1, 5}) {
+    auto due = loop.timer().afterDelay(1 * kj::MILLISECONDS);
+    std::this_thread::sleep_for(std::chrono::milliseconds(late_ms));
+    due.wait(loop.wait_scope());
+    loop.timer().afterDelay(0 * kj::MILLISECONDS).wait(loop.wait_scope());
+  }
+}
+
 TEST_CASE("an idle loop sleeps") {
   UvLoop loop;
   const double before = cpu_seconds();
