@@ -99,7 +99,7 @@ inline Result<void> put(BlobStore& store, BlobId id, uint32_t index, size_t size
 }
 
 inline bool reads_back(BlobStore& store, BlobId id, uint32_t index, size_t size) {
-  Bytes buffer(limits::kChunkSizeMax);
+  Bytes buffer(std::max<size_t>(size, kSmallChunk));
   const auto meta = store.read_chunk(id, index, buffer);
   if (!meta) {
     MESSAGE(meta.error().to_string());
