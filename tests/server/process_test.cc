@@ -1,0 +1,267 @@
+#include <arpa/inet.h>
+#include <doctest/doctest.h>
+#include <netinet/in.h>
+#include <spawn.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/server/fixture.h"
+#include "tests/support/node_process.h"
+
+namespace bigcast::testing {
+namespace {
+
+using test::NodeOptions;
+using test::NodeProcess;
+
+struct Ended {
+  int code = -1;
+  std::string out;
+  std::string err;
+};
+
+std::string content_of(int fd) {
+  std::string text(64 * 1024, '\0');
+  const ssize_t size = pread(fd, text.data(), text.size(), 0);
+  text.resize(size > 0 ? static_cast<size_t>(size) : 0);
+  return text;
+}
+
+// Runs bigcastd until it ends by itself (or, daemonized, its first process does).
+Ended run_bigcastd(std::vector<std::string> arguments, std::vector<std::string> variables = {}) {
+  arguments.insert(arguments.begin(), BIGCAST_BIN_DIR "/bigcastd");
+  variables.emplace_back("PATH=/usr/bin:/bin");
+  const auto pointers = [](std::vector<std::string>& strings) {
+    std::vector<char*> result;
+    for (auto& text : strings) result.push_back(text.data());
+    result.push_back(nullptr);
+    return result;
+  };
+  const int out = memfd_create("out", MFD_CLOEXEC);
+  const int err = memfd_create("err", MFD_CLOEXEC);
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO);
+  posix_spawn_file_actions_adddup2(&actions, err, STDERR_FILENO);
+  pid_t pid = -1;
+  REQUIRE(posix_spawn(&pid, arguments.front().c_str(), &actions, nullptr,
+                      pointers(arguments).data(), pointers(variables).data()) == 0);
+  posix_spawn_file_actions_destroy(&actions);
+  int status = 0;
+  REQUIRE(waitpid(pid, &status, 0) == pid);
+  Ended ended{WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), content_of(out),
+              content_of(err)};
+  close(out);
+  close(err);
+  return ended;
+}
+
+std::string http_get(const std::string& address, const std::string& path) {
+  const size_t colon = address.rfind(':');
+  sockaddr_in target{};
+  target.sin_family = AF_INET;
+  target.sin_port = htons(static_cast<uint16_t>(std::stoi(address.substr(colon + 1))));
+  inet_pton(AF_INET, address.substr(0, colon).c_str(), &target.sin_addr);
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  std::string answer;
+  if (connect(fd, reinterpret_cast<sockaddr*>(&target), sizeof target) == 0) {
+    const std::string request = "GET " + path + " HTTP/1.0\r\n\r\n";
+    REQUIRE(write(fd, request.data(), request.size()) == static_cast<ssize_t>(request.size()));
+    char buffer[4096];
+    for (ssize_t size; (size = ::read(fd, buffer, sizeof buffer)) > 0;) {
+      answer.append(buffer, static_cast<size_t>(size));
+    }
+  }
+  close(fd);
+  return answer;
+}
+
+bool contains(const std::string& text, const std::string& word) {
+  return text.find(word) != std::string::npos;
+}
+
+NodeOptions with(std::vector<std::string> arguments) {
+  NodeOptions options;
+  options.more = std::move(arguments);
+  return options;
+}
+
+template <typename Done>
+bool eventually(Done done) {
+  for (int i = 0; i < 2000; i++) {
+    if (done()) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return false;
+}
+
+TEST_CASE("usage and configuration errors exit 2 and name the setting") {
+  struct Row {
+    std::vector<std::string> arguments;
+    std::string word;
+  };
+  const std::vector<Row> rows = {
+      {{"--no-such-flag"}, "--no-such-flag"},
+      {{"--memory", "much"}, "--memory"},
+      {{"--listen", "192.0.2.1:0", "--http", "none"}, "secret_file"},
+  };
+  for (const Row& row : rows) {
+    const Ended ended = run_bigcastd(row.arguments);
+    CHECK(ended.code == 2);
+    CHECK_MESSAGE(contains(ended.err, row.word), ended.err);
+    CHECK(ended.out.empty());
+  }
+  CHECK(run_bigcastd({"--check-config"}).code == 0);
+  CHECK(run_bigcastd({"--check-config", "--memory", "much"}).code == 2);
+  CHECK(contains(run_bigcastd({"--version"}).out, "bigcastd "));
+  const Ended help = run_bigcastd({"--help"});
+  CHECK(help.code == 0);
+  CHECK(contains(help.out, "--lease-grace"));
+}
+
+TEST_CASE("an unwritable disk path is an error that names it") {
+  const Ended ended = run_bigcastd({"--listen", "127.0.0.1:0", "--http", "none", "--disk",
+                                    "/proc/self/no-such-directory", "--disk-size", "64m"});
+  CHECK(ended.code != 0);
+  CHECK_MESSAGE(contains(ended.err, "/proc/self/no-such-directory"), ended.err);
+}
+
+TEST_CASE("a second node on the same socket, address or directory exits 3 and names it") {
+  const TemporaryDirectory directory;
+  const std::vector<std::string> disk = {"--disk", directory.path(), "--disk-size", "64m"};
+  std::vector<std::string> more = disk;
+  more.insert(more.end(), {"--http", "127.0.0.1:0"});
+  NodeProcess node(with(more));
+
+  Ended ended = run_bigcastd({"--listen", "none", "--http", "none", "--socket", node.socket()});
+  CHECK(ended.code == 3);
+  CHECK_MESSAGE(contains(ended.err, node.socket().substr(5)), ended.err);
+  ended = run_bigcastd({"--listen", node.tcp(), "--http", "none"});
+  CHECK(ended.code == 3);
+  CHECK_MESSAGE(contains(ended.err, node.tcp()), ended.err);
+  ended = run_bigcastd({"--listen", "127.0.0.1:0", "--http", node.http()});
+  CHECK(ended.code == 3);
+  CHECK_MESSAGE(contains(ended.err, node.http()), ended.err);
+  std::vector<std::string> same_disk = {"--listen", "127.0.0.1:0", "--http", "none"};
+  same_disk.insert(same_disk.end(), disk.begin(), disk.end());
+  ended = run_bigcastd(same_disk);
+  CHECK(ended.code == 3);
+  CHECK_MESSAGE(contains(ended.err, "LOCK"), ended.err);
+  CHECK(node.end(SIGTERM) == 0);
+}
+
+TEST_CASE("metrics, liveness and readiness; SIGTERM drains and exits 0") {
+  NodeProcess node(with({"--http", "127.0.0.1:0"}));
+  CHECK(contains(http_get(node.http(), "/livez"), "200 OK"));
+  CHECK(contains(http_get(node.http(), "/readyz"), "200 OK"));
+  CHECK(contains(http_get(node.http(), "/no-such-page"), "404"));
+
+  rpc::UvLoop loop;
+  TestClient client = login(loop, *rpc::Address::parse(node.tcp()));
+  Caller caller(loop, client.session);
+  caller.put_blob({}, 2);
+  const std::string metrics = http_get(node.http(), "/metrics");
+  for (const char* line :
+       {"bigcast_build_info{version=", "bigcast_blobs 1\n", "bigcast_chunks_received_total 2\n",
+        "bigcast_sessions 1\n", "bigcast_uploads_total{event=\"sealed\"} 1\n",
+        "bigcast_store_budget_bytes{tier=\"memory\"} 67108864\n"}) {
+    CHECK_MESSAGE(contains(metrics, line), line << " is not in " << metrics);
+  }
+
+  auto running = caller.create({.name = "running"});  // holds the drain up
+  REQUIRE(running);
+  REQUIRE(kill(node.pid(), SIGTERM) == 0);
+  CHECK(eventually([&] { return contains(http_get(node.http(), "/readyz"), "503"); }));
+  CHECK(contains(http_get(node.http(), "/livez"), "200 OK"));
+  CHECK(caller.create({.name = "late"}).error().code == ErrorCode::kUnavailable);
+  CHECK(caller.send(running->upload, make_chunk(0)));
+  CHECK(caller.seal(running->upload, kSmallChunk, 1));
+  CHECK(node.wait() == 0);
+}
+
+TEST_CASE("a second SIGTERM ends the node at once") {
+  NodeProcess node;
+  rpc::UvLoop loop;
+  TestClient client = login(loop, *rpc::Address::parse(node.socket()));
+  auto running = Caller(loop, client.session).create({});
+  REQUIRE(running);
+  REQUIRE(kill(node.pid(), SIGTERM) == 0);
+  CHECK(eventually([&] { return contains(node.log(), "stopping"); }));
+  CHECK(node.end(SIGTERM) == 1);
+}
+
+TEST_CASE("in the background: ready line, secret out of sight, exit when idle") {
+  const TemporaryDirectory directory;
+  const std::string secret = "not-to-be-seen-" + std::string(32, 'x');
+  const std::string socket = unique_socket();
+  const std::vector<std::string> arguments = {"--daemonize",
+                                              "--listen",
+                                              "none",
+                                              "--http",
+                                              "none",
+                                              "--socket",
+                                              socket,
+                                              "--exit-when-idle",
+                                              "1s",
+                                              "--log-file",
+                                              directory.path("log")};
+  const Ended started = run_bigcastd(arguments, {"BIGCAST_SECRET=" + secret});
+  CHECK_MESSAGE(started.code == 0, started.err);
+  REQUIRE(contains(started.out, "bigcastd ready listen=none socket=" + socket));
+  const pid_t pid = std::stoi(started.out.substr(started.out.find("pid=") + 4));
+  CHECK(test::process_runs(pid));
+  for (const char* file : {"environ", "cmdline"}) {
+    std::stringstream content;
+    content << std::ifstream("/proc/" + std::to_string(pid) + "/" + file).rdbuf();
+    CHECK_FALSE(contains(content.str(), "not-to-be-seen"));
+  }
+  {
+    rpc::UvLoop loop;
+    TestClient client = login(loop, *rpc::Address::parse(socket), {.secret = secret});
+    run_for(loop, std::chrono::milliseconds(2000));
+    CHECK(test::process_runs(pid));  // somebody is attached
+    const Ended second = run_bigcastd(arguments, {"BIGCAST_SECRET=" + secret});
+    CHECK(second.code == 3);
+    CHECK_MESSAGE(contains(second.err, socket.substr(5)), second.err);
+  }
+  CHECK(eventually([&] { return !test::process_runs(pid); }));
+  std::stringstream log;
+  log << std::ifstream(directory.path("log")).rdbuf();
+  CHECK(contains(log.str(), "ready"));
+  CHECK_FALSE(contains(log.str(), "not-to-be-seen"));
+}
+
+TEST_CASE("connections that do not log in are closed, others are served meanwhile") {
+  NodeProcess node;
+  const auto address = *rpc::Address::parse(node.tcp());
+  std::vector<int> idle;
+  for (int i = 0; i < 50; i++) {
+    sockaddr_in target{};
+    target.sin_family = AF_INET;
+    target.sin_port = htons(address.port);
+    inet_pton(AF_INET, address.host.c_str(), &target.sin_addr);
+    idle.push_back(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    REQUIRE(connect(idle.back(), reinterpret_cast<sockaddr*>(&target), sizeof target) == 0);
+  }
+  const uint32_t no_segments = 0xFFFFFFFF;
+  REQUIRE(write(idle.front(), &no_segments, 4) == 4);
+  char byte = 0;
+  CHECK(::read(idle.front(), &byte, 1) <= 0);  // closed at once
+  rpc::UvLoop loop;
+  TestClient client = login(loop, address);
+  Caller(loop, client.session).put_blob({}, 1);
+  for (const int fd : idle) close(fd);
+  CHECK(node.end(SIGTERM) == 0);
+}
+
+}  // namespace
+}  // namespace bigcast::testing

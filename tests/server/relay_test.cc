@@ -1,0 +1,222 @@
+#include <doctest/doctest.h>
+
+#include <string>
+#include <vector>
+
+#include "tests/server/fixture.h"
+
+namespace bigcast::testing {
+namespace {
+
+constexpr uint32_t kChunks = 8;
+
+// A home and a relay, a writer at the one and a reader at the other.
+struct Pair {
+  explicit Pair(const std::function<void(Config&)>& adjust_relay = {},
+                const std::function<void(Config&)>& adjust_home = {})
+      : home(loop, adjust_home),
+        relay(loop, adjust_relay),
+        writer(login(loop, home.tcp(), {.lease = lease})),
+        reader(login(loop, relay.tcp(), {.lease = lease})),
+        at_home(loop, writer.session),
+        at_relay(loop, reader.session) {}
+
+  rpc::UvLoop loop;
+  const LeaseId lease = LeaseId::random();
+  TestNode home;
+  TestNode relay;
+  TestClient writer;
+  TestClient reader;
+  Caller at_home;
+  Caller at_relay;
+};
+
+TEST_CASE("a relay pulls each chunk once, however many readers wait") {
+  Pair pair;
+  const auto ref = pair.at_home.put_blob({.until_removed = false}, kChunks);
+  std::vector<rpc::Blob::Client> blobs;
+  for (int i = 0; i < 4; i++) {
+    auto blob = pair.at_relay.open_ref(ref);
+    REQUIRE_MESSAGE(blob, (blob ? "" : blob.error().to_string()));
+    blobs.push_back(kj::mv(*blob));
+  }
+  std::vector<kj::Promise<ReadAnswer>> reads;
+  for (uint32_t i = 0; i < kChunks; i++) {
+    for (auto& blob : blobs) reads.push_back(start_read(blob, i));
+  }
+  for (size_t i = 0; i < reads.size(); i++) {
+    const auto index = static_cast<uint32_t>(i / blobs.size());
+    CHECK(matches(reads[i].wait(pair.loop.wait_scope()), make_chunk(index)));
+  }
+  CHECK(pair.home.metrics().chunks_served == kChunks);
+  CHECK(pair.relay.metrics().chunks_fetched == kChunks);
+  CHECK(pair.relay.metrics().chunks_refetched == 0);
+  CHECK(read(pair.loop, blobs.front(), kChunks).is_end);
+  CHECK(matches(read(pair.loop, blobs.front(), 0), make_chunk(0)));
+  CHECK(pair.home.metrics().chunks_served == kChunks);  // the second time from the relay's store
+  CHECK(pair.at_relay.list().empty());                  // a relay's copies are not its blobs
+}
+
+TEST_CASE("readers at a relay follow the writer at home") {
+  Pair pair;
+  auto created = pair.at_home.create({.until_removed = false});
+  REQUIRE(created);
+  auto blob = pair.at_relay.open_ref(created->ref);
+  REQUIRE(blob);
+  auto first = start_read(*blob, 0);
+  auto beyond = start_read(*blob, 1);
+  run_for(pair.loop, std::chrono::milliseconds(50));
+  CHECK_FALSE(first.poll(pair.loop.wait_scope()));
+  CHECK(pair.relay.core().credits->bytes_used() == 0);  // waiting takes no room
+  REQUIRE(pair.at_home.send(created->upload, make_chunk(0)));
+  CHECK(matches(first.wait(pair.loop.wait_scope()), make_chunk(0)));
+  CHECK_FALSE(beyond.poll(pair.loop.wait_scope()));
+  const auto sealed = pair.at_home.seal(created->upload, kSmallChunk, 1);
+  REQUIRE(sealed);
+  CHECK(beyond.wait(pair.loop.wait_scope()).is_end);
+  CHECK(read(pair.loop, *blob, 1).is_end);
+  CHECK(pair.relay.core().store->stat(sealed->id)->root_digest == sealed->root_digest);
+}
+
+TEST_CASE("readers at a relay get ABORTED when the writer at home gives up") {
+  Pair pair;
+  auto created = pair.at_home.create({.until_removed = false});
+  REQUIRE(created);
+  auto blob = pair.at_relay.open_ref(created->ref);
+  REQUIRE(blob);
+  auto first = start_read(*blob, 0);
+  run_for(pair.loop, std::chrono::milliseconds(50));
+  created->upload = nullptr;
+  const ReadAnswer answer = first.wait(pair.loop.wait_scope());
+  REQUIRE(answer.error);
+  const bool gone =
+      answer.error->code == ErrorCode::kAborted || answer.error->code == ErrorCode::kNotFound;
+  CHECK(gone);
+  run_until(
+      pair.loop, [&] { return pair.relay.core().store->usage().blobs == 0; },
+      "the relay's copy's end");
+  CHECK(pair.at_relay.open_ref(created->ref).error().code == ErrorCode::kNotFound);
+}
+
+TEST_CASE("remove and dropCopies reach the relay") {
+  Pair pair;
+  const auto ref = pair.at_home.put_blob({.until_removed = false}, kChunks);
+  auto blob = pair.at_relay.open_ref(ref);
+  REQUIRE(blob);
+  for (uint32_t i = 0; i < kChunks; i++) read(pair.loop, *blob, i);
+  const auto& store = *pair.relay.core().store;
+  CHECK(store.usage().memory_used > 0);
+  for (int round = 0; round < 2; round++) {
+    REQUIRE(pair.at_home.drop_copies(ref.id));
+    run_until(
+        pair.loop, [&] { return store.usage().memory_used == 0; }, "the drop of copies");
+    CHECK(matches(read(pair.loop, *blob, 2), make_chunk(2)));
+    CHECK(store.usage().memory_used > 0);
+  }
+  CHECK(store.usage().blobs == 1);
+  REQUIRE(pair.at_home.remove_name("blob"));
+  run_until(
+      pair.loop, [&] { return store.usage().blobs == 0; }, "the removal");
+  CHECK(store.usage().memory_used == 0);
+  CHECK(read(pair.loop, *blob, 0).error->code == ErrorCode::kNotFound);
+  CHECK(pair.relay.metrics().relayed_blobs == 0);
+}
+
+TEST_CASE("a relay without room for a blob still serves all of it") {
+  constexpr uint32_t kLarge = limits::kChunkSizeDefault;
+  Pair pair([](Config& config) { config.memory_bytes = 2 * kLarge; },
+            [](Config& config) { config.memory_bytes = 16 * kLarge; });
+  const auto ref = pair.at_home.put_blob({.chunk_size = kLarge}, 6);
+  auto blob = pair.at_relay.open_ref(ref);
+  REQUIRE(blob);
+  for (int round = 0; round < 2; round++) {
+    for (uint32_t i = 0; i < 6; i++) {
+      CHECK(matches(read(pair.loop, *blob, i), make_chunk(i, kLarge)));
+    }
+  }
+  CHECK(pair.relay.core().store->usage().memory_used <= 2 * kLarge);
+  CHECK(pair.relay.metrics().chunks_fetched > 6);
+  CHECK(pair.relay.metrics().chunks_refetched == pair.relay.metrics().chunks_fetched - 6);
+  CHECK(pair.relay.core().credits->bytes_used() == 0);
+}
+
+TEST_CASE("a reader at a relay renews the lease at home, until it leaves") {
+  const auto quick = [](Config& config) {
+    config.lease_grace = std::chrono::milliseconds(300);
+    config.session_timeout = std::chrono::milliseconds(1500);
+  };
+  Pair pair(quick, quick);
+  const auto ref = pair.at_home.put_blob({.until_removed = false}, 2);
+  auto blob = pair.at_relay.open_ref(ref);
+  REQUIRE(blob);
+  for (uint32_t i = 0; i < 2; i++) read(pair.loop, *blob, i);
+  { const TestClient gone = kj::mv(pair.writer); }
+  const auto& home_store = *pair.home.core().store;
+  for (int i = 0; i < 10; i++) {
+    run_for(pair.loop, std::chrono::milliseconds(100));
+    pair.reader.session.renewRequest().send().wait(pair.loop.wait_scope());
+  }
+  CHECK(home_store.usage().blobs == 1);
+  { const rpc::Blob::Client closed = kj::mv(*blob); }
+  { const TestClient gone = kj::mv(pair.reader); }
+  run_until(
+      pair.loop, [&] { return home_store.usage().blobs == 0; }, "the lease's end at home");
+  run_until(
+      pair.loop, [&] { return pair.relay.core().store->usage().blobs == 0; },
+      "the relay's copy's end");
+  CHECK(pair.relay.core().store->usage().memory_used == 0);
+}
+
+TEST_CASE("a relay lets go of a blob whose home has gone") {
+  Pair pair([](Config& config) { config.lease_grace = std::chrono::milliseconds(300); });
+  const auto ref = pair.at_home.put_blob({.until_removed = false}, 2);
+  auto blob = pair.at_relay.open_ref(ref);
+  REQUIRE(blob);
+  CHECK(matches(read(pair.loop, *blob, 0), make_chunk(0)));
+  auto never = start_read(*blob, 1);
+  { const TestClient gone = kj::mv(pair.writer); }
+  never = nullptr;
+  pair.home.node.reset();
+  auto missing = start_read(*blob, 1);
+  const ReadAnswer answer = missing.wait(pair.loop.wait_scope());
+  run_until(
+      pair.loop, [&] { return pair.relay.core().store->usage().blobs == 0; },
+      "the relay's copy's end");
+  CHECK(pair.at_relay.open_ref(ref).error().code == ErrorCode::kUnavailable);
+}
+
+TEST_CASE("a ref that names nobody who knows the blob") {
+  Pair pair;
+  rpc::BlobRefData ref = pair.at_home.put_blob({}, 1);
+  ref.id = BlobId::random();
+  CHECK(pair.at_relay.open_ref(ref).error().code == ErrorCode::kNotFound);
+  ref.homes = {pair.relay.tcp()};  // itself
+  CHECK(pair.at_relay.open_ref(ref).error().code == ErrorCode::kNotFound);
+  ref.homes.clear();
+  CHECK(pair.at_relay.open_ref(ref).error().code == ErrorCode::kNotFound);
+  ref.homes = {rpc::Address::tcp("127.0.0.1", 1)};  // nobody
+  CHECK(pair.at_relay.open_ref(ref).error().code == ErrorCode::kUnavailable);
+  CHECK(pair.relay.core().store->usage().blobs == 0);
+}
+
+TEST_CASE("a relay proves the namespace to the home, and the home to the relay") {
+  const std::string secret(32, 'a');
+  const auto with = [](const std::string& text) {
+    return [text](Config& config) { config.secret = *Secret::from_text(text, "test"); };
+  };
+  rpc::UvLoop loop;
+  TestNode home(loop, with(secret));
+  TestNode relay(loop, with(secret));
+  TestNode stranger(loop, with(std::string(32, 'b')));
+  TestClient writer = login(loop, home.tcp(), {.secret = secret});
+  const auto ref = Caller(loop, writer.session).put_blob({}, 1);
+  TestClient reader = login(loop, relay.tcp(), {.secret = secret});
+  auto blob = Caller(loop, reader.session).open_ref(ref);
+  REQUIRE(blob);
+  CHECK(matches(read(loop, *blob, 0), make_chunk(0)));
+  TestClient lost = login(loop, stranger.tcp(), {.secret = std::string(32, 'b')});
+  CHECK(Caller(loop, lost.session).open_ref(ref).error().code == ErrorCode::kUnauthenticated);
+}
+
+}  // namespace
+}  // namespace bigcast::testing
