@@ -48,7 +48,7 @@ final class BigcastDriverPlugin implements DriverPlugin {
     SparkConf spark = SparkEnv.get().conf();
     BigcastConf conf = BigcastConf.from(spark);
     for (String key : BigcastConf.unknownKeys(spark)) {
-      Warnings.LOG.warn("Bigcast: {} is not a setting", key);
+      Warnings.LOG.warn("{} is not a setting", key);
     }
     if (!conf.flag(Key.ENABLED)) {
       Warnings.LOG.info("Bigcast {} is off ({}=false)", NativeLibrary.jarVersion(), Key.ENABLED.key);
@@ -72,19 +72,19 @@ final class BigcastDriverPlugin implements DriverPlugin {
   /** Why this application can't use Bigcast at all; null if it can. */
   private static Reason alwaysDelegate(SparkContext context, SparkConf spark, BigcastConf conf) {
     if (context.isLocal()) {
-      Warnings.LOG.info("Bigcast: local mode has nothing to send, broadcasts stay with Spark");
+      Warnings.LOG.info("local mode has nothing to send, broadcasts stay with Spark");
       return Reason.LOCAL;
     }
     String encryption = OffloadRules.encryptionKey(spark);
     if (encryption != null) {
       Warnings.LOG.warn(
-          "Bigcast: {} is on and Bigcast does not encrypt yet, broadcasts stay with Spark", encryption);
+          "{} is on and Bigcast does not encrypt yet, broadcasts stay with Spark", encryption);
       return Reason.ENCRYPTED;
     }
     try {
       NativeLibrary.load(conf);
     } catch (BigcastException e) {
-      Warnings.LOG.warn("Bigcast: broadcasts stay with Spark: {}", e.getMessage());
+      Warnings.LOG.warn("broadcasts stay with Spark: {}", e.getMessage());
       return Reason.UNAVAILABLE;
     }
     warnOfClassLoader();
@@ -111,7 +111,7 @@ final class BigcastDriverPlugin implements DriverPlugin {
   private static void warnOfClassLoader() {
     if (BigcastPlugin.class.getClassLoader() != SparkEnv.class.getClassLoader()) {
       Warnings.LOG.warn(
-          "Bigcast: its jar is not on Spark's own class path (--jars is too late for some readers);"
+          "its jar is not on Spark's own class path (--jars is too late for some readers);"
               + " put it into spark.driver.extraClassPath and spark.executor.extraClassPath, or"
               + " into Spark's jars folder");
     }

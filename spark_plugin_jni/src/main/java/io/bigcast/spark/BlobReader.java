@@ -48,12 +48,15 @@ final class BlobReader {
           }
           if (cached == null) {
             cached = fetch(env, id, ref, home, source);
-            // The driver's handle holds the value itself, as softly as it should be held.
-            if (!driver) {
+            // The driver's handle holds the value itself, as softly as it should be held; null is
+            // cheap to read, and no cache can tell it from absence.
+            if (!driver && cached != null) {
               store(env.blockManager(), block, cached);
             }
           }
-          cache.put(block, cached);
+          if (cached != null) {
+            cache.put(block, cached);
+          }
           return (T) cached;
         });
   }
@@ -91,7 +94,7 @@ final class BlobReader {
         if (e.code() != BigcastException.Code.UNAVAILABLE) {
           throw e;
         }
-        Warnings.LOG.info("Bigcast: reading broadcast {} again: {}", id, e.getMessage());
+        Warnings.LOG.info("reading broadcast {} again: {}", id, e.getMessage());
         source.lost(client);
         return fetchWith(source.client(home), env, id, ref, source);
       }
@@ -114,7 +117,7 @@ final class BlobReader {
         source.bypassedNode(client);
       }
       Warnings.LOG.info(
-          "Bigcast: read broadcast {}, {} bytes, in {} ms", id, in.total(), nanos / 1_000_000);
+          "read broadcast {}, {} bytes, in {} ms", id, in.total(), nanos / 1_000_000);
       return value;
     }
   }

@@ -93,7 +93,7 @@ final class DriverSide {
     long nanos = System.nanoTime() - start;
     BigcastStats.UPLOAD_NANOS.add(nanos);
     Warnings.LOG.info(
-        "Bigcast: broadcast {}, {} bytes ({} stored), in {} ms",
+        "broadcast {}, {} bytes ({} stored), in {} ms",
         id,
         attempt.rawBytes,
         attempt.storedBytes,
@@ -130,7 +130,7 @@ final class DriverSide {
       free(entry.getKey(), entry.getValue(), true);
     }
     if (!refs.isEmpty()) {
-      Warnings.LOG.info("Bigcast: {} blobs are left to the lease's end", refs.size());
+      Warnings.LOG.info("{} blobs are left to the lease's end", refs.size());
     }
     connection.close();
     if (current == this) {
@@ -161,7 +161,7 @@ final class DriverSide {
       }
     } catch (BigcastException e) {
       if (e.code() != BigcastException.Code.NOT_FOUND) {
-        Warnings.LOG.info("Bigcast: broadcast {} is left to the lease's end: {}", id, e.getMessage());
+        Warnings.LOG.info("broadcast {} is left to the lease's end: {}", id, e.getMessage());
       }
     }
   }

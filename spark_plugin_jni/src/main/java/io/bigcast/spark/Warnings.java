@@ -28,7 +28,7 @@ final class Warnings {
 
   static void once(String message) {
     if (GIVEN.add(message)) {
-      LOG.warn("Bigcast: {}", message);
+      LOG.warn("{}", message);
     }
   }
 }
