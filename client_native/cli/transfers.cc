@@ -26,7 +26,8 @@ class SourceFile {
 
   // Regular files only; what else can be read ends when it ends.
   std::optional<uint64_t> size() const {
-    if (!S_ISREG(before_.st_mode)) return std::nullopt;
+    // Files that the kernel makes up, as those of /proc, say 0 whatever they hold.
+    if (!S_ISREG(before_.st_mode) || before_.st_size == 0) return std::nullopt;
     return static_cast<uint64_t>(before_.st_size);
   }
   // Fills `buffer` unless the file ends; returns how much it read.

@@ -39,8 +39,7 @@ std::string word_after(const std::string& line, const std::string& name) {
 
 }  // namespace
 
-NodeProcess::NodeProcess(NodeOptions options)
-    : log_fd_(memfd_create("bigcastd-log", MFD_CLOEXEC)) {
+NodeProcess::NodeProcess(NodeOptions options) : log_fd_(memfd_create("bigcastd-log", MFD_CLOEXEC)) {
   int output[2];
   if (pipe2(output, O_CLOEXEC) != 0) throw std::runtime_error("pipe2");
   spawn(options, output[1]);
@@ -64,12 +63,17 @@ NodeProcess::~NodeProcess() {
 void NodeProcess::spawn(const NodeOptions& options, int output) {
   const std::string program = BIGCAST_BIN_DIR "/bigcastd";
   std::vector<std::string> arguments = {
-      program,    "--listen", options.listen, "--socket",
-      options.socket.empty() ? "unix:@bigcast-test-" + Id128::random().to_string()
-                             : options.socket,
-      "--memory", options.memory, "--exit-when-idle", "60s"};
-  const bool has_http = std::find(options.more.begin(), options.more.end(), "--http") !=
-                        options.more.end();
+      program,
+      "--listen",
+      options.listen,
+      "--socket",
+      options.socket.empty() ? "unix:@bigcast-test-" + Id128::random().to_string() : options.socket,
+      "--memory",
+      options.memory,
+      "--exit-when-idle",
+      "60s"};
+  const bool has_http =
+      std::find(options.more.begin(), options.more.end(), "--http") != options.more.end();
   if (!has_http) arguments.insert(arguments.end(), {"--http", "none"});
   arguments.insert(arguments.end(), options.more.begin(), options.more.end());
   std::vector<std::string> environment;

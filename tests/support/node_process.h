@@ -10,11 +10,11 @@
 namespace bigcast::test {
 
 struct NodeOptions {
-  std::string secret;            // empty: an open node
-  std::string memory = "64m";    // as --memory takes it
+  std::string secret;                  // empty: an open node
+  std::string memory = "64m";          // as --memory takes it
   std::string listen = "127.0.0.1:0";  // or "none"
-  std::string socket;            // empty: an abstract socket of its own; or "none"
-  std::vector<std::string> more;  // further arguments
+  std::string socket;                  // empty: an abstract socket of its own; or "none"
+  std::vector<std::string> more;       // further arguments
 };
 
 // A real bigcastd, started for a test and ended by its pid. It also ends itself when nobody was

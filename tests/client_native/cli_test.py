@@ -1,0 +1,251 @@
+"""The bigcast command against a real node: what it prints, its exit codes, what it leaves behind."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+BIN = None
+SECRET = "a secret for tests, 32 bytes and more"
+CLEAN = {k: v for k, v in os.environ.items() if not k.startswith("BIGCAST_")}
+
+
+class Node:
+    """A bigcastd with a port that the system chose."""
+
+    def __init__(self, secret=None):
+        env = dict(CLEAN, **({"BIGCAST_SECRET": secret} if secret else {}))
+        command = [BIN / "bigcastd", "--listen", "127.0.0.1:0", "--http", "none",
+                   "--memory", "64m", "--exit-when-idle", "60s"]
+        self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE,
+                                        stderr=subprocess.DEVNULL, text=True)
+        ready = self.process.stdout.readline()
+        self.address = re.search(r"listen=(\S+)", ready).group(1)
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+class Cli(unittest.TestCase):
+    def setUp(self):
+        self.node = Node()
+        self.addCleanup(self.node.end)
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.dir = pathlib.Path(scratch.name)
+
+    def command(self, *arguments):
+        return [BIN / "bigcast", "--server", self.node.address, *map(str, arguments)]
+
+    def run_cli(self, *arguments, code=0, stdin=b"", env=None):
+        done = subprocess.run(self.command(*arguments), input=stdin, capture_output=True,
+                              env=env or CLEAN, timeout=120, check=False)
+        self.assertEqual(code, done.returncode, (arguments, done.stderr))
+        return done
+
+    def json_line(self, *arguments):
+        lines = self.run_cli("--json", *arguments).stdout.decode().splitlines()
+        self.assertEqual(1, len(lines))
+        return json.loads(lines[0])
+
+    def file(self, name, content):
+        path = self.dir / name
+        path.write_bytes(content)
+        return path
+
+    def memory_used(self):
+        return self.json_line("ping")["memory_used"]
+
+    def eventually(self, condition):
+        for _ in range(600):
+            if condition():
+                return
+            time.sleep(0.05)
+        self.fail("did not come about")
+
+    def test_put_get_stat_ls_rm(self):
+        content = os.urandom(300_000)
+        path = self.file("table.bin", content)
+        put = self.run_cli("put", path, "--chunk-size", "64k").stdout.decode()
+        self.assertRegex(put, r"^default/table\.bin: 293\.0 KiB in 5 chunks, 293\.0 KiB stored, ")
+        self.run_cli("get", "default/table.bin", self.dir / "copy")
+        self.assertEqual(content, (self.dir / "copy").read_bytes())
+        self.assertEqual(content, self.run_cli("get", "default/table.bin", "-").stdout)
+        self.assertRegex(self.run_cli("ls").stdout.decode(),
+                         r"^ +293\.0 KiB +293\.0 KiB +\d+ s  sealed  default/table\.bin\n$")
+        fields = [line.split()[0] for line in
+                  self.run_cli("stat", "default/table.bin").stdout.decode().splitlines()]
+        self.assertEqual(["key", "id", "state", "size", "stored", "chunks", "in", "on", "age",
+                          "digest"], fields)
+        self.assertEqual(b"removed default/table.bin\n",
+                         self.run_cli("rm", "default/table.bin").stdout)
+        self.assertEqual(b"", self.run_cli("ls").stdout)
+        self.assertRegex(self.run_cli("ping").stdout.decode(), r": bigcastd \S+ answers in ")
+
+    def test_json_has_its_documented_fields(self):
+        path = self.file("a", b"x" * 1000)
+        put = self.json_line("put", path)
+        self.assertEqual(["key", "size", "stored_size", "chunks", "seconds"], list(put))
+        self.assertEqual(("default/a", 1000, 1), (put["key"], put["size"], put["chunks"]))
+        blob = ["key", "id", "sealed", "relay", "size", "stored_size", "chunk_size", "chunks",
+                "memory_bytes", "disk_bytes", "age_ms", "root_digest"]
+        self.assertEqual(blob, list(self.json_line("stat", "default/a")))
+        self.assertEqual(blob, list(self.json_line("ls")))
+        self.assertEqual({"removed": "default/a"}, self.json_line("rm", "default/a"))
+        self.assertEqual(["address", "version", "epoch", "advertised", "pid", "uptime_ms",
+                          "draining", "memory_budget", "memory_used", "disk_budget", "disk_used",
+                          "round_trip_ms"], list(self.json_line("ping")))
+
+    def test_errors_have_their_exit_codes_and_names(self):
+        path = self.file("a", b"x")
+        cases = [
+            (2, "INVALID_ARGUMENT", "--bogus", ["ping", "--bogus"]),
+            (2, "INVALID_ARGUMENT", "../up", ["stat", "default/../up"]),
+            (3, "NOT_FOUND", "default/no", ["get", "default/no", self.dir / "no"]),
+            (3, "NOT_FOUND", "default/no", ["rm", "default/no"]),
+            (1, "IO", "/nonexistent/file", ["put", "/nonexistent/file"]),
+            (1, "IO", str(self.dir), ["put", self.dir, "--key", "a/b"]),
+            (5, "UNAVAILABLE", "127.0.0.1:1", ["--server", "127.0.0.1:1", "--quiet", "ping"]),
+        ]
+        for code, name, text, arguments in cases:
+            with self.subTest(arguments=arguments):
+                if "--server" in arguments:
+                    command = [BIN / "bigcast", "--json", *arguments]
+                    done = subprocess.run(command, capture_output=True, env=CLEAN, check=False)
+                    self.assertEqual(code, done.returncode)
+                else:
+                    done = self.run_cli("--json", *arguments, code=code)
+                self.assertEqual(b"", done.stdout)
+                error = json.loads(done.stderr)["error"]
+                self.assertEqual(name, error["code"])
+                self.assertIn(text, error["message"])
+        self.run_cli("put", path)
+        again = self.run_cli("put", path, code=1)
+        self.assertIn(b"ALREADY_EXISTS: default/a", again.stderr)
+        self.run_cli("put", path, "--replace")
+
+    def test_secrets(self):
+        node = Node(SECRET)
+        self.addCleanup(node.end)
+        command = [BIN / "bigcast", "--server", node.address, "ping"]
+
+        def code(env, *more):
+            return subprocess.run([*command, *map(str, more)], env=dict(CLEAN, **env),
+                                  capture_output=True, check=False).returncode
+        self.assertEqual(4, code({}))
+        self.assertEqual(4, code({"BIGCAST_SECRET": SECRET + "?"}))
+        self.assertEqual(0, code({"BIGCAST_SECRET": SECRET}))
+        path = self.file("secret", SECRET.encode())
+        path.chmod(0o600)
+        self.assertEqual(0, code({}, "--secret-file", path))
+        self.assertEqual(0, code({"BIGCAST_SECRET_FILE": str(path)}))
+        path.chmod(0o644)
+        self.assertEqual(2, code({}, "--secret-file", path))
+        self.assertEqual(2, code({"BIGCAST_SECRET": "short"}))
+
+    def test_standard_input_of_unknown_size(self):
+        content = os.urandom(5_000_000)
+        self.run_cli("put", "-", "--key", "ns/piped", "--chunk-size", "1m", stdin=content)
+        self.assertEqual(content, self.run_cli("get", "ns/piped", "-").stdout)
+        self.run_cli("put", "-", "--key", "ns/empty")
+        self.assertEqual(0, self.json_line("stat", "ns/empty")["size"])
+
+    def test_an_interrupted_put_leaves_nothing(self):
+        for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+            with subprocess.Popen(self.command("put", "-", "--key", "ns/half", "--chunk-size", "64k"),
+                                  env=CLEAN, stdin=subprocess.PIPE) as process:
+                process.stdin.write(os.urandom(1_000_000))
+                process.stdin.flush()
+                self.eventually(lambda: self.memory_used() > 500_000)
+                process.send_signal(number)
+                self.assertEqual(code, process.wait(timeout=60))
+            self.eventually(lambda: self.memory_used() == 0)
+            self.run_cli("stat", "ns/half", code=3)
+
+    def test_an_interrupted_get_leaves_nothing(self):
+        target = self.file("old", b"as it was")
+        with subprocess.Popen(self.command("put", "-", "--key", "ns/slow", "--chunk-size", "64k"),
+                              env=CLEAN, stdin=subprocess.PIPE) as writer:
+            writer.stdin.write(os.urandom(200_000))
+            writer.stdin.flush()
+            self.eventually(lambda: self.memory_used() > 0)
+            with subprocess.Popen(self.command("get", "ns/slow", target), env=CLEAN) as reader:
+                self.eventually(lambda: any(".part-" in p.name for p in self.dir.iterdir()))
+                reader.send_signal(signal.SIGTERM)
+                self.assertEqual(143, reader.wait(timeout=60))
+            writer.kill()
+        self.assertEqual(["old"], [p.name for p in self.dir.iterdir()])
+        self.assertEqual(b"as it was", target.read_bytes())
+
+    def test_a_get_of_an_abandoned_blob_fails_and_leaves_nothing(self):
+        with subprocess.Popen(self.command("put", "-", "--key", "ns/gone", "--chunk-size", "64k"),
+                              env=CLEAN, stdin=subprocess.PIPE) as writer:
+            writer.stdin.write(os.urandom(200_000))
+            writer.stdin.flush()
+            self.eventually(lambda: self.memory_used() > 0)
+            with subprocess.Popen(self.command("get", "ns/gone", self.dir / "x"), env=CLEAN,
+                                  stderr=subprocess.PIPE) as reader:
+                self.eventually(lambda: any(".part-" in p.name for p in self.dir.iterdir()))
+                writer.kill()
+                self.assertIn(b"ABORTED", reader.stderr.read())
+                self.assertEqual(1, reader.wait(timeout=60))
+        self.assertEqual([], list(self.dir.iterdir()))
+
+    def test_a_get_replaces_through_links_and_writes_to_devices(self):
+        self.run_cli("put", self.file("a", b"new"), "--key", "ns/a")
+        real = self.file("real", b"old")
+        real.chmod(0o640)
+        link = self.dir / "link"
+        link.symlink_to(real)
+        self.run_cli("get", "ns/a", link)
+        self.assertTrue(link.is_symlink())
+        self.assertEqual((b"new", 0o640), (real.read_bytes(), real.stat().st_mode & 0o777))
+        self.run_cli("get", "ns/a", "/dev/null")
+        self.assertTrue(pathlib.Path("/dev/null").is_char_device())
+        self.run_cli("get", "ns/a", self.dir / "no" / "such", code=1)
+
+    def test_a_file_that_grows_is_refused(self):
+        path = self.file("log", b"x" * 1_000_000)
+        stop = threading.Event()
+
+        def grow():
+            with path.open("ab", buffering=0) as file:
+                while not stop.is_set():
+                    file.write(b"x")
+        writer = threading.Thread(target=grow)
+        writer.start()
+        try:
+            done = self.run_cli("put", path, "--key", "ns/grew", code=1)
+        finally:
+            stop.set()
+            writer.join()
+        self.assertRegex(done.stderr, rb"IO: .*log: changed while it was read")
+        self.run_cli("stat", "ns/grew", code=3)
+
+    def test_a_file_that_does_not_tell_its_size(self):
+        self.run_cli("put", "/proc/self/status", "--key", "ns/made-up")
+        self.assertIn(b"Name:", self.run_cli("get", "ns/made-up", "-").stdout)
+
+    def test_nobody_reads_the_output(self):
+        self.run_cli("put", self.file("a", os.urandom(3_000_000)), "--key", "ns/a")
+        read, write = os.pipe()
+        os.close(read)
+        for arguments in (["get", "ns/a", "-"], ["ls", "ns"]):
+            done = subprocess.run(self.command(*arguments), stdout=write, stderr=subprocess.PIPE,
+                                  env=CLEAN, check=False)
+            self.assertEqual((1, b""), (done.returncode, done.stderr))
+        os.close(write)
+
+
+if __name__ == "__main__":
+    BIN = pathlib.Path(sys.argv.pop())
+    unittest.main()

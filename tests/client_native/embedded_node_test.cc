@@ -1,0 +1,120 @@
+#include "client_native/embedded_node.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <vector>
+
+#include "tests/client_native/support.h"
+
+namespace bigcast::test {
+
+namespace {
+
+const std::string kSecret = "a secret for tests, 32 bytes and more";
+
+EmbeddedNodeOptions embedded_options() {
+  EmbeddedNodeOptions options;
+  options.program = BIGCAST_BIN_DIR "/bigcastd";
+  options.application_id = Id128::random().to_string();
+  options.secret = Secret::from_text(kSecret, "test").value();
+  options.memory_bytes = 64 * limits::kMiB;
+  options.grace_ms = 1000;
+  return options;
+}
+
+ClientOptions attached(const EmbeddedNodeOptions& options) {
+  auto client = options_for("", embedded_node_address(options.application_id), kSecret);
+  client.lease = Id128::parse(options.application_id).value();
+  return client;
+}
+
+}  // namespace
+
+TEST_CASE("of many that want a node at once exactly one starts it; it leaves when idle") {
+  const auto options = embedded_options();
+  constexpr int kCandidates = 8;
+  std::atomic<int> started{0};
+  std::atomic<int> attached_to{0};
+  std::vector<std::string> errors(kCandidates);
+  std::vector<std::thread> candidates;
+  for (int i = 0; i < kCandidates; ++i) {
+    candidates.emplace_back([&, i]() {
+      const auto result = ensure_embedded_node(options);
+      if (!result) {
+        errors[i] = result.error().to_string();
+      } else {
+        ++(*result ? started : attached_to);
+      }
+    });
+  }
+  for (auto& candidate : candidates) candidate.join();
+  for (const auto& error : errors) CHECK(error == "");
+  CHECK(started == 1);
+  CHECK(attached_to == kCandidates - 1);
+
+  auto client = connect(attached(options));
+  const auto node = client->ping();
+  REQUIRE(node);
+  CHECK(node->memory_budget == options.memory_bytes);
+  auto leased = named("broadcast");
+  leased.until_removed = false;
+  const std::string bytes = random_bytes(1000);
+  check_same(read_all(*open_ref(*client, put(*client, leased, bytes))), bytes);
+  client.reset();
+  CHECK(eventually([&]() { return !process_runs(static_cast<pid_t>(node->pid)); }));
+  CHECK_FALSE(Client::connect(attached(options)));
+}
+
+TEST_CASE("a node is told its secret by environment only, and keeps none of our descriptors") {
+  const auto options = embedded_options();
+  int ends[2];
+  REQUIRE(pipe(ends) == 0);  // on purpose without CLOEXEC
+  REQUIRE(ensure_embedded_node(options).value());
+  const auto client = connect(attached(options));
+  const std::string process = "/proc/" + std::to_string(client->ping()->pid);
+  std::ifstream command_line(process + "/cmdline");
+  std::string words;
+  std::getline(command_line, words, '\r');
+  CHECK(words.find("bigcastd") != std::string::npos);
+  CHECK(words.find(kSecret) == std::string::npos);
+  const auto ours = std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(ends[0]));
+  for (const auto& entry : std::filesystem::directory_iterator(process + "/fd")) {
+    std::error_code gone;
+    CHECK(std::filesystem::read_symlink(entry.path(), gone) != ours);
+  }
+  close(ends[0]);
+  close(ends[1]);
+  kill(static_cast<pid_t>(client->ping()->pid), SIGTERM);
+}
+
+TEST_CASE("a squatter on the socket does not pass for a node") {
+  const auto options = embedded_options();
+  NodeOptions squatter;
+  squatter.secret = "another secret that is long enough too";
+  squatter.socket = embedded_node_address(options.application_id);
+  squatter.listen = "none";
+  const NodeProcess node(squatter);
+  check_error(ensure_embedded_node(options), ErrorCode::kUnauthenticated);
+}
+
+TEST_CASE("a node that can't start is UNAVAILABLE with its own words") {
+  auto options = embedded_options();
+  options.listen_host = "192.0.2.1";  // not an address of this host
+  check_error(ensure_embedded_node(options), ErrorCode::kUnavailable, "192.0.2.1");
+  options = embedded_options();
+  options.program = "/nonexistent/bigcastd";
+  check_error(ensure_embedded_node(options), ErrorCode::kUnavailable, "/nonexistent/bigcastd");
+  options = embedded_options();
+  options.disk_paths = {"/nonexistent"};
+  options.disk_bytes = limits::kGiB;
+  check_error(ensure_embedded_node(options), ErrorCode::kIo, "/nonexistent");
+  options.application_id = "short";
+  check_error(ensure_embedded_node(options), ErrorCode::kInvalidArgument, "application id");
+}
+
+}  // namespace bigcast::test
