@@ -58,8 +58,10 @@ struct UvLoop::Impl final : kj::EventPort {
     const kj::TimePoint now = kj::systemPreciseMonotonicClock().now();
     KJ_IF_MAYBE (ms, timer.timeoutToNextEvent(now, kj::MILLISECONDS, kTimerWaitMaxMs)) {
       uv_update_time(&loop);
+      // libuv before 1.45 runs the timers that are due and then waits for I/O all the same, without
+      // end if there is no other timer; uv_stop makes it return.
       uv_timer_start(
-          &next_timer, [](uv_timer_t*) {}, *ms, 0);
+          &next_timer, [](uv_timer_t* fired) { uv_stop(fired->loop); }, *ms, 0);
     }
     uv_run(&loop, UV_RUN_ONCE);
     uv_timer_stop(&next_timer);
