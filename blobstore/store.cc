@@ -45,7 +45,8 @@ Result<void> check_options(const BlobStore::Options& options) {
 
 }  // namespace
 
-Result<std::unique_ptr<BlobStore>> BlobStore::open(Options options) {
+Result<std::unique_ptr<BlobStore>> BlobStore::open(
+    Options options) {  // NOLINT(performance-unnecessary-value-param): the contract
   return open_store(options, make_disk());
 }
 
@@ -223,7 +224,7 @@ Result<void> Store::write_blob_row(Lock& lock, const BlobPtr& blob, uint64_t siz
                     blob->root_digest};
   blob->has_rows = true;
   lock.unlock();
-  const auto written = disk_->index().put_blob(options.id, row);
+  auto written = disk_->index().put_blob(options.id, row);
   lock.lock();
   // A removal meanwhile may have deleted the row before it was written.
   if (blob->removed) return disk_->index().erase_blob(options.id, false);

@@ -178,6 +178,14 @@ class Store final : public BlobStore {
   StoreUsage counters_;
 };
 
+// A chunk's name in the policies is its address, which stands still while it is stored.
+inline eviction::Policy::Entry entry_of(const StoredChunk& chunk) {
+  return reinterpret_cast<eviction::Policy::Entry>(&chunk);
+}
+inline StoredChunk& chunk_of(eviction::Policy::Entry entry) {
+  return *reinterpret_cast<StoredChunk*>(entry);  // NOLINT(performance-no-int-to-ptr)
+}
+
 constexpr uint64_t kPage = 4096;
 constexpr uint64_t whole_pages(uint64_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
 

@@ -42,7 +42,7 @@ Result<void> Store::put_chunk(BlobId id, const ChunkMeta& meta, std::span<const 
   lock.lock();
   BIGCAST_ASSIGN(StoredChunk* const chunk, claim(lock, blob, meta));
   if (chunk == nullptr) return {};
-  const auto filled = fill(lock, blob, *chunk, stored);
+  auto filled = fill(lock, blob, *chunk, stored);
   if (filled && !chunk->doomed) {
     chunk->busy = false;
     make_evictable(*chunk);
@@ -174,7 +174,7 @@ void Store::close_if_empty(StoredBlob& blob) {
 }
 
 void Store::touch(StoredChunk& chunk) {
-  const auto entry = reinterpret_cast<eviction::Policy::Entry>(&chunk);
+  const auto entry = entry_of(chunk);
   victims_->hit(entry);
   relay_victims_->hit(entry);
   disk_victims_->hit(entry);

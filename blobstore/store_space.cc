@@ -70,7 +70,7 @@ Result<void> Store::make_room(Lock& lock, const StoredChunk& chunk) {
 Result<bool> Store::evict_one(Lock& lock) {
   const auto entry = victims_->evict();
   if (!entry) return false;
-  auto& chunk = *reinterpret_cast<StoredChunk*>(*entry);
+  auto& chunk = chunk_of(*entry);
   unlist(chunk);
   const BlobPtr blob = blobs_.at(chunk.blob->options.id);
   chunk.busy = true;
@@ -94,7 +94,7 @@ Result<bool> Store::evict_one(Lock& lock) {
 
 // Drops a relay's chunk that a policy gave.
 void Store::drop(Lock& lock, eviction::Policy::Entry entry) {
-  auto& chunk = *reinterpret_cast<StoredChunk*>(entry);
+  auto& chunk = chunk_of(entry);
   unlist(chunk);
   chunk.busy = true;
   ++counters_.chunks_dropped;
@@ -159,7 +159,7 @@ Result<DiskRuns> Store::write_to_disk(Lock& lock, const BlobPtr& blob, const Sto
 }
 
 void Store::make_evictable(StoredChunk& chunk) {
-  const auto entry = reinterpret_cast<eviction::Policy::Entry>(&chunk);
+  const auto entry = entry_of(chunk);
   const bool home = chunk.blob->is_home();
   if (!chunk.in_memory) {
     if (!home) disk_victims_->insert(entry, chunk.disk_bytes);
@@ -170,7 +170,7 @@ void Store::make_evictable(StoredChunk& chunk) {
 }
 
 void Store::unlist(StoredChunk& chunk) {
-  const auto entry = reinterpret_cast<eviction::Policy::Entry>(&chunk);
+  const auto entry = entry_of(chunk);
   victims_->erase(entry);
   relay_victims_->erase(entry);
   disk_victims_->erase(entry);

@@ -19,6 +19,7 @@ class Stress {
 
   void run() {
     std::vector<std::thread> threads;
+    threads.reserve(kThreads);
     for (int t = 0; t < kThreads; ++t) {
       threads.emplace_back([this, t] {
         std::mt19937_64 random(static_cast<uint64_t>(t) + 1);

@@ -39,7 +39,7 @@ Encoded encode(const Bytes& raw, Compression compression = Compression::kAuto) {
   Bytes buffer(encode_bound(raw.size()));
   Encoded result;
   result.meta = encode_chunk(3, raw, buffer, compression);
-  result.stored = result.meta.codec == Codec::kRaw ? raw : std::move(buffer);
+  result.stored = result.meta.codec == Codec::kRaw ? raw : buffer;
   result.stored.resize(result.meta.stored_size);
   return result;
 }
