@@ -335,7 +335,7 @@ def driver_killed(run):
     problem = problem or steps.wait("made")
     run.report.check("runs", problem)
     if run.jar:
-        run.report.check("has_a_node", "" if watch.nodes else "no bigcastd seen")
+        run.report.check("has_a_node", "" if watch.any_node else "no bigcastd seen")
     os.kill(steps.process.pid, signal.SIGKILL)
     steps.end()
     run.report.check("nothing_left", watch.left() + files_left([area.local, area.tmp]))

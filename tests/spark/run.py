@@ -133,7 +133,8 @@ def tail(folder, lines=40):
     """The ends of an application's logs, without what Spark tells about its every step."""
     files = [folder / "stdout", folder / "driver.log", *folder.glob("home/work/*/*/stderr"),
              *folder.glob("cluster/work-*/*/*/stderr"), folder / "node.log"]
-    dull = re.compile(r" INFO (?!(\S+\.)?Bigcast)|^CASE .* ok|^COUNTER .* 0$|^Spark Executor Comm")
+    dull = re.compile(r" INFO (?!(\S+\.)?Bigcast)|^\s+(at |\.\.\. \d+ more)"
+                      r"|^CASE .* ok|^COUNTER .* 0$|^Spark Executor Command|^=+$")
     parts = []
     for file in filter(pathlib.Path.is_file, files):
         text = file.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -21,7 +21,7 @@ class Server:
         self.secret = write_secret(run.work / "server-secret")
         self.port, self.http = free_port(), free_port()
         self.address = f"127.0.0.1:{self.port}"
-        self.socket = str(run.work / "socket")
+        self.socket = str(run.work / "node.sock")
         self.log = run.work / "bigcastd.log"
         with open(self.log, "w", encoding="utf-8") as log:
             self.process = run.hosts.start(0, [

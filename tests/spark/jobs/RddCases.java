@@ -92,7 +92,7 @@ final class RddCases {
   }
 
   private void nestedObjects() throws Exception {
-    int width = 20_000; // deep recursion would overflow any Java serialiser; wide does not
+    int width = 30_000; // deep recursion would overflow any Java serialiser; wide does not
     Values.Node tree = Values.Node.tree(width);
     Broadcast<Values.Node> broadcast =
         cases.via(cases.expected(2 << 20), 1, () -> context.broadcast(tree));

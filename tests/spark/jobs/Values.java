@@ -80,6 +80,7 @@ final class Values {
     Node parent;
     List<Node> children = new ArrayList<>();
     Node absent;
+    String padding;
     transient String scratch;
 
     Node() {}
@@ -96,6 +97,7 @@ final class Values {
       for (int i = 0; i < width; i++) {
         Node child = new Node("child-" + i, root);
         child.children.add(new Node("leaf-" + i, child));
+        child.padding = Long.toHexString(i * 0x9E3779B97F4A7C15L).repeat(4);
         root.children.add(child);
       }
       root.children.add(root.children.get(0));
