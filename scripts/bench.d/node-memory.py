@@ -119,8 +119,11 @@ def measure(hosts, binaries, budget_mib, scratch):
             sampler.phase("get")
             if get(client) != expected:
                 raise SystemExit("node-memory: what came back is not what was put")
+        sampler.phase(None)
+        subprocess.run(
+            [*client, "rm", KEY], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
         sampler.phase("after")
-        subprocess.run([*client, "rm", KEY], check=True, stdin=subprocess.DEVNULL)
         time.sleep(IDLE_S)
         sampler.phase(None)
     process.terminate()

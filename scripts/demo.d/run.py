@@ -138,7 +138,7 @@ def add_copies(figures, nodes):
 
 
 def mib(count):
-    return f"{count / MEBI:.0f} MiB"
+    return f"{round(count / MEBI)} MiB"
 
 
 def rows(figures):
