@@ -7,7 +7,7 @@ import socket
 import subprocess
 
 import harness
-from harness import MIB, EndToEnd, eventually
+from harness import MEMORY_USED, MIB, EndToEnd, eventually
 
 OK, ERROR, USAGE, NOT_FOUND, DENIED, UNAVAILABLE = 0, 1, 2, 3, 4, 5
 IN_USE = 3  # bigcastd's own: another node has the address or the directory
@@ -26,7 +26,7 @@ class Arguments(EndToEnd):
     def test_a_wrong_value_names_its_setting(self):
         self.assert_fails(self.bigcastd("--memory", "lots"), USAGE, "memory", "lots")
         self.assert_fails(self.bigcastd("--listen", "nowhere"), USAGE, "listen", "nowhere")
-        self.assert_fails(self.bigcastd(env={"BIGCAST_MEMORY": "-3"}), USAGE, "memory")
+        self.assert_fails(self.bigcastd(env={"BIGCAST_MEMORY": "-3"}), USAGE, "BIGCAST_MEMORY")
         config = self.file("node.toml", "memory = [1]\n")
         self.assert_fails(self.bigcastd("--config", config), USAGE, "memory")
         config = self.file("broken.toml", "memory = \n")
@@ -42,7 +42,7 @@ class Arguments(EndToEnd):
             with self.subTest(key=key):
                 done = self.bigcast(node, "put", "-", "--key", os.fsdecode(key), input=b"x")
                 self.assert_fails(done, USAGE)
-                self.assertRegex(done.stderr.decode(), "key|name")
+                self.assertRegex(done.stderr.decode(errors="replace"), "key|name")
         self.assert_nothing_left(node)
 
     def test_a_missing_file_is_named(self):
@@ -76,13 +76,13 @@ class Secrets(EndToEnd):
             self.bigcast(node, "--secret-file", secret, "put", "-", "--key", "t/x", input=b"x"))
         texts = set()
         for flags in ((), ("--secret-file", other)):
-            for key in ("t/x", "t/absent", "other/x"):
+            for key in ("t/x", "t/absent"):
                 done = self.bigcast(node, *flags, "get", key, "-")
                 self.assert_fails(done, DENIED, "UNAUTHENTICATED")
                 self.assertEqual(b"", done.stdout)
                 texts.add(done.stderr)
         self.assertEqual(1, len(texts), texts)
-        self.assertGreaterEqual(node.metrics()["bigcast_login_failures_total"], 6)
+        self.assertGreaterEqual(node.metrics()["login_failures_total"], 6)
 
     def test_a_secret_is_never_shown(self):
         env = {"BIGCAST_SECRET": harness.SECRET}
@@ -192,9 +192,9 @@ class Blobs(EndToEnd):
         huge = self.scratch / "huge"
         with open(huge, "wb") as file:
             file.truncate(300 << 30)  # sparse
-        self.assert_fails(self.bigcast(node, "put", huge, "--key", "t/huge"), ERROR,
+        self.assert_fails(self.bigcast(node, "put", huge, "--key", "t/huge"), USAGE,
                           "INVALID_ARGUMENT", "size")
-        self.assertEqual(0, node.metrics()["bigcast_chunks_received_total"])
+        self.assertEqual(0, node.metrics()["chunks_received_total"])
         self.assert_nothing_left(node)
 
     def interrupted_put(self, node, key, signum):
@@ -202,9 +202,9 @@ class Blobs(EndToEnd):
                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         writer.stdin.write(random.Random(2).randbytes(12 * MIB))
         writer.stdin.flush()
-        eventually(lambda: node.metrics()["bigcast_memory_used_bytes"] >= 4 * MIB, "a stored chunk")
+        eventually(lambda: node.metrics()[MEMORY_USED] >= 4 * MIB, "a stored chunk")
         reader = self.start(node, "get", key, self.scratch / "out", stderr=subprocess.PIPE)
-        eventually(lambda: node.metrics()["bigcast_chunks_served_total"] >= 1, "a reading reader")
+        eventually(lambda: node.metrics()["chunks_served_total"] >= 1, "a reading reader")
         writer.send_signal(signum)
         code = writer.wait(harness.CALL_S)
         return code, reader
@@ -228,9 +228,9 @@ class Blobs(EndToEnd):
                             stdout=subprocess.DEVNULL)
         writer.stdin.write(random.Random(3).randbytes(12 * MIB))
         writer.stdin.flush()
-        eventually(lambda: node.metrics()["bigcast_memory_used_bytes"] >= 4 * MIB, "a stored chunk")
+        eventually(lambda: node.metrics()[MEMORY_USED] >= 4 * MIB, "a stored chunk")
         reader = self.start(node, "get", "t/slow", self.scratch / "out", stderr=subprocess.DEVNULL)
-        eventually(lambda: node.metrics()["bigcast_chunks_served_total"] >= 1, "a reading reader")
+        eventually(lambda: node.metrics()["chunks_served_total"] >= 1, "a reading reader")
         reader.send_signal(signal.SIGINT)
         self.assertEqual(128 + signal.SIGINT, reader.wait(harness.CALL_S))
         self.assertEqual([], [p.name for p in self.scratch.iterdir()])
@@ -249,7 +249,7 @@ class Blobs(EndToEnd):
         target = self.scratch / "out"
         self.assert_fails(self.bigcast(node, "get", "t/x", target), ERROR, "CORRUPT")
         self.assertFalse(target.exists())
-        self.assertGreaterEqual(node.metrics()["bigcast_checksum_failures_total"], 1)
+        self.assertGreaterEqual(node.metrics()["checksum_failures_total"], 1)
         self.assertEqual(0, node.stop())
 
     def test_a_file_that_shrinks_while_it_is_put_is_refused(self):

@@ -18,6 +18,8 @@ READY_S = 60
 CALL_S = 120
 SECRET = "an-end-to-end-secret-of-enough-bytes-0123456789"
 MIB = 1 << 20
+MEMORY_USED = 'store_used_bytes{tier="memory"}'
+DISK_USED = 'store_used_bytes{tier="disk"}'
 
 
 def eventually(condition, what, seconds=60):
@@ -49,13 +51,15 @@ class Node:
         self.listen, self.http = fields["listen"], fields["http"]
 
     def metrics(self):
-        """All samples of /metrics, labels dropped, summed by name."""
-        totals = {}
+        """All samples of /metrics: each with its labels, and summed by name without them."""
+        samples = {}
         for line in self.get("/metrics")[1].splitlines():
-            match = re.match(r"([a-z_:]+)(?:\{[^}]*\})? (\S+)", line)
+            match = re.match(r"(bigcast_([a-z_]+))(\{[^}]*\})? (\S+)", line)
             if match:
-                totals[match[1]] = totals.get(match[1], 0.0) + float(match[2])
-        return totals
+                if match[3]:
+                    samples[match[2] + match[3]] = float(match[4])
+                samples[match[2]] = samples.get(match[2], 0.0) + float(match[4])
+        return samples
 
     def get(self, path):
         """(status, body) of an HTTP GET."""
@@ -140,7 +144,7 @@ class EndToEnd(unittest.TestCase):
 
     def assert_fails(self, done, code, *words):
         """Exit code `code`, and one line on standard error that has all of `words`."""
-        text = done.stderr.decode()
+        text = done.stderr.decode(errors="replace")
         self.assertEqual(code, done.returncode, text)
         for word in words:
             self.assertIn(str(word), text)
@@ -157,8 +161,8 @@ class EndToEnd(unittest.TestCase):
             metrics = node.metrics()
             return all(
                 metrics[name] == 0
-                for name in ("bigcast_blobs", "bigcast_memory_used_bytes", "bigcast_disk_used_bytes",
-                             "bigcast_reserved_bytes")
+                for name in ("blobs", "store_used_bytes", "store_reserved_bytes",
+                             "receive_reserve_used_bytes")
             )
 
         eventually(empty, "an empty node")
