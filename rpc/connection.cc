@@ -468,7 +468,8 @@ ConnectResult finish_connect(UvLoop& loop, kj::Own<PolledFd> socket, const Addre
   return kj::Own<Connection>(kj::mv(connection));
 }
 
-kj::Promise<ConnectResult> try_connect(UvLoop& loop, Address address, SocketAddress target) {
+kj::Promise<ConnectResult> try_connect(UvLoop& loop, const Address& address,
+                                       const SocketAddress& target) {
   auto fd = open_socket(target);
   if (!fd) return ConnectResult(tl::unexpected(fd.error()));
   auto socket = kj::heap<PolledFd>(loop.uv(), *fd);

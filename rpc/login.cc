@@ -127,7 +127,7 @@ class BootstrapServer final : public Bootstrap::Server {
                   fmt::format("client nonce: must have {} bytes", limits::kNonceSize));
     }
     BIGCAST_ASSIGN(NamespaceKey key, options_->key_of(name_space));
-    return Challenge{std::move(key), *nonce, random_nonce()};
+    return Challenge{key, *nonce, random_nonce()};
   }
 
   Connection::Handle connection_;

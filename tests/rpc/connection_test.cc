@@ -21,6 +21,7 @@
 #include "codec/codec.h"
 #include "rpc/bigcast.capnp.h"
 #include "rpc/frame.h"
+#include "rpc/socket.h"
 #include "tests/rpc/support.h"
 
 using namespace bigcast;
@@ -224,37 +225,75 @@ TEST_CASE("a server's connection that is destroyed in the middle of answers leav
   CHECK_THROWS_AS(f.read(*connection, 0).wait(f.loop.wait_scope()), kj::Exception);
 }
 
+namespace {
+
+// Says what a client would say, and reads nothing: asks for `count` chunks.
+void ask_for_chunks(RawSocket& socket, uint32_t count) {
+  const auto send = [&](capnp::MessageBuilder& message) {
+    const auto words = capnp::messageToFlatArray(message);
+    const auto bytes = words.asBytes();
+    REQUIRE(::send(socket.fd(), bytes.begin(), bytes.size(), 0) ==
+            static_cast<ssize_t>(bytes.size()));
+  };
+  capnp::MallocMessageBuilder bootstrap;
+  bootstrap.initRoot<capnp::rpc::Message>().initBootstrap().setQuestionId(0);
+  send(bootstrap);
+  for (uint32_t i = 1; i <= count; ++i) {
+    capnp::MallocMessageBuilder message;
+    auto call = message.initRoot<capnp::rpc::Message>().initCall();
+    call.setQuestionId(i);
+    call.initTarget().initPromisedAnswer().setQuestionId(0);
+    call.setInterfaceId(capnp::typeId<rpc::Blob>());
+    call.setMethodId(0);
+    call.initParams().getContent().initAs<rpc::Blob::ReadParams>().setIndex(i);
+    send(message);
+  }
+}
+
+}  // namespace
+
 TEST_CASE("a reader that stalls, then vanishes, leaves no pin") {
   for (const Address& address : {tcp(), unix_socket()}) {
     Fixture f(address);
     {
-      // Says what a client would say, and never reads.
-      capnp::MallocMessageBuilder bootstrap;
-      bootstrap.initRoot<capnp::rpc::Message>().initBootstrap().setQuestionId(0);
       RawSocket socket(f.server.address());
-      const auto send = [&](capnp::MessageBuilder& message) {
-        const auto words = capnp::messageToFlatArray(message);
-        const auto bytes = words.asBytes();
-        REQUIRE(::send(socket.fd(), bytes.begin(), bytes.size(), 0) ==
-                static_cast<ssize_t>(bytes.size()));
-      };
-      send(bootstrap);
-      for (uint32_t i = 1; i <= 50; ++i) {
-        capnp::MallocMessageBuilder message;
-        auto call = message.initRoot<capnp::rpc::Message>().initCall();
-        call.setQuestionId(i);
-        call.initTarget().initPromisedAnswer().setQuestionId(0);
-        call.setInterfaceId(capnp::typeId<rpc::Blob>());
-        call.setMethodId(0);
-        call.initParams().getContent().initAs<rpc::Blob::ReadParams>().setIndex(i);
-        send(message);
-      }
+      ask_for_chunks(socket, 50);
       REQUIRE(run_until(f.loop, [&]() { return f.store.calls == 50; }));
       CHECK(f.store.pins > 20);
     }
     CHECK(f.pins_are_gone());
     CHECK(run_until(f.loop, [&]() { return f.server.disconnected() == 1; }));
   }
+}
+
+// Waits for real deadlines, both at once.
+TEST_CASE("deadlines: a peer that takes nothing is closed, a host that does not answer given up") {
+  Fixture f(tcp());
+  RawSocket stalled(f.server.address());
+  ask_for_chunks(stalled, 10);
+
+  // A listener whose backlog is full drops what else comes.
+  const kj::AutoCloseFd full(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const auto any = value_of(rpc::to_socket_address(tcp()));
+  REQUIRE(bind(full.get(), any.get(), any.size) == 0);
+  REQUIRE(listen(full.get(), 0) == 0);
+  const Address mute = Address::tcp("127.0.0.1", rpc::bound_port(full.get()));
+  const auto target = value_of(rpc::to_socket_address(mute));
+  std::vector<kj::AutoCloseFd> fillers;
+  for (int i = 0; i < 4; ++i) {
+    fillers.emplace_back(value_of(rpc::open_socket(target)));
+    (void)!::connect(fillers.back().get(), target.get(), target.size);
+  }
+  const auto result = Connection::connect(f.loop, mute).wait(f.loop.wait_scope());
+  REQUIRE_FALSE(result);
+  CHECK(result.error().code == ErrorCode::kUnavailable);
+  CHECK(result.error().message.find(mute.to_string()) != std::string::npos);
+
+  CHECK(f.store.pins > 0);
+  CHECK(f.server.disconnected() == 0);
+  CHECK(run_until(
+      f.loop, [&]() { return f.server.disconnected() == 1; }, 90'000));
+  CHECK(f.store.pins == 0);
 }
 
 TEST_CASE("descriptors travel over Unix sockets, and only there") {

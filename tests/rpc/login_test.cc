@@ -256,7 +256,7 @@ TEST_CASE("a connection that goes during the login is UNAVAILABLE") {
 }
 
 // These wait for real deadlines, all at once.
-TEST_CASE("deadlines: silence before and during login, and a peer that takes no answer") {
+TEST_CASE("deadlines: silence before and during login") {
   Node node(tcp());
   UvLoop& loop = node.loop;
   TestServer silent(loop, tcp(),
