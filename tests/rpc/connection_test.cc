@@ -306,6 +306,7 @@ TEST_CASE("descriptors travel over Unix sockets, and only there") {
     // Large answers around it: descriptors must not slip to another frame.
     auto before = f.read(*connection, 0);
     std::vector<capnp::RemotePromise<rpc::Blob::MemoryResults>> asked;
+    asked.reserve(20);
     for (int i = 0; i < 20; ++i) {
       asked.push_back(connection->bootstrap().castAs<rpc::Blob>().memoryRequest().send());
     }
