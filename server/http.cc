@@ -62,7 +62,10 @@ HttpServer::~HttpServer() {
 int HttpServer::on_log(const mg_connection* connection, const char* message) {
   const mg_context* context = mg_get_context(connection);
   auto* self = context == nullptr ? nullptr : static_cast<HttpServer*>(mg_get_user_data(context));
-  if (self != nullptr && self->starting_) self->start_error_ = message;
+  // Several lines come; the first says why.
+  if (self != nullptr && self->starting_ && self->start_error_.empty()) {
+    self->start_error_ = message;
+  }
   log().debug("http: {}", message);
   return 1;
 }

@@ -102,6 +102,7 @@ int run(int argc, char** argv) {
     case CommandLine::Action::kRun:
       break;
   }
+  if (auto set = set_log_level(parsed->config.log_level); !set) return report(set.error());
   std::signal(SIGPIPE, SIG_IGN);
   size_thread_pool();
   Daemon daemon;

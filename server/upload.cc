@@ -117,8 +117,11 @@ Result<void> UploadService::reserve_now() {
   if (bytes_wanted_ <= bytes_reserved_) return {};
   const uint64_t missing = bytes_wanted_ - bytes_reserved_;
   Result<void> result;
-  // A store that has no room for a whole step may have it for a smaller one.
-  for (uint64_t step = limits::kReservationStep;; step /= 4) {
+  const StoreUsage usage = core_.store->usage();
+  // Small stores take small steps, so that one upload does not keep all others out; and when there
+  // is no room for a whole step there may be for a smaller one.
+  const uint64_t budget = usage.memory_budget + usage.disk_budget;
+  for (uint64_t step = std::min(limits::kReservationStep, budget / 16);; step /= 4) {
     const uint64_t total = bytes_reserved_ + std::max(step, missing);
     result = core_.store->reserve(id_, total);
     if (result) {

@@ -155,7 +155,7 @@ TEST_CASE("a second node on the same socket, address or directory exits 3 and na
   same_disk.insert(same_disk.end(), disk.begin(), disk.end());
   ended = run_bigcastd(same_disk);
   CHECK(ended.code == 3);
-  CHECK_MESSAGE(contains(ended.err, "LOCK"), ended.err);
+  CHECK_MESSAGE(contains(ended.err, directory.path("bigcast/lock")), ended.err);
   CHECK(node.end(SIGTERM) == 0);
 }
 
