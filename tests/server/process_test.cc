@@ -252,8 +252,8 @@ TEST_CASE("connections that do not log in are closed, others are served meanwhil
     idle.push_back(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     REQUIRE(connect(idle.back(), reinterpret_cast<sockaddr*>(&target), sizeof target) == 0);
   }
-  const uint32_t no_segments = 0xFFFFFFFF;
-  REQUIRE(write(idle.front(), &no_segments, 4) == 4);
+  const uint64_t no_segments = ~uint64_t{0};
+  REQUIRE(write(idle.front(), &no_segments, sizeof no_segments) == sizeof no_segments);
   char byte = 0;
   CHECK(::read(idle.front(), &byte, 1) <= 0);  // closed at once
   rpc::UvLoop loop;
