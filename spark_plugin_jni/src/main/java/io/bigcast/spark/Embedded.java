@@ -9,6 +9,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
 import java.util.List;
+import java.util.stream.Collectors;
 import org.apache.spark.SparkConf;
 
 /** The nodes of embedded mode: what Spark's settings say about them, and starting one. */
@@ -90,7 +91,7 @@ final class Embedded {
       for (Method method : utils.getMethods()) {
         // Its parameter's type differs between the Spark lines.
         if (method.getName().equals("getConfiguredLocalDirs") && method.getParameterCount() == 1) {
-          return Arrays.asList((String[]) method.invoke(null, spark));
+          return outlivingThisExecutor((String[]) method.invoke(null, spark));
         }
       }
     } catch (ReflectiveOperationException | LinkageError e) {
@@ -98,6 +99,19 @@ final class Embedded {
     }
     String fallback = spark.get("spark.local.dir", System.getProperty("java.io.tmpdir"));
     return new ArrayList<>(Arrays.asList(fallback.split(",")));
+  }
+
+  /**
+   * A standalone worker gives each executor directories of its own, inside the application's, and
+   * deletes them when it ends; the host's node serves others then.
+   */
+  private static List<String> outlivingThisExecutor(String[] directories) {
+    if (System.getenv("SPARK_EXECUTOR_DIRS") == null) {
+      return Arrays.asList(directories);
+    }
+    return Arrays.stream(directories)
+        .map(directory -> new File(directory).getAbsoluteFile().getParent())
+        .collect(Collectors.toList());
   }
 
   private static long diskBytes(BigcastConf conf, List<String> disks) {
