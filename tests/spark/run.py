@@ -83,16 +83,23 @@ def selected(args, name):
 def run_all(args, names, work):
     """Runs the combinations, a few at a time; prints each one's output when it has ended."""
     with concurrent.futures.ThreadPoolExecutor(args.parallel) as pool:
-        runs = [pool.submit(run_apart, args, name, work) for name in names]
+        processes = []
+        runs = [pool.submit(run_apart, args, name, work, processes) for name in names]
         good = True
-        for run in concurrent.futures.as_completed(runs):
-            ok, output = run.result()
-            print(output, end="", flush=True)
-            good &= ok
+        try:
+            for run in concurrent.futures.as_completed(runs):
+                ok, output = run.result()
+                print(output, end="", flush=True)
+                good &= ok
+        except BaseException:  # an interrupt: each process ends what it started
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in processes:
+                process.terminate()
+            raise
     return good
 
 
-def run_apart(args, name, work):
+def run_apart(args, name, work, processes):
     folder = work / name
     folder.mkdir()
     argv = [sys.executable, __file__, "--spark", args.spark, "--cache", str(args.cache),
@@ -100,6 +107,7 @@ def run_apart(args, name, work):
     argv += ["--jar", str(args.jar)] if args.jar else ["--plain"]
     process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, text=True)
+    processes.append(process)
     try:
         output, _ = process.communicate(timeout=COMBINATION_TIMEOUT_S)
     except subprocess.TimeoutExpired:
