@@ -69,6 +69,11 @@ def parse():
     args = parser.parse_args()
     if args.plain == bool(args.jar):
         parser.error("give one of --jar and --plain")
+    try:
+        for part in args.filter.partition(":")[::2]:
+            re.compile(part)
+    except re.error as error:
+        parser.error(f"--filter: {part!r} is no regular expression: {error}")
     if args.jar:
         args.jar = args.jar.resolve()
         if not args.jar.is_file():

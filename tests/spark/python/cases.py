@@ -47,7 +47,8 @@ class Cases:
         return broadcast
 
     def read_in_tasks(self, broadcast, digest):
-        return self.context.parallelize(range(4), 4).map(lambda _: digest(broadcast.value)).collect()
+        tasks = self.context.parallelize(range(4), 4)
+        return tasks.map(lambda _: digest(broadcast.value)).collect()
 
     def py_dict(self):
         value = {i: [i, str(i) * 5, float(i)] for i in range(60_000)}
