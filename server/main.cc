@@ -79,6 +79,8 @@ int serve(const Config& config, Daemon& daemon) {
     std::_Exit(kExitError);
   }
   node.reset();
+  // A node that was started for one application leaves no trace; fails if others put files there.
+  if (config.exit_when_idle && !config.disk_path.empty()) rmdir(config.disk_path.c_str());
   log().info("stopped");
   return 0;
 }
