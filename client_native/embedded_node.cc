@@ -31,6 +31,7 @@ using SteadyClock = std::chrono::steady_clock;
 using Deadline = SteadyClock::time_point;
 constexpr int kExitAddressInUse = 3;  // bigcastd's: another node serves the socket
 constexpr auto kPollInterval = std::chrono::milliseconds(10);
+constexpr auto kElectionInterval = std::chrono::milliseconds(50);
 
 // ---- Is a node there? ----
 
@@ -231,7 +232,7 @@ Result<bool> start(const EmbeddedNodeOptions& options, Deadline deadline) {
               options.program + ": " + end + ": " + last_words(words.get()));
 }
 
-// The winner of an election binds its socket a little before it answers.
+// Ready means that it listens; the first answer may still take a moment.
 Result<void> attach(IoThread& io, const EmbeddedNodeOptions& options, Deadline deadline) {
   for (;;) {
     auto answer = probe(io, options, deadline);
@@ -254,12 +255,20 @@ Result<bool> ensure_embedded_node(const EmbeddedNodeOptions& options) {
   const Deadline deadline =
       SteadyClock::now() + std::chrono::milliseconds(limits::kNodeStartTimeoutMs);
   IoThread io;
-  auto present = probe(io, options, deadline);
-  if (present) return false;
-  if (present.error().code == ErrorCode::kUnauthenticated) return tl::unexpected(present.error());
-  BIGCAST_ASSIGN(const bool started, start(options, deadline));
-  BIGCAST_TRY(attach(io, options, deadline));
-  return started;
+  for (;;) {
+    auto present = probe(io, options, deadline);
+    if (present) return false;
+    if (present.error().code == ErrorCode::kUnauthenticated || SteadyClock::now() >= deadline) {
+      return tl::unexpected(present.error());
+    }
+    BIGCAST_ASSIGN(const bool started, start(options, deadline));
+    if (started) {
+      BIGCAST_TRY(attach(io, options, deadline));
+      return true;
+    }
+    // Another one has the socket: it is about to answer, or about to leave it.
+    std::this_thread::sleep_for(kElectionInterval);
+  }
 }
 
 }  // namespace bigcast

@@ -23,7 +23,7 @@ EmbeddedNodeOptions embedded_options() {
   options.application_id = Id128::random().to_string();
   options.secret = Secret::from_text(kSecret, "test").value();
   options.memory_bytes = 64 * limits::kMiB;
-  options.grace_ms = 1000;
+  options.grace_ms = 3000;
   return options;
 }
 
@@ -41,6 +41,7 @@ TEST_CASE("of many that want a node at once exactly one starts it; it leaves whe
   std::atomic<int> started{0};
   std::atomic<int> attached_to{0};
   std::vector<std::string> errors(kCandidates);
+  std::vector<std::unique_ptr<Client>> clients(kCandidates);
   std::vector<std::thread> candidates;
   for (int i = 0; i < kCandidates; ++i) {
     candidates.emplace_back([&, i]() {
@@ -49,6 +50,12 @@ TEST_CASE("of many that want a node at once exactly one starts it; it leaves whe
         errors[i] = result.error().to_string();
       } else {
         ++(*result ? started : attached_to);
+        auto client = Client::connect(attached(options));  // keeps the node from leaving
+        if (client) {
+          clients[i] = std::move(*client);
+        } else {
+          errors[i] = client.error().to_string();
+        }
       }
     });
   }
@@ -57,7 +64,8 @@ TEST_CASE("of many that want a node at once exactly one starts it; it leaves whe
   CHECK(started == 1);
   CHECK(attached_to == kCandidates - 1);
 
-  auto client = connect(attached(options));
+  auto client = std::move(clients.front());
+  REQUIRE(client);
   const auto node = client->ping();
   REQUIRE(node);
   CHECK(node->memory_budget == options.memory_bytes);
@@ -66,6 +74,7 @@ TEST_CASE("of many that want a node at once exactly one starts it; it leaves whe
   const std::string bytes = random_bytes(1000);
   check_same(read_all(*open_ref(*client, put(*client, leased, bytes))), bytes);
   client.reset();
+  clients.clear();
   CHECK(eventually([&]() { return !process_runs(static_cast<pid_t>(node->pid)); }));
   CHECK_FALSE(Client::connect(attached(options)));
 }
