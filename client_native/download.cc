@@ -39,7 +39,7 @@ class DownloadHandle final : public Download {
 
  private:
   kj::Promise<Result<void>> find(const std::string& name, size_t position);
-  kj::Promise<Result<void>> find_at(const std::string& name, rpc::Address address);
+  kj::Promise<Result<void>> find_at(const std::string& name, const rpc::Address& address);
   Result<void> use(const rpc::Address& address, kj::Own<NodeSession> session,
                    OpenResponse response);
 
@@ -65,7 +65,8 @@ kj::Promise<Result<void>> DownloadHandle::find(const std::string& name, size_t p
       });
 }
 
-kj::Promise<Result<void>> DownloadHandle::find_at(const std::string& name, rpc::Address address) {
+kj::Promise<Result<void>> DownloadHandle::find_at(const std::string& name,
+                                                  const rpc::Address& address) {
   Nodes& nodes = core_->nodes();
   return nodes.bulk_of(address).then(
       [this, &nodes, &name,

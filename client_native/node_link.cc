@@ -120,7 +120,7 @@ kj::Promise<void> NodeLink::keep_alive(bool reconnect) {
     auto renewed = peer.session.renewRequest().send().then(
         [](capnp::Response<rpc::Session::RenewResults>&&) { return Result<void>(); });
     return bounded<void>(loop_, peer, timeout_ms_, kj::mv(renewed))
-        .then([this, peer = kj::addRef(peer)](Result<void> result) mutable {
+        .then([this, peer = kj::addRef(peer)](const Result<void>& result) mutable {
           if (!result) forget(*peer);
         })
         .attach(kj::addRef(*this));

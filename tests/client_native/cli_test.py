@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -33,6 +34,49 @@ class Node:
         self.process.kill()
         self.process.wait()
         self.process.stdout.close()
+
+
+class Interrupter:
+    """Forwards connections to a node and calls `action` once, when a connection has carried so many
+    bytes to the node: surely in the middle of a put that is longer by more than its window."""
+
+    def __init__(self, node, after, action):
+        self.node, self.after, self.action = node, after, action
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = "127.0.0.1:%d" % self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        host, port = self.node.split(":")
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            node = socket.create_connection((host, int(port)))
+            threading.Thread(target=self.pump, args=(client, node, True), daemon=True).start()
+            threading.Thread(target=self.pump, args=(node, client, False), daemon=True).start()
+
+    def pump(self, source, target, counts):
+        passed = 0
+        try:
+            while data := source.recv(65536):
+                passed += len(data)
+                if counts and self.action and passed > self.after:
+                    action, self.action = self.action, None
+                    action()
+                target.sendall(data)
+        except OSError:
+            pass
+        for end in (source, target):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def end(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
 
 
 class Cli(unittest.TestCase):
@@ -214,21 +258,19 @@ class Cli(unittest.TestCase):
         self.run_cli("get", "ns/a", self.dir / "no" / "such", code=1)
 
     def test_a_file_that_grows_is_refused(self):
-        path = self.file("log", b"x" * 1_000_000)
-        stop = threading.Event()
+        path = self.file("log", os.urandom(1_000_000))
 
         def grow():
-            with path.open("ab", buffering=0) as file:
-                while not stop.is_set():
-                    file.write(b"x")
-        writer = threading.Thread(target=grow)
-        writer.start()
-        try:
-            done = self.run_cli("put", path, "--key", "ns/grew", code=1)
-        finally:
-            stop.set()
-            writer.join()
+            with path.open("ab") as file:
+                file.write(b"more")
+        proxy = Interrupter(self.node.address, 300_000, grow)
+        self.addCleanup(proxy.end)
+        done = subprocess.run([BIN / "bigcast", "--server", proxy.address, "put", path, "--key",
+                               "ns/grew", "--chunk-size", "64k"],
+                              env=CLEAN, capture_output=True, timeout=120, check=False)
+        self.assertEqual(1, done.returncode)
         self.assertRegex(done.stderr, rb"IO: .*log: changed while it was read")
+        self.eventually(lambda: self.memory_used() == 0)
         self.run_cli("stat", "ns/grew", code=3)
 
     def test_a_file_that_does_not_tell_its_size(self):
