@@ -221,6 +221,7 @@ Result<void> apply_file(Config& config, const std::string& path) {
                             std::string(error.description())));
   }
   std::vector<std::string> keys;
+  keys.reserve(kSettings.size());
   for (const Setting& setting : kSettings) keys.emplace_back(setting.key);
   for (const auto& [toml_key, node] : table) {
     const std::string key(toml_key.str());

@@ -220,7 +220,7 @@ void Node::expire_leases() {
     core_->leases_ending.insert(lease);
     core_->background(
         core_->on_pool([store = core_->store, lease] { return store->remove_lease(lease); })
-            .then([this, lease](std::vector<BlobId> removed) {
+            .then([this, lease](const std::vector<BlobId>& removed) {
               core_->leases_ending.erase(lease);
               log().info("lease {}: ended, {} blobs freed", lease.to_string(), removed.size());
               for (const BlobId id : removed) {

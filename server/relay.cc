@@ -265,7 +265,7 @@ kj::Promise<kj::Own<FetchedChunk>> RelayBlob::keep(uint32_t index,
       ->on_pool([store = core_->store, id = id_, meta = *meta, bytes = fetched->bytes,
                  held = kj::addRef(*fetched)]() -> Result<void> {
         BIGCAST_TRY(verify_chunk(meta, bytes));
-        const auto stored = store->put_chunk(id, meta, bytes);
+        auto stored = store->put_chunk(id, meta, bytes);
         // No room to keep it: those who wait get the bytes all the same.
         if (!stored && stored.error().code != ErrorCode::kResourceExhausted) return stored;
         return {};
@@ -375,7 +375,7 @@ kj::Promise<void> RelayBlob::on_event(rpc::BlobEvent event) {
   }
   fetched_before_.clear();  // what is fetched after this was asked to go
   return core_->on_pool([store = core_->store, id = id_] { return store->drop_chunks(id); })
-      .then([](Result<void>) {});
+      .then([](const Result<void>&) {});
 }
 
 bool RelayBlob::expired(TimePoint now) {

@@ -244,7 +244,7 @@ kj::Promise<void> SessionService::remove(RemoveContext context) {
   }
   core_.live->end(stat->id, {ErrorCode::kNotFound, fmt::format("'{}' was removed", stat->name)});
   return core_.on_pool([store = core_.store, id = stat->id] { return store->remove(id); })
-      .then([context](Result<void> removed) mutable {
+      .then([context](const Result<void>& removed) mutable {
         reply_void(context.getResults().initResult(), removed);
       });
 }

@@ -99,7 +99,7 @@ kj::Promise<void> UploadService::credit(CreditContext context) {
               return {};
             });
       })
-      .then([context](Result<void> result) mutable {
+      .then([context](const Result<void>& result) mutable {
         reply_void(context.getResults().initResult(), result);
       })
       .attach(kj::defer([this] { credits_waiting_--; }));

@@ -42,6 +42,7 @@ Ended run_bigcastd(std::vector<std::string> arguments, std::vector<std::string> 
   variables.emplace_back("PATH=/usr/bin:/bin");
   const auto pointers = [](std::vector<std::string>& strings) {
     std::vector<char*> result;
+    result.reserve(strings.size() + 1);
     for (auto& text : strings) result.push_back(text.data());
     result.push_back(nullptr);
     return result;
