@@ -18,7 +18,7 @@ struct EmbeddedNodeOptions {
   std::string listen_host;     // numeric IP to bind; empty: Unix socket only
   uint16_t listen_port = 0;    // 0: the system chooses
   std::string advertise_host;  // numeric IP that other hosts reach it at; empty: listen_host
-  uint64_t memory_bytes = 0;            // 0: the default of default_node_memory()
+  uint64_t memory_bytes = 0;   // 0: the default of default_node_memory()
   std::vector<std::string> disk_paths;  // the first writable is used; empty: no disk tier
   uint64_t disk_bytes = 0;
   uint32_t grace_ms = 0;  // 0: default
