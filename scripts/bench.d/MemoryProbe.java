@@ -13,7 +13,8 @@ import org.apache.spark.broadcast.Broadcast;
  *
  * <p>Usage: MemoryProbe MODE MEBIBYTES BALLAST RESULT. The value is a list of byte arrays of 64 KiB
  * that don't compress; BALLAST mebibytes more of them stand for what else a driver holds. MODE is
- * "hold" or "broadcast", which has an executor read and check the value. RESULT gets "ok".
+ * "hold", "torrent" or "bigcast"; the latter two broadcast the value and have an executor read and
+ * check it, and "bigcast" insists that it went that way. RESULT gets "ok".
  */
 public final class MemoryProbe {
   private static final int kArrayBytes = 64 * 1024 - 16; // with its header: 64 KiB
@@ -27,14 +28,27 @@ public final class MemoryProbe {
       ArrayList<byte[]> value = arrays(mebibytes, 2);
       long expected = checksum(value);
       long got =
-          args[0].equals("broadcast")
-              ? readByExecutor(context, context.broadcast(value))
-              : context.parallelize(List.of(expected), 1).map(n -> n).first();
+          args[0].equals("hold")
+              ? context.parallelize(List.of(expected), 1).map(n -> n).first()
+              : readByExecutor(context, context.broadcast(value));
       if (got != expected || checksum(value) != expected || ballast.isEmpty()) {
         throw new IllegalStateException("the executor read another value");
       }
+      if (args[0].equals("bigcast") && offloaded() != 1) {
+        throw new IllegalStateException("the broadcast did not go through Bigcast");
+      }
     }
     Files.writeString(Path.of(args[3]), "ok\n");
+  }
+
+  /** How many broadcasts the plugin took; by reflection, as plain Spark does not have it. */
+  private static long offloaded() {
+    try {
+      Class<?> stats = Class.forName("io.bigcast.spark.BigcastStats");
+      return ((Number) stats.getMethod("offloaded").invoke(null)).longValue();
+    } catch (ReflectiveOperationException e) {
+      throw new IllegalStateException("the plugin is not on the class path", e);
+    }
   }
 
   private static long readByExecutor(

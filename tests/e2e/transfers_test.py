@@ -4,6 +4,7 @@ import os
 import random
 import socket
 import subprocess
+import unittest
 
 import harness
 from harness import DISK_USED, MEMORY_USED, MIB, EndToEnd, eventually
@@ -58,6 +59,26 @@ class Transfers(EndToEnd):
         self.assertEqual(data, self.assert_ok(self.bigcast(node, "get", "t/big", "-")))
         self.assert_ok(self.bigcast(node, "rm", "t/big"))
         self.assert_nothing_left(node)
+
+    @unittest.skipUnless(os.environ.get("BIGCAST_FULL"), "takes minutes: scripts/test --full")
+    def test_ten_gigabytes_stream_through_a_small_memory(self):
+        disk = self.scratch / "disk"
+        disk.mkdir()
+        node = self.node("--memory", "256m", "--disk", disk, "--disk-size", "12g")
+        noise = "head -c 10737418240 /dev/zero | openssl enc -aes-128-ctr -nosalt -K 00 -iv 00"
+        put = f"{self.binaries}/bigcast --server {node.listen} put - --key t/ten"
+        get = f"{self.binaries}/bigcast --server {node.listen} get t/ten -"
+        self.shell(f"{noise} | {put}")
+        self.assertEqual(self.shell(f"{noise} | sha256sum"), self.shell(f"{get} | sha256sum"))
+        self.assertLessEqual(node.metrics()[MEMORY_USED], 256 * MIB)
+        self.assert_ok(self.bigcast(node, "rm", "t/ten"))
+        self.assert_nothing_left(node)
+
+    def shell(self, command):
+        done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True,
+                              text=True, timeout=1200, stdin=subprocess.DEVNULL)
+        self.assertEqual(0, done.returncode, done.stderr)
+        return done.stdout.split()[0]
 
     def test_a_reader_follows_a_writer(self):
         node = self.node("--memory", "64m")
