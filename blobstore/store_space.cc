@@ -28,7 +28,11 @@ Result<void> Store::admit(uint64_t bytes, uint32_t chunk_size) const {
 
 Result<uint64_t> Store::charge(StoredBlob& blob, StoredChunk& chunk) {
   const uint64_t needed = whole_pages(chunk.meta.stored_size);
-  const uint64_t drawn = std::min(blob.reserved_left, whole_pages(chunk.meta.raw_size));
+  // A declared size was reserved as raw bytes; a step, as the stored bytes that the writer
+  // announced.
+  const uint64_t covers =
+      blob.options.size ? whole_pages(chunk.meta.raw_size) : whole_pages(chunk.meta.stored_size);
+  const uint64_t drawn = std::min(blob.reserved_left, covers);
   if (needed > drawn) BIGCAST_TRY(admit(needed - drawn, blob.options.chunk_size));
   blob.reserved_left -= drawn;
   reserved_ -= drawn;

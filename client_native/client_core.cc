@@ -1,6 +1,8 @@
 #include "client_native/client_core.h"
 
 #include "base/limits.h"
+#include "base/log.h"
+#include "rpc/convert.h"
 
 namespace bigcast {
 
@@ -106,20 +108,16 @@ kj::Promise<Result<void>> Nodes::start() {
 }
 
 kj::Promise<void> Nodes::keep_alive() {
-  return loop_.timer()
-      .afterDelay(limits::kSessionRenewMs * kj::MILLISECONDS)
-      .then([this]() { return renew_all(); })
-      .then([this]() { return keep_alive(); });
+  return loop_.timer().afterDelay(limits::kSessionRenewMs * kj::MILLISECONDS).then([this]() {
+    // Started, not awaited: a node that is slow to answer must not delay the renewals of others.
+    for (auto& [address, link] : control_) renewals_.add(link->keep_alive(true));
+    for (auto& [address, link] : bulk_) renewals_.add(link->keep_alive(false));
+    return keep_alive();
+  });
 }
 
-kj::Promise<void> Nodes::renew_all() {
-  // Started, not awaited: a node that is slow to answer must not delay the renewals of others.
-  auto started = kj::heapArrayBuilder<kj::Promise<void>>(control_.size() + bulk_.size());
-  for (auto& [address, link] : control_) started.add(link->keep_alive(true));
-  for (auto& [address, link] : bulk_) started.add(link->keep_alive(false));
-  return kj::joinPromises(started.finish())
-      .exclusiveJoin(loop_.timer().afterDelay(limits::kSessionTimeoutMs * kj::MILLISECONDS))
-      .catch_([](kj::Exception&&) {});
+void Nodes::taskFailed(kj::Exception&& exception) {
+  log().warn("renewing a session: {}", rpc::to_error(exception).to_string());
 }
 
 ClientCore::ClientCore(ClientTargets targets) {

@@ -29,7 +29,7 @@ struct ClientTargets {
 
 // A client's links to nodes. Two to a node: `control` carries renewals and small calls, so that a
 // long queue of chunks on `bulk` can't end the lease. On the I/O thread only.
-class Nodes {
+class Nodes : private kj::TaskSet::ErrorHandler {
  public:
   Nodes(rpc::UvLoop& loop, ClientTargets targets);
 
@@ -54,12 +54,13 @@ class Nodes {
   NodeLink& link(Links& links, const rpc::Address& address);
   kj::Promise<Result<kj::Own<NodeSession>>> first(Links& links, size_t position);
   kj::Promise<void> keep_alive();
-  kj::Promise<void> renew_all();
+  void taskFailed(kj::Exception&& exception) override;
 
   rpc::UvLoop& loop_;
   const ClientTargets targets_;
   Links control_;
   Links bulk_;
+  kj::TaskSet renewals_{*this};
   kj::Promise<void> keeping_alive_;
 };
 

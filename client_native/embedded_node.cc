@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <fstream>
 #include <optional>
 #include <thread>
 
@@ -29,7 +30,7 @@ namespace {
 
 using SteadyClock = std::chrono::steady_clock;
 using Deadline = SteadyClock::time_point;
-constexpr int kExitAddressInUse = 3;  // bigcastd's: another node serves the socket
+constexpr int kExitInUse = 3;  // bigcastd's: another has the socket, the port or the directory
 constexpr auto kPollInterval = std::chrono::milliseconds(10);
 constexpr auto kElectionInterval = std::chrono::milliseconds(50);
 
@@ -74,9 +75,11 @@ Result<std::optional<std::string>> make_disk_directory(const EmbeddedNodeOptions
   if (options.disk_paths.empty() || options.disk_bytes == 0) return std::nullopt;
   struct stat name_space {};
   stat("/proc/self/ns/net", &name_space);
+  std::string host;  // namespaces of different machines may have the same number
+  std::getline(std::ifstream("/proc/sys/kernel/random/boot_id"), host);
   std::string problem;
   for (const std::string& path : options.disk_paths) {
-    auto directory = path + "/bigcast-" + options.application_id + "-" +
+    auto directory = path + "/bigcast-" + options.application_id + "-" + host + "-" +
                      std::to_string(name_space.st_ino) + "-" + std::to_string(getuid());
     const bool made = mkdir(directory.c_str(), 0700) == 0 || errno == EEXIST;
     if (made && access(directory.c_str(), W_OK | X_OK) == 0) return directory;
@@ -181,7 +184,7 @@ Result<pid_t> spawn(const EmbeddedNodeOptions& options, std::vector<std::string>
   posix_spawn_file_actions_destroy(&actions);
   for (std::string& entry : environment) explicit_bzero(entry.data(), entry.size());
   if (problem != 0) {
-    return fail(ErrorCode::kUnavailable, errno_message("start " + options.program, problem));
+    return fail(ErrorCode::kUnavailable, errno_message("start bigcastd", problem));
   }
   return pid;
 }
@@ -212,24 +215,24 @@ std::string last_words(int fd) {
   return words.empty() ? "it said nothing" : words;
 }
 
-// Starts a node and waits until it is ready. False: another one has the socket.
-Result<bool> start(const EmbeddedNodeOptions& options, Deadline deadline) {
+// Starts a node and waits until it is ready. Nothing: it is; else what it said of who has its
+// socket, port or directory.
+Result<std::optional<std::string>> start(const EmbeddedNodeOptions& options, Deadline deadline) {
   BIGCAST_ASSIGN(auto arguments, arguments_of(options));
   const Descriptor words(memfd_create("bigcast-node-words", MFD_CLOEXEC));
   if (words.get() < 0) return fail(ErrorCode::kIo, errno_message("memfd_create", errno));
   BIGCAST_ASSIGN(const pid_t pid, spawn(options, arguments, words.get()));
   const auto status = wait_until(pid, deadline);
   if (!status) {
-    return fail(ErrorCode::kUnavailable, options.program + ": not ready after " +
+    return fail(ErrorCode::kUnavailable, "bigcastd: not ready after " +
                                              std::to_string(limits::kNodeStartTimeoutMs) +
                                              " ms: " + last_words(words.get()));
   }
-  if (WIFEXITED(*status) && WEXITSTATUS(*status) == 0) return true;
-  if (WIFEXITED(*status) && WEXITSTATUS(*status) == kExitAddressInUse) return false;
+  if (WIFEXITED(*status) && WEXITSTATUS(*status) == 0) return std::nullopt;
+  if (WIFEXITED(*status) && WEXITSTATUS(*status) == kExitInUse) return last_words(words.get());
   const std::string end = WIFEXITED(*status) ? "exit code " + std::to_string(WEXITSTATUS(*status))
                                              : "signal " + std::to_string(WTERMSIG(*status));
-  return fail(ErrorCode::kUnavailable,
-              options.program + ": " + end + ": " + last_words(words.get()));
+  return fail(ErrorCode::kUnavailable, "bigcastd: " + end + ": " + last_words(words.get()));
 }
 
 // Ready means that it listens; the first answer may still take a moment.
@@ -255,17 +258,23 @@ Result<bool> ensure_embedded_node(const EmbeddedNodeOptions& options) {
   const Deadline deadline =
       SteadyClock::now() + std::chrono::milliseconds(limits::kNodeStartTimeoutMs);
   IoThread io;
+  std::string in_use;
   for (;;) {
     auto present = probe(io, options, deadline);
     if (present) return false;
-    if (present.error().code == ErrorCode::kUnauthenticated || SteadyClock::now() >= deadline) {
+    if (present.error().code == ErrorCode::kUnauthenticated) {
       return tl::unexpected(present.error());
     }
-    BIGCAST_ASSIGN(const bool started, start(options, deadline));
-    if (started) {
+    if (SteadyClock::now() >= deadline) {
+      if (in_use.empty()) return tl::unexpected(present.error());
+      return fail(ErrorCode::kUnavailable, "bigcastd: " + in_use);
+    }
+    BIGCAST_ASSIGN(auto lost, start(options, deadline));
+    if (!lost) {
       BIGCAST_TRY(attach(io, options, deadline));
       return true;
     }
+    in_use = std::move(*lost);
     // Another one has the socket: it is about to answer, or about to leave it.
     std::this_thread::sleep_for(kElectionInterval);
   }

@@ -115,6 +115,14 @@ void NodeLink::forget(NodeSession& dead) {
 }
 
 kj::Promise<void> NodeLink::keep_alive(bool reconnect) {
+  if (renewing_) return kj::READY_NOW;
+  renewing_ = true;
+  return renew(reconnect)
+      .attach(kj::defer([this]() { renewing_ = false; }))
+      .attach(kj::addRef(*this));
+}
+
+kj::Promise<void> NodeLink::renew(bool reconnect) {
   KJ_IF_MAYBE (current, current_) {
     auto& peer = **current;
     auto renewed = peer.session.renewRequest().send().then(
@@ -122,8 +130,7 @@ kj::Promise<void> NodeLink::keep_alive(bool reconnect) {
     return bounded<void>(loop_, peer, timeout_ms_, kj::mv(renewed))
         .then([this, peer = kj::addRef(peer)](const Result<void>& result) mutable {
           if (!result) forget(*peer);
-        })
-        .attach(kj::addRef(*this));
+        });
   }
   if (!reconnect) return kj::READY_NOW;
   return session().ignoreResult();

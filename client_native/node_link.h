@@ -70,7 +70,8 @@ class NodeLink : public kj::Refcounted {
   // The live session; connects if there is none. Callers share one attempt.
   kj::Promise<Result<kj::Own<NodeSession>>> session();
   // Renews the session if there is one; else, if `reconnect`, makes one. Never fails: a session
-  // that can't be renewed is forgotten. To be called every limits::kSessionRenewMs.
+  // that can't be renewed is forgotten. To be called every limits::kSessionRenewMs; does nothing
+  // while the last one is under way.
   kj::Promise<void> keep_alive(bool reconnect);
   // Forgets `dead`, so that the next caller gets a new connection.
   void forget(NodeSession& dead);
@@ -78,6 +79,7 @@ class NodeLink : public kj::Refcounted {
 
  private:
   kj::Promise<void> connect();
+  kj::Promise<void> renew(bool reconnect);
   void adopt(kj::Own<rpc::Connection> connection, rpc::Session::Client session);
 
   rpc::UvLoop& loop_;
@@ -91,6 +93,7 @@ class NodeLink : public kj::Refcounted {
   kj::Maybe<kj::Own<NodeSession>> current_;
   kj::Maybe<kj::ForkedPromise<void>> connecting_;
   bool attempt_running_ = false;
+  bool renewing_ = false;
   Error last_error_;
   kj::Promise<void> disconnected_ = nullptr;
 };

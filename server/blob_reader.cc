@@ -41,6 +41,7 @@ BlobService::~BlobService() noexcept(false) { session_->opens--; }
 
 kj::Promise<void> BlobService::read(ReadContext context) {
   context.allowCancellation();
+  session_->heard();
   if (context.getParams().getIndex() >= limits::kChunksPerBlobMax) {
     reply_error(context.getResults().initResult(),
                 {ErrorCode::kInvalidArgument,

@@ -123,6 +123,7 @@ struct SessionState final : kj::Refcounted {
   uint32_t opens = 0;
   bool attached = true;
 
+  void heard() { heard_at = core->clock.now(); }  // any call is as good as a renewal
   void detach();  // the session is over: stops holding the lease and the links
 };
 

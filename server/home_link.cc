@@ -92,7 +92,7 @@ void HomeLink::lost(uint64_t generation) {
             fmt::format("home {}: the connection is gone", address_.to_string())};
   session_ = nullptr;
   // Both may be what is calling us.
-  KJ_IF_MAYBE (keeper, keeper_) core_->destroy_later(kj::mv(*keeper));
+  KJ_IF_MAYBE (keeper, keeper_) core_->destroy_later(keeper->attach(kj::addRef(*this)));
   keeper_ = nullptr;
   core_->destroy_later(kj::mv(connection_));
 }

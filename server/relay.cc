@@ -266,8 +266,9 @@ kj::Promise<kj::Own<FetchedChunk>> RelayBlob::keep(uint32_t index,
                  held = kj::addRef(*fetched)]() -> Result<void> {
         BIGCAST_TRY(verify_chunk(meta, bytes));
         auto stored = store->put_chunk(id, meta, bytes);
-        // No room to keep it: those who wait get the bytes all the same.
-        if (!stored && stored.error().code != ErrorCode::kResourceExhausted) return stored;
+        // Not kept, for want of room, a failing disk or because copies were just asked to go: those
+        // who wait get the bytes all the same.
+        if (!stored && stored.error().code == ErrorCode::kInvalidArgument) return stored;
         return {};
       })
       .then([this, index, fetched = kj::mv(fetched)](Result<void> stored) mutable {

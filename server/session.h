@@ -23,7 +23,7 @@ class SessionService final : public rpc::Session::Server {
   kj::Promise<void> dropCopies(DropCopiesContext context) override;
 
  private:
-  void heard() { state_->heard_at = core_.clock.now(); }
+  void heard() { state_->heard(); }
   Result<bigcast::CreateOptions> check_create(rpc::CreateOptions::Reader options) const;
   Result<BlobStat> find_home(const std::string& name) const;
   Result<BlobStat> home_of(BlobId id) const;

@@ -83,6 +83,7 @@ Result<void> UploadService::check_credit(uint32_t bytes) const {
 
 kj::Promise<void> UploadService::credit(CreditContext context) {
   context.allowCancellation();
+  session_->heard();
   const uint32_t bytes = context.getParams().getBytes();
   if (auto checked = check_credit(bytes); !checked) {
     reply_void(context.getResults().initResult(), checked);
@@ -188,6 +189,7 @@ Result<kj::Own<CreditPool::Credit>> UploadService::use_credit(uint32_t bytes) {
 
 kj::Promise<void> UploadService::put(PutContext context) {
   // Never cancelled: the pool reads the bytes straight from the call's message.
+  session_->heard();
   auto meta = check_put(context.getParams());
   if (!meta) {
     reply_void(context.getResults().initResult(), fail(meta.error().code, meta.error().message));

@@ -220,6 +220,25 @@ TEST_CASE("a known size is refused at create, an unknown one at a reservation st
   CHECK(put(*store, {1, 4}, 0, 1));
 }
 
+TEST_CASE("compressed chunks of an unknown size use up only the stored bytes that they take") {
+  const auto store = open_or_fail(memory_only());
+  const Bytes zeroes(kSmallChunk);
+  Bytes stored(encode_bound(kSmallChunk));
+  const auto put_zeroes = [&](BlobId id) {
+    const ChunkMeta meta = encode_chunk(0, zeroes, stored, Compression::kAuto);
+    REQUIRE(meta.stored_size < 4096);
+    REQUIRE(store->put_chunk(id, meta, std::span(stored).first(meta.stored_size)));
+  };
+  REQUIRE(store->create(blob_options(1)));
+  REQUIRE(store->reserve({1, 1}, kMemory / 2));
+  put_zeroes({1, 1});
+  CHECK(store->usage().reserved == kMemory / 2 - 4096);
+  // A declared size is in raw bytes, and so is what a chunk of it uses up.
+  REQUIRE(store->create(blob_options(2, kMemory / 2)));
+  put_zeroes({1, 2});
+  CHECK(store->usage().reserved == kMemory - 4096 - kSmallChunk);
+}
+
 TEST_CASE("sealing gives back what was reserved and not used") {
   const auto store = open_or_fail(memory_only());
   REQUIRE(store->create(blob_options(1)));

@@ -117,7 +117,7 @@ TEST_CASE("a node that can't start is UNAVAILABLE with its own words") {
   check_error(ensure_embedded_node(options), ErrorCode::kUnavailable, "192.0.2.1");
   options = embedded_options();
   options.program = "/nonexistent/bigcastd";
-  check_error(ensure_embedded_node(options), ErrorCode::kUnavailable, "/nonexistent/bigcastd");
+  check_error(ensure_embedded_node(options), ErrorCode::kUnavailable, "start bigcastd");
   options = embedded_options();
   options.disk_paths = {"/nonexistent"};
   options.disk_bytes = limits::kGiB;

@@ -2,8 +2,10 @@
 
 import os
 import random
+import signal
 import socket
 import subprocess
+import time
 import unittest
 
 import harness
@@ -121,6 +123,24 @@ class Transfers(EndToEnd):
         self.assert_ok(self.bigcast(home, *flags, "rm", "t/shared"))
         self.assert_nothing_left(home)
         self.assert_nothing_left(relay)  # nobody is attached: the copies go after the grace
+
+    def test_a_silent_node_does_not_end_the_sessions_at_others(self):
+        name = f"unix:@bigcast-e2e-silent-{os.getpid()}"
+        home = self.node("--memory", "64m", "--session-timeout", "12s")
+        relay = self.node("--memory", "64m", "--socket", name)
+        writer = self.start(home, "--local", name, "put", "-", "--key", "t/x",
+                            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        writer.stdin.write(random_bytes(CHUNK))
+        writer.stdin.flush()
+        eventually(lambda: home.metrics()["blobs"] == 1, "a blob")
+        relay.process.send_signal(signal.SIGSTOP)
+        try:
+            time.sleep(25)  # twice the session's timeout: without renewals it is over
+            writer.stdin.write(random_bytes(CHUNK))
+            writer.stdin.close()
+            self.assertEqual(0, writer.wait(harness.CALL_S))
+        finally:
+            relay.process.send_signal(signal.SIGCONT)
 
     def test_a_listing_is_in_order_and_whole(self):
         node = self.node("--memory", "64m")

@@ -72,15 +72,16 @@ final class BigcastConf {
         "",
         0,
         0,
-        "embedded: where the driver's node listens; default: spark.driver.host"),
+        "embedded: where the driver's node listens; default: spark.driver.bindAddress, then"
+            + " spark.driver.host"),
     ADVERTISE(
         "advertise",
         Type.TEXT,
         "",
         0,
         0,
-        "embedded: the address executors reach the driver's node at; default: bindAddress, or"
-            + " spark.driver.host if that is a wildcard"),
+        "embedded: the address executors reach the driver's node at; default: bindAddress if it is"
+            + " set and no wildcard, else spark.driver.host"),
     PORT("port", Type.INTEGER, "0", 0, 65_535, "embedded: the driver's node's port; 0: any"),
     NODE_MEMORY(
         "node.memory",
@@ -89,7 +90,7 @@ final class BigcastConf {
         16 << 20,
         1L << 40,
         "embedded: a node's memory budget; default: min(1g, 5 % of RAM, half of what the cgroup"
-            + " has free)"),
+            + " has free), at least 64m"),
     NODE_DISK(
         "node.disk",
         Type.TEXT,

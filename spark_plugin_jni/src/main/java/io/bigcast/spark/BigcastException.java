@@ -48,4 +48,9 @@ public final class BigcastException extends IOException {
   public Code code() {
     return code;
   }
+
+  /** True if no node answered, which says nothing about the blob: another attempt may succeed. */
+  boolean nobodyAnswered() {
+    return code == Code.UNAVAILABLE || code == Code.DEADLINE_EXCEEDED;
+  }
 }

@@ -91,7 +91,7 @@ final class BlobReader {
       try {
         return fetchWith(client, env, id, ref, source);
       } catch (BigcastException e) {
-        if (e.code() != BigcastException.Code.UNAVAILABLE) {
+        if (!e.nobodyAnswered()) {
           throw e;
         }
         Warnings.LOG.info("reading broadcast {} again: {}", id, e.getMessage());

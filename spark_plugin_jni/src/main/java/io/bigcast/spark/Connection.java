@@ -109,8 +109,17 @@ final class Connection implements AutoCloseable {
   private NativeClient.Options sharedOptions() throws BigcastException {
     NativeClient.Options options = commonOptions();
     List<String> servers = new ArrayList<>();
+    BigcastException unresolved = null;
     for (String server : conf.list(Key.SERVERS)) {
-      servers.add(Embedded.resolveServer(server));
+      try {
+        servers.add(Embedded.resolveServer(server));
+      } catch (BigcastException e) {
+        Warnings.once(e.getMessage());
+        unresolved = e;
+      }
+    }
+    if (servers.isEmpty()) {
+      throw unresolved;
     }
     options.servers = servers.toArray(new String[0]);
     String socket = conf.text(Key.SOCKET);

@@ -112,9 +112,12 @@ final class DriverSide {
     if (!blocking) {
       removals.execute(free);
     }
-    SparkEnv.get().blockManager().master().removeBroadcast(id, removeFromDriver, blocking);
-    if (blocking) {
-      free.run();
+    try {
+      SparkEnv.get().blockManager().master().removeBroadcast(id, removeFromDriver, blocking);
+    } finally {
+      if (blocking) {
+        free.run();
+      }
     }
   }
 
@@ -150,9 +153,10 @@ final class DriverSide {
     if (ref == null) {
       return;
     }
+    NativeClient client = null;
     try {
       connection.checkNotResting();
-      NativeClient client = connection.client("");
+      client = connection.client("");
       if (remove) {
         client.remove(ref);
         BigcastStats.REMOVED.increment();
@@ -163,6 +167,7 @@ final class DriverSide {
       if (e.code() != BigcastException.Code.NOT_FOUND) {
         Warnings.LOG.info("broadcast {} is left to the lease's end: {}", id, e.getMessage());
       }
+      restIfNobodyAnswered(client, e);
     }
   }
 
@@ -175,11 +180,15 @@ final class DriverSide {
   private <T> Broadcast<T> uploadFailed(NativeClient client, BigcastException e) {
     BigcastStats.countDelegated(Reason.UPLOAD_FAILED);
     Warnings.once("a broadcast goes through Spark's TorrentBroadcast: " + e.getMessage());
-    if (e.code() == BigcastException.Code.UNAVAILABLE) {
+    restIfNobodyAnswered(client, e);
+    return null;
+  }
+
+  private void restIfNobodyAnswered(NativeClient client, BigcastException e) {
+    if (client != null && e.nobodyAnswered()) {
       connection.lost(client);
       connection.rest(e);
     }
-    return null;
   }
 
   private synchronized String home() {
@@ -189,6 +198,11 @@ final class DriverSide {
   /** Asked for at each upload: a node that was started again listens elsewhere. */
   private synchronized void learnHome(NativeClient client) throws BigcastException {
     home = conf.shared() ? "" : client.advertised();
+    if (!conf.shared() && home.isEmpty()) {
+      // The driver's node died, and an executor of this host started the next one.
+      throw new BigcastException(
+          BigcastException.Code.UNAVAILABLE, "the node on the driver's host serves this host only");
+    }
   }
 
   /** One value on its way into a blob. */

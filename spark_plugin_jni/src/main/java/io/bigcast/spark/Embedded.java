@@ -46,13 +46,18 @@ final class Embedded {
     String sparksHost = spark.get("spark.driver.host");
     String bind = conf.text(Key.BIND_ADDRESS);
     String advertise = conf.text(Key.ADVERTISE);
-    options.listenHost = resolve(bind.isEmpty() ? sparksHost : bind);
+    options.listenHost =
+        resolve(bind.isEmpty() ? spark.get("spark.driver.bindAddress", sparksHost) : bind);
     options.listenPort = (int) conf.number(Key.PORT);
     if (!advertise.isEmpty()) {
       options.advertiseHost = resolve(advertise);
-    } else if (options.listenHost.equals("0.0.0.0") || options.listenHost.equals(ANY_IPV6)) {
+    } else if (bind.isEmpty() || isWildcard(options.listenHost)) {
       options.advertiseHost = resolve(sparksHost);
     }
+  }
+
+  private static boolean isWildcard(String host) {
+    return host.equals("0.0.0.0") || host.equals(ANY_IPV6);
   }
 
   /** The numeric form of a host. */

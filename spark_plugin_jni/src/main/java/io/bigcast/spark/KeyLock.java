@@ -1,9 +1,13 @@
 package io.bigcast.spark;
 
+import java.io.InterruptedIOException;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.locks.ReentrantLock;
 
-/** One lock a key, which exists while someone holds or awaits it. Thread-safe, reentrant. */
+/**
+ * One lock a key, which exists while someone holds or awaits it. Thread-safe, reentrant. Who waits
+ * can be interrupted, as a killed task is.
+ */
 final class KeyLock<K> {
   interface Body<T> {
     T run() throws java.io.IOException;
@@ -25,11 +29,17 @@ final class KeyLock<K> {
               used.users++;
               return used;
             });
-    counted.lock.lock();
     try {
-      return body.run();
+      counted.lock.lockInterruptibly();
+      try {
+        return body.run();
+      } finally {
+        counted.lock.unlock();
+      }
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      throw new InterruptedIOException("interrupted while another task reads " + key);
     } finally {
-      counted.lock.unlock();
       locks.computeIfPresent(key, (k, used) -> --used.users == 0 ? null : used);
     }
   }

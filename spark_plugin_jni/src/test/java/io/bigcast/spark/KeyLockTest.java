@@ -75,6 +75,29 @@ class KeyLockTest {
   }
 
   @Test
+  void aKilledTaskDoesNotSitOutTheWait() throws Exception {
+    KeyLock<Long> lock = new KeyLock<>();
+    lock.with(
+        1L,
+        () -> {
+          Throwable[] thrown = {null};
+          Thread task =
+              new Thread(
+                  () -> thrown[0] = assertThrows(IOException.class, () -> lock.with(1L, () -> 0)));
+          task.start();
+          task.interrupt();
+          try {
+            task.join(60_000);
+          } catch (InterruptedException e) {
+            throw new IOException(e);
+          }
+          assertTrue(thrown[0] instanceof java.io.InterruptedIOException, "still waiting");
+          return null;
+        });
+    assertEquals(0, lock.size());
+  }
+
+  @Test
   void aFailureReleases() {
     KeyLock<Long> lock = new KeyLock<>();
     assertThrows(
