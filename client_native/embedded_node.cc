@@ -1,6 +1,7 @@
 #include "client_native/embedded_node.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/mman.h>
@@ -79,8 +80,8 @@ Result<std::optional<std::string>> make_disk_directory(const EmbeddedNodeOptions
   std::getline(std::ifstream("/proc/sys/kernel/random/boot_id"), host);
   std::string problem;
   for (const std::string& path : options.disk_paths) {
-    auto directory = path + "/bigcast-" + options.application_id + "-" + host + "-" +
-                     std::to_string(name_space.st_ino) + "-" + std::to_string(getuid());
+    auto directory = fmt::format("{}/bigcast-{}-{}-{}-{}", path, options.application_id, host,
+                                 name_space.st_ino, getuid());
     const bool made = mkdir(directory.c_str(), 0700) == 0 || errno == EEXIST;
     if (made && access(directory.c_str(), W_OK | X_OK) == 0) return directory;
     problem = errno_message("disk path " + path, errno);
