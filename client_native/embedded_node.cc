@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <kj/io.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/mman.h>
@@ -143,20 +144,6 @@ std::vector<char*> pointers_to(std::vector<std::string>& strings) {
 
 // ---- The process ----
 
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
-
 // posix_spawn, because fork in a process with threads (a JVM) may run nothing of ours before exec.
 Result<pid_t> spawn(const EmbeddedNodeOptions& options, std::vector<std::string>& arguments,
                     int words_fd) {
@@ -220,7 +207,7 @@ std::string last_words(int fd) {
 // socket, port or directory.
 Result<std::optional<std::string>> start(const EmbeddedNodeOptions& options, Deadline deadline) {
   BIGCAST_ASSIGN(auto arguments, arguments_of(options));
-  const Descriptor words(memfd_create("bigcast-node-words", MFD_CLOEXEC));
+  const kj::AutoCloseFd words(memfd_create("bigcast-node-words", MFD_CLOEXEC));
   if (words.get() < 0) return fail(ErrorCode::kIo, errno_message("memfd_create", errno));
   BIGCAST_ASSIGN(const pid_t pid, spawn(options, arguments, words.get()));
   const auto status = wait_until(pid, deadline);
