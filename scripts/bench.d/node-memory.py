@@ -60,22 +60,6 @@ class Sampler:
                 self._peaks[phase] = max(self._peaks.get(phase, 0), node.memory_bytes)
 
 
-def start_node(hosts, binaries, budget_mib, disk):
-    """Starts the node; returns its process and its address."""
-    process = hosts.start(
-        0,
-        [binaries / "bigcastd", "--listen", "127.0.0.1:0", "--memory", f"{budget_mib}m"]
-        + ["--disk", disk, "--disk-size", f"{4 * budget_mib}m"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    line = process.stdout.readline()
-    if not line.startswith("bigcastd ready"):
-        raise SystemExit(f"node-memory: the node did not start: {line!r}")
-    fields = dict(part.split("=", 1) for part in line.split()[2:])
-    return process, fields["listen"]
-
-
 def write_noise(path, size_mib):
     digest = hashlib.sha256()
     with open(path, "wb") as file:
@@ -105,9 +89,11 @@ def measure(hosts, binaries, budget_mib, scratch):
     disk.mkdir(exist_ok=True)
     noise = scratch / "noise"
     expected = write_noise(noise, 3 * budget_mib)
-    process, address = start_node(hosts, binaries, budget_mib, disk)
-    client = [binaries / "bigcast", "--server", address]
-    with Sampler(process.pid) as sampler:
+    flags = ["--listen", "127.0.0.1:0", "--http", "none", "--memory", f"{budget_mib}m"]
+    flags += ["--disk", disk, "--disk-size", f"{4 * budget_mib}m"]
+    node = bigcast_nodes.RunningNode(hosts, 0, binaries, flags)
+    client = [binaries / "bigcast", "--server", node.listen]
+    with Sampler(node.pid) as sampler:
         sampler.phase("idle")
         time.sleep(IDLE_S)
         sampler.phase("put")
@@ -126,8 +112,7 @@ def measure(hosts, binaries, budget_mib, scratch):
         sampler.phase("after")
         time.sleep(IDLE_S)
         sampler.phase(None)
-    process.terminate()
-    process.wait()
+    node.stop()
     return {phase: sampler.peak(phase) for phase in ("idle", "put", "get", "after")}
 
 

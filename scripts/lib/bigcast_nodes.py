@@ -1,7 +1,16 @@
-"""What the bigcastd processes of a host hold, read from /proc: no access to the nodes is needed."""
+"""The bigcastd processes of a host: starting them, and what they hold and count.
+
+What they hold is read from /proc, so that needs no access to the nodes.
+"""
 
 import dataclasses
 import os
+import re
+import subprocess
+import urllib.request
+
+METRICS_TIMEOUT_S = 30
+SAMPLE = re.compile(r"^bigcast_(\w+)(\{[^}]*\})? (\S+)", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,3 +62,42 @@ def on_host(hosts, host):
     """The nodes on a host of netns.Hosts, by process id."""
     found = (inspect(pid) for pid in hosts.pids(host))
     return sorted((node for node in found if node), key=lambda node: node.pid)
+
+
+class RunningNode:
+    """A bigcastd of our own on a host of netns.Hosts, which ends it; ready once made.
+
+    listen and http are the addresses that it says it has."""
+
+    def __init__(self, hosts, host, binaries, flags, **kwargs):
+        self._hosts = hosts
+        self.host = host
+        self.process = hosts.start(
+            host, [binaries / "bigcastd", *map(str, flags)], stdout=subprocess.PIPE, text=True,
+            **kwargs
+        )
+        line = self.process.stdout.readline()
+        if not line.startswith("bigcastd ready"):
+            raise SystemExit(f"bigcastd on host {host} did not start: {line!r}")
+        fields = dict(part.split("=", 1) for part in line.split()[2:])
+        self.listen, self.http = fields.get("listen"), fields.get("http")
+        self.pid = self.process.pid
+
+    def metrics(self):
+        """All samples of /metrics: each with its labels, and summed by name without them."""
+        with self._hosts.inside(self.host):
+            url = f"http://{self.http}/metrics"
+            with urllib.request.urlopen(url, timeout=METRICS_TIMEOUT_S) as reply:
+                text = reply.read().decode()
+        samples = {}
+        for name, labels, value in SAMPLE.findall(text):
+            if labels:
+                samples[name + labels] = float(value)
+            samples[name] = samples.get(name, 0.0) + float(value)
+        return samples
+
+    def stop(self):
+        """SIGTERM; waits for the end."""
+        self.process.terminate()
+        self.process.wait()
+        self.process.stdout.close()

@@ -20,7 +20,8 @@ build_packages=(
   libcli11-dev libspdlog-dev libfmt-dev libssl-dev doctest-dev
 )
 java_packages=(openjdk-17-jdk-headless maven)
-spark_packages=(python3 python3-venv openjdk-17-jdk-headless iproute2 procps)
+namespace_packages=(python3 iproute2)
+spark_packages=(python3-venv openjdk-17-jdk-headless procps "${namespace_packages[@]}")
 check_packages=(clang-format clang-tidy shellcheck)
 
 say() { printf '== %s\n' "$*"; }

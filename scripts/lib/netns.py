@@ -9,9 +9,10 @@ namespace, so the machine's own network is not touched. Where namespaces are not
 (available() says so), LocalHosts gives the same calls on 127.0.0.1. Either one ends every process
 that it started, and their descendants, when its block is left, also by SIGINT or SIGTERM.
 
-Standard library only. A Hosts object belongs to the thread that made it.
+Standard library only. A Hosts object belongs to the thread that made it, but for inside().
 """
 
+import contextlib
 import ctypes
 import dataclasses
 import json
@@ -22,6 +23,7 @@ import subprocess
 import time
 
 PR_SET_CHILD_SUBREAPER = 36
+CLONE_NEWNET = 0x40000000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +78,14 @@ def _descendants():
     for pid in found:
         found += children.get(pid, [])
     return found[1:]
+
+
+def _enter(namespace):
+    """Moves the calling thread, and no other, into the network namespace that the file is."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(namespace.fileno(), CLONE_NEWNET) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"setns {namespace.name}: {os.strerror(number)}")
 
 
 def _signal_all(pids, number):
@@ -142,6 +152,11 @@ class LocalHosts:
         """What to run so that argv runs on the host."""
         del host
         return list(argv)
+
+    def inside(self, host):
+        """A context manager: sockets that this thread makes in it are the host's, also later."""
+        del host
+        return contextlib.nullcontext()
 
     def traffic(self, host):
         del host
@@ -210,6 +225,16 @@ class Hosts(LocalHosts):
 
     def command(self, host, argv):
         return ["ip", "netns", "exec", self.name(host), *argv]
+
+    @contextlib.contextmanager
+    def inside(self, host):
+        with open("/proc/thread-self/ns/net", "rb") as home:
+            with open(f"/run/netns/{self.name(host)}", "rb") as there:
+                _enter(there)
+            try:
+                yield
+            finally:
+                _enter(home)
 
     def pids(self, host):
         return [int(pid) for pid in _ip("netns", "pids", self.name(host)).split()]

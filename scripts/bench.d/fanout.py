@@ -1,0 +1,243 @@
+"""How long a blob takes from one writer to every host, as a multiple of one link's transfer time.
+
+Host 0 has the writer and the blob's home; each reader host has a node and one reader, which reads
+through it. Hosts are network namespaces whose links are limited to the rate, both ways. The readers
+are started when the blob exists and before its first byte is fed; the clock runs from that first
+byte until the last reader has all, verified. That time is divided by S/B: S the blob's size, B what
+one raw TCP connection brings from host 0 to host 1, measured before each run.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "scripts" / "lib"))
+
+import measure  # noqa: E402
+from bigcast_nodes import RunningNode  # noqa: E402
+from measure import GIGA, MEBI, Ending  # noqa: E402
+from netns import Hosts, available  # noqa: E402
+
+PORT = 7420
+LOCAL = "unix:@bigcast-bench"  # abstract: each host has its own
+WAIT_S = 60
+PIPE_BYTES = MEBI
+
+
+def eventually(condition, what):
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"fanout: waited {WAIT_S} s for {what}")
+        time.sleep(0.01)
+
+
+class Bench:
+    """Hosts, the bytes to move, and runs with them."""
+
+    def __init__(self, arguments, hosts, scratch):
+        self._hosts = hosts
+        self._readers = range(1, hosts.count)
+        self._binaries = arguments.binaries
+        self._data = os.urandom(arguments.size)
+        self._digest = hashlib.sha256(self._data).digest()
+        self._secret = scratch / "secret"
+        self._secret.touch(mode=0o600)
+        self._secret.write_text(os.urandom(32).hex(), encoding="ascii")
+        self._log = open(scratch / "log", "w+b")
+        self._budget_mib = arguments.size // MEBI * 5 // 4 + 64
+
+    def _start_node(self, host):
+        flags = ["--listen", f"{self._hosts.address(host)}:{PORT}", "--http", "127.0.0.1:7421"]
+        flags += ["--socket", LOCAL, "--secret-file", self._secret, "--log-level", "warn"]
+        flags += ["--memory", f"{self._budget_mib}m"]
+        return RunningNode(self._hosts, host, self._binaries, flags, stderr=self._log)
+
+    def _client(self, host, *arguments, **kwargs):
+        command = [self._binaries / "bigcast", "--quiet", "--secret-file", self._secret]
+        command += ["--server", f"{self._hosts.address(0)}:{PORT}", "--local", LOCAL, *arguments]
+        kwargs.setdefault("stdout", subprocess.DEVNULL)
+        return self._hosts.start(host, command, stderr=self._log, **kwargs)
+
+    def _fail(self, what):
+        self._log.seek(0)
+        sys.stderr.write(self._log.read()[-4000:].decode(errors="replace"))
+        raise SystemExit(f"fanout: {what}")
+
+    def _exists(self, key):
+        stat = self._client(0, "--json", "stat", key, stdout=subprocess.PIPE)
+        return stat.communicate()[0].strip() and stat.returncode == 0
+
+    def run(self, number):
+        """One upload read by all, on nodes of its own; traffic is in multiples of the size."""
+        raw = measure.raw_seconds(self._hosts, 0, 1, self._data)
+        self._nodes = [self._start_node(host) for host in range(self._hosts.count)]
+        key = f"bench/fanout-{number}"
+        writer = self._client(0, "put", "-", "--key", key, stdin=subprocess.PIPE)
+        writing = Ending(writer)
+        eventually(lambda: writing.ended() or self._exists(key), "the blob")
+        readers = [Ending(self._client(host, "get", key, "/dev/null")) for host in self._readers]
+        relays = [self._nodes[host] for host in self._readers]
+        eventually(
+            lambda: all(node.metrics()["relayed_blobs"] == 1 for node in relays),
+            "every reader to have opened the blob",
+        )
+        before = self._counters()
+        started = time.monotonic()
+        feed(writer, self._data)
+        for reader in readers:
+            reader.join()
+        seconds = max(reader.at for reader in readers) - started
+        clients = [writing.join(), *readers]
+        after = self._counters()
+        if any(client.exit_code != 0 for client in clients):
+            self._fail(f"a client failed: exit codes {[client.exit_code for client in clients]}")
+        self._check(key, 1 + number % len(self._readers))
+        for node in self._nodes:
+            node.stop()
+        row = {"run": number + 1, "seconds": seconds, "raw_seconds": raw, "ratio": seconds / raw}
+        row["seconds_by_host"] = [round(reader.at - started, 3) for reader in readers]
+        client_cpu = sum(client.cpu_seconds for client in clients)
+        return {**row, **self._differences(before, after, client_cpu)}
+
+    def _counters(self):
+        return {
+            "at": time.monotonic(),
+            "traffic": [self._hosts.traffic(node.host) for node in self._nodes],
+            "metrics": [node.metrics() for node in self._nodes],
+            "cpu": [measure.cpu_seconds(node.pid) for node in self._nodes],
+            "busy": measure.machine_busy_seconds(),
+        }
+
+    def _differences(self, before, after, client_cpu):
+        size = len(self._data)
+        pairs = list(zip(before["traffic"], after["traffic"]))
+        sent = [(b.sent - a.sent) / size for a, b in pairs]
+        received = [(b.received - a.received) / size for a, b in pairs]
+        fetched = [
+            (b["fetched_bytes_total"] - a["fetched_bytes_total"]) / size
+            for a, b in zip(before["metrics"], after["metrics"])
+        ]
+        copies = len(self._readers)
+        node_cpu = sum(after["cpu"]) - sum(before["cpu"])
+        elapsed = after["at"] - before["at"]
+        return {
+            "payload_sent": sum(fetched) / copies,
+            "interfaces_sent": sum(sent) / copies,
+            "payload_into_host_max": max(fetched),
+            "interface_into_host_max": max(received[host] for host in self._readers),
+            "home_sent": sent[0],
+            "payload_into_hosts": [round(share, 3) for share in fetched],
+            "interface_into_hosts": [round(share, 3) for share in received],
+            "interface_out_of_hosts": [round(share, 3) for share in sent],
+            "node_cpu_s_per_gb": node_cpu / (copies * size / GIGA),
+            "client_cpu_s_per_gb": client_cpu / (copies * size / GIGA),
+            "machine_busy": (after["busy"] - before["busy"]) / elapsed / os.cpu_count(),
+        }
+
+    def _check(self, key, host):
+        """Compares what a host now has with what was written; not timed."""
+        digest = hashlib.sha256()
+        reader = self._client(host, "get", key, "-", stdout=subprocess.PIPE)
+        with reader.stdout:
+            for block in iter(lambda: reader.stdout.read(MEBI), b""):
+                digest.update(block)
+        if reader.wait() != 0 or digest.digest() != self._digest:
+            self._fail(f"host {host} did not read what was written")
+
+
+def feed(process, data):
+    """Writes the data to the process's standard input and closes it; a broken pipe ends it."""
+    view = memoryview(data)
+    try:
+        for begin in range(0, len(view), PIPE_BYTES):
+            process.stdin.write(view[begin : begin + PIPE_BYTES])
+        process.stdin.close()
+    except BrokenPipeError:
+        pass
+
+
+COLUMNS = (
+    ("system", "system", ""),
+    ("raw socket, S/B", "raw_seconds", ".2f"),
+    ("last host has all", "seconds", ".2f"),
+    ("÷ (S/B)", "ratio", ".2f"),
+    ("sent in all ÷ N×S", "payload_sent", ".3f"),
+    ("(interfaces)", "interfaces_sent", ".3f"),
+    ("into a host ÷ S", "payload_into_host_max", ".3f"),
+    ("(interface)", "interface_into_host_max", ".3f"),
+    ("home sent ÷ S", "home_sent", ".2f"),
+    ("CPU-s/GB nodes", "node_cpu_s_per_gb", ".2f"),
+    ("clients", "client_cpu_s_per_gb", ".2f"),
+    ("CPU busy", "machine_busy", ".0%"),
+)
+
+
+def print_run(arguments, row):
+    share = arguments.size * 8 / row["raw_seconds"] / measure.bits_per_second(arguments.rate)
+    print(
+        f"   run {row['run']}: {row['seconds']:.2f} s ÷ {row['raw_seconds']:.2f} s = "
+        f"{row['ratio']:.2f}; the raw socket got {share:.0%} of {arguments.rate}; "
+        f"hosts had all after {row['seconds_by_host']} s",
+        flush=True,
+    )
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(prog="bench fanout", description=__doc__)
+    parser.add_argument("--hosts", type=measure.positive, default=2, help="that read (default 2)")
+    parser.add_argument("--homes", type=measure.positive, default=1, help="only 1 so far")
+    parser.add_argument("--rate", type=measure.parse_rate, default="1gbit", help="default 1gbit")
+    parser.add_argument("--size", type=measure.parse_size, default=512 * MEBI, help="default 512m")
+    parser.add_argument("--repeats", type=measure.positive, default=3, help="default 3")
+    parser.add_argument("--quick", action="store_true", help="2 hosts, 16m, one run: does it work?")
+    parser.add_argument("--json", action="store_true", help="also print JSON lines")
+    parser.add_argument("--binaries", type=pathlib.Path, default=ROOT / "build/release/bin")
+    arguments = parser.parse_args()
+    if arguments.homes != 1:
+        parser.error("--homes: must be 1, a blob has one home so far (the writer's host)")
+    if arguments.hosts > 64:
+        parser.error("--hosts: must be 1 to 64")
+    if arguments.quick:
+        arguments.hosts, arguments.size, arguments.repeats = 2, 16 * MEBI, 1
+    return arguments
+
+
+def main():
+    arguments = parse_arguments()
+    if why_not := available():
+        measure.cannot_run(f"no network namespaces: {why_not}")
+    print(
+        f"== fanout: {arguments.hosts} reader hosts, the writer's host is the home, "
+        f"{arguments.rate} a host, {measure.size_text(arguments.size)} of random bytes",
+        flush=True,
+    )
+    with tempfile.TemporaryDirectory(prefix="bigcast-bench-") as scratch:
+        with Hosts(1 + arguments.hosts, rate=arguments.rate) as hosts:
+            bench = Bench(arguments, hosts, pathlib.Path(scratch))
+            rows = []
+            for number in range(arguments.repeats):
+                rows.append(bench.run(number))
+                print_run(arguments, rows[-1])
+    head = {"bench": "fanout", "system": "bigcast", "hosts": arguments.hosts}
+    head.update(homes=arguments.homes, rate=arguments.rate, size_bytes=arguments.size)
+    result = {**head, **measure.medians(rows), "repeats": arguments.repeats}
+    del result["run"]
+    print(f"\nmedians of {arguments.repeats}; times in seconds")
+    measure.print_table(COLUMNS, [result])
+    if arguments.json:
+        measure.print_json([*({**head, **row} for row in rows), result])
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
