@@ -63,6 +63,7 @@ constexpr size_t kNonceSize = 32;
 constexpr size_t kSecretSizeMin = 32;
 constexpr size_t kSecretSizeMax = 4 * kKiB;
 constexpr size_t kErrorMessageMax = 1 * kKiB;
+constexpr size_t kLoggedTextMax = 256;  // of what a stranger sent, in a line of the log
 
 // Deadlines. All are on progress, on a monotonic clock.
 constexpr uint32_t kConnectTimeoutMs = 5'000;

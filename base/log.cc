@@ -7,6 +7,8 @@
 #include <memory>
 #include <string>
 
+#include "base/limits.h"
+
 namespace bigcast {
 
 spdlog::logger& log() {
@@ -29,6 +31,16 @@ Result<void> set_log_level(std::string_view level) {
   }
   log().set_level(parsed);
   return {};
+}
+
+std::string quotable(std::string_view text) {
+  std::string line;
+  for (const char c : text.substr(0, limits::kLoggedTextMax)) {
+    const bool plain = c >= 0x20 && c < 0x7F && c != '"' && c != '\\';
+    line += plain ? std::string(1, c) : fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+  }
+  if (text.size() > limits::kLoggedTextMax) line += "...";
+  return line;
 }
 
 }  // namespace bigcast

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "base/limits.h"
+#include "base/log.h"
 #include "rpc/connection.h"
 #include "rpc/polled_fd.h"
 #include "rpc/socket.h"
@@ -59,6 +60,7 @@ class ListenerImpl final : public Listener {
       const int fd = accept4(socket_.fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
       if (fd >= 0) {
         if (is_unix && !is_trusted_peer(fd)) {
+          log().warn("connection refused peer=\"{}\" reason=\"another user's\"", peer_name(fd));
           close(fd);
         } else {
           on_accept(fd, is_unix);

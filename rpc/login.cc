@@ -52,6 +52,7 @@ class LoginServer final : public Login::Server {
     if (session) {
       result.setSession(kj::mv(*session));
     } else {
+      options_->on_refused(session.error());
       write(session.error(), result.initError());
     }
     return kj::READY_NOW;
@@ -99,6 +100,7 @@ class BootstrapServer final : public Bootstrap::Server {
     auto challenge = attempt(context.getParams());
     auto result = context.getResults(kAnswerSize).initResult();
     if (!challenge) {
+      options_->on_refused(challenge.error());
       write(challenge.error(), result.initError());
       return kj::READY_NOW;
     }
@@ -114,12 +116,13 @@ class BootstrapServer final : public Bootstrap::Server {
     if (std::exchange(attempted_, true)) {
       return fail(ErrorCode::kUnauthenticated, "login: one attempt a connection");
     }
+    const std::string name_space = to_std(params.getNameSpace());
+    options_->on_hello(name_space);
     if (params.getProtocolVersion() != limits::kProtocolVersion) {
       return fail(ErrorCode::kUnsupported,
                   fmt::format("protocol version: the client speaks {}, the node {}",
                               params.getProtocolVersion(), limits::kProtocolVersion));
     }
-    const std::string name_space = to_std(params.getNameSpace());
     BIGCAST_TRY(check_namespace(name_space));
     const auto nonce = to_nonce(params.getClientNonce());
     if (!nonce) {

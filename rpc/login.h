@@ -33,6 +33,11 @@ struct LoginOptions {
   // The key that a client of this (well-formed) namespace must know. An error goes to the client.
   std::function<Result<NamespaceKey>(std::string_view name_space)> key_of;
   std::function<Result<Session::Client>(const LoginRequest&)> make_session;
+  // An attempt began, in a namespace as the client spelt it (any bytes; before anything is
+  // checked).
+  std::function<void(std::string_view name_space)> on_hello = [](std::string_view) {};
+  // It was refused, for this reason.
+  std::function<void(const bigcast::Error& why)> on_refused = [](const bigcast::Error&) {};
 };
 
 // The server's half, for Connection::serve: a capability that can do nothing but log in, once. It

@@ -1,11 +1,14 @@
 #include "rpc/socket.h"
 
 #include <arpa/inet.h>
+#include <fmt/format.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
@@ -80,6 +83,25 @@ void set_tcp_options(int fd) {
   set(IPPROTO_TCP, TCP_KEEPIDLE, kKeepAliveIdleSeconds);
   set(IPPROTO_TCP, TCP_KEEPINTVL, kKeepAliveIntervalSeconds);
   set(IPPROTO_TCP, TCP_KEEPCNT, kKeepAliveProbes);
+}
+
+std::string peer_name(int fd) {
+  SocketAddress peer;
+  peer.size = sizeof peer.storage;
+  if (getpeername(fd, reinterpret_cast<sockaddr*>(&peer.storage), &peer.size) != 0) return "gone";
+  if (peer.storage.ss_family == AF_UNIX) {
+    ucred owner{};
+    socklen_t size = sizeof owner;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &owner, &size) != 0) return "unix";
+    return fmt::format("unix pid={} uid={}", owner.pid, owner.uid);
+  }
+  std::array<char, NI_MAXHOST> host{};
+  std::array<char, NI_MAXSERV> port{};
+  const int status = getnameinfo(peer.get(), peer.size, host.data(), host.size(), port.data(),
+                                 port.size(), NI_NUMERICHOST | NI_NUMERICSERV);
+  if (status != 0) return "unknown";
+  const bool is_v6 = peer.storage.ss_family == AF_INET6;
+  return fmt::format(fmt::runtime(is_v6 ? "[{}]:{}" : "{}:{}"), host.data(), port.data());
 }
 
 bool is_trusted_peer(int fd) {

@@ -2,6 +2,8 @@
 
 #include <sys/socket.h>
 
+#include <string>
+
 #include "base/error.h"
 #include "rpc/address.h"
 
@@ -25,6 +27,9 @@ uint16_t bound_port(int fd);
 
 // No Nagle delay; dead peers are noticed within about 30 s.
 void set_tcp_options(int fd);
+
+// Who is at the other end, for the log: "10.0.0.7:41234", or "unix pid=77 uid=1000".
+std::string peer_name(int fd);
 
 // Whether the process at the other end of a Unix socket runs as our user or as root.
 bool is_trusted_peer(int fd);

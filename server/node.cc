@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "rpc/login.h"
+#include "rpc/socket.h"
 #include "server/upload.h"
 
 namespace bigcast {
@@ -125,24 +126,34 @@ void Node::accept(int fd, bool is_unix) {
   const uint64_t id = next_connection_++;
   Accepted& accepted = accepted_[id];
   core_->metrics->connections++;
+  accepted.peer = rpc::peer_name(fd);
   accepted.connection =
       rpc::Connection::serve(loop_, fd, is_unix, [this, id](rpc::Connection& connection) {
-        rpc::LoginOptions options;
-        options.key_of = [this, id](std::string_view name_space) -> Result<rpc::NamespaceKey> {
-          if (const auto found = accepted_.find(id); found != accepted_.end()) {
-            found->second.hello = true;
-          }
-          return rpc::NamespaceKey::derive(config_.secret, name_space);
-        };
-        options.make_session = [this, id](const rpc::LoginRequest& request) {
-          return make_session(id, request);
-        };
-        return rpc::make_bootstrap(connection, std::move(options));
+        return rpc::make_bootstrap(connection, login_options(id));
       });
   core_->background(
       accepted.connection->on_disconnect().catch_([](kj::Exception&&) {}).then([this, id] {
         close(id);
       }));
+}
+
+rpc::LoginOptions Node::login_options(uint64_t id) {
+  rpc::LoginOptions options;
+  options.key_of = [this](std::string_view name_space) -> Result<rpc::NamespaceKey> {
+    return rpc::NamespaceKey::derive(config_.secret, name_space);
+  };
+  options.make_session = [this, id](const rpc::LoginRequest& request) {
+    return make_session(id, request);
+  };
+  options.on_hello = [this, id](std::string_view name_space) {
+    const auto found = accepted_.find(id);
+    if (found != accepted_.end()) found->second.name_space = name_space;
+  };
+  options.on_refused = [this, id](const Error& why) {
+    const auto found = accepted_.find(id);
+    if (found != accepted_.end()) found->second.refusal = why.to_string();
+  };
+  return options;
 }
 
 Result<rpc::Session::Client> Node::make_session(uint64_t id, const rpc::LoginRequest& request) {
@@ -163,9 +174,12 @@ void Node::close(uint64_t id) {
   core_->metrics->connections--;
   if (accepted.session.get() != nullptr) {
     accepted.session->detach();
-  } else if (accepted.hello) {
+  } else if (accepted.name_space) {
     core_->metrics->login_failures++;
-    log().warn("a login was refused or given up");
+    // A client that finds out first that the secrets differ goes without another word.
+    const std::string why = accepted.refusal.empty() ? "given up by the client" : accepted.refusal;
+    log().warn("login denied peer=\"{}\" namespace=\"{}\" reason=\"{}\"", accepted.peer,
+               quotable(*accepted.name_space), quotable(why));
   }
   core_->destroy_later(kj::mv(accepted));
 }

@@ -4,6 +4,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -40,14 +41,17 @@ class Node {
  private:
   struct Accepted {
     kj::Own<rpc::Connection> connection;
-    kj::Own<SessionState> session;  // null until logged in
-    bool hello = false;             // asked to log in
+    kj::Own<SessionState> session;          // null until logged in
+    std::string peer;                       // for the log
+    std::optional<std::string> name_space;  // that it asked to log in to, as it spelt it
+    std::string refusal;                    // why that was refused, if it was
   };
 
   Node(rpc::UvLoop& loop, const Config& config, std::shared_ptr<BlobStore> store);
   Result<void> listen();
   Result<void> start_http();
   void accept(int fd, bool is_unix);
+  rpc::LoginOptions login_options(uint64_t id);
   Result<rpc::Session::Client> make_session(uint64_t id, const rpc::LoginRequest& request);
   void close(uint64_t id);
   kj::Promise<void> tick_forever(Duration interval);

@@ -7,8 +7,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <fstream>
+#include <regex>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -239,6 +241,62 @@ TEST_CASE("in the background: ready line, secret out of sight, exit when idle") 
   log << std::ifstream(directory.path("log")).rdbuf();
   CHECK(contains(log.str(), "ready"));
   CHECK_FALSE(contains(log.str(), "not-to-be-seen"));
+}
+
+// Asks to log in and answers any challenge with a wrong proof.
+void forge_login(rpc::UvLoop& loop, const std::string& address, const std::string& name_space) {
+  auto connection = rpc::Connection::connect(loop, *rpc::Address::parse(address));
+  auto connected = connection.wait(loop.wait_scope());
+  REQUIRE(connected);
+  auto hello = (*connected)->bootstrap().castAs<rpc::Bootstrap>().helloRequest();
+  const std::string nonce(limits::kNonceSize, 'n');
+  const capnp::Data::Reader bytes(reinterpret_cast<const kj::byte*>(nonce.data()), nonce.size());
+  hello.setProtocolVersion(limits::kProtocolVersion);
+  hello.setNameSpace(name_space.c_str());
+  hello.setClientNonce(bytes);
+  auto answer = hello.send().wait(loop.wait_scope());
+  if (!answer.getResult().isChallenge()) return;
+  auto prove = answer.getResult().getChallenge().getLogin().proveRequest();
+  prove.setClientProof(bytes);
+  CHECK(prove.send().wait(loop.wait_scope()).getResult().isError());
+}
+
+TEST_CASE("a denied login leaves one line with the peer and the namespace, whatever is in them") {
+  const std::string secret(32, 's');
+  NodeOptions options;
+  options.secret = secret;
+  NodeProcess node(options);
+  rpc::UvLoop loop;
+  forge_login(loop, node.tcp(), "forger");
+  forge_login(loop, node.tcp(), "x\" reason=\"none\"\nlogin denied peer=\"192.0.2.1:1\"");
+  const LoginAs guess{.name_space = "guesser", .secret = std::string(32, 'g')};
+  CHECK_FALSE(try_login(loop, *rpc::Address::parse(node.tcp()), guess));
+  CHECK_FALSE(try_login(loop, *rpc::Address::parse(node.socket()), guess));
+  CHECK(try_login(loop, *rpc::Address::parse(node.tcp()), {.secret = secret}));
+
+  const auto denials = [&node] {
+    std::vector<std::string> lines;
+    std::istringstream log(node.log());
+    for (std::string line; std::getline(log, line);) {
+      if (contains(line, "login denied")) lines.push_back(line);
+    }
+    return lines;
+  };
+  CHECK(eventually([&] { return denials().size() >= 4; }));
+  const std::vector<std::string> lines = denials();
+  REQUIRE(lines.size() == 4);
+  const auto matching = [&lines](const std::string& pattern) {
+    return std::count_if(lines.begin(), lines.end(), [&](const std::string& line) {
+      return std::regex_search(line, std::regex("login denied " + pattern + "$"));
+    });
+  };
+  const std::string tcp = "peer=\"127\\.0\\.0\\.1:[0-9]+\" ";
+  CHECK(matching(tcp + "namespace=\"forger\" reason=\"UNAUTHENTICATED: [^\"]*\"") == 1);
+  CHECK(matching(tcp +
+                 "namespace=\"x\\\\x22 reason=[^\"]*\" reason=\"INVALID_ARGUMENT: [^\"]*\"") == 1);
+  CHECK(matching(tcp + "namespace=\"guesser\" reason=\"given up by the client\"") == 1);
+  CHECK(matching("peer=\"unix pid=" + std::to_string(getpid()) + " uid=[0-9]+\" .*") == 1);
+  CHECK(node.end(SIGTERM) == 0);
 }
 
 TEST_CASE("connections that do not log in are closed, others are served meanwhile") {
