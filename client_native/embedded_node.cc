@@ -39,10 +39,10 @@ constexpr auto kElectionInterval = std::chrono::milliseconds(50);
 // ---- Is a node there? ----
 
 // Logs in to whoever answers: a squatter that does not know the secret is UNAUTHENTICATED.
-Result<void> probe(IoThread& io, const EmbeddedNodeOptions& options, Deadline deadline) {
-  BIGCAST_ASSIGN(const auto address,
-                 rpc::Address::parse(embedded_node_address(options.application_id)));
-  const auto key = rpc::NamespaceKey::derive(options.secret, "default");
+Result<void> probe(IoThread& io, const std::string& application_id, const Secret& secret,
+                   Deadline deadline) {
+  BIGCAST_ASSIGN(const auto address, rpc::Address::parse(embedded_node_address(application_id)));
+  const auto key = rpc::NamespaceKey::derive(secret, "default");
   const auto left = std::max<int64_t>(
       1,
       std::chrono::duration_cast<std::chrono::milliseconds>(deadline - SteadyClock::now()).count());
@@ -223,10 +223,21 @@ Result<std::optional<std::string>> start(const EmbeddedNodeOptions& options, Dea
   return fail(ErrorCode::kUnavailable, "bigcastd: " + end + ": " + last_words(words.get()));
 }
 
+Deadline start_deadline() {
+  return SteadyClock::now() + std::chrono::milliseconds(limits::kNodeStartTimeoutMs);
+}
+
+Result<void> check_id(const std::string& application_id) {
+  if (auto id = Id128::parse(application_id); !id) {
+    return fail(ErrorCode::kInvalidArgument, "application id: " + id.error().message);
+  }
+  return {};
+}
+
 // Ready means that it listens; the first answer may still take a moment.
 Result<void> attach(IoThread& io, const EmbeddedNodeOptions& options, Deadline deadline) {
   for (;;) {
-    auto answer = probe(io, options, deadline);
+    auto answer = probe(io, options.application_id, options.secret, deadline);
     if (answer || answer.error().code == ErrorCode::kUnauthenticated) return answer;
     if (SteadyClock::now() + kPollInterval >= deadline) return answer;
     std::this_thread::sleep_for(kPollInterval);
@@ -239,16 +250,23 @@ std::string embedded_node_address(const std::string& application_id) {
   return "unix:@bigcast-" + application_id;
 }
 
-Result<bool> ensure_embedded_node(const EmbeddedNodeOptions& options) {
-  if (auto id = Id128::parse(options.application_id); !id) {
-    return fail(ErrorCode::kInvalidArgument, "application id: " + id.error().message);
+Result<bool> embedded_node_answers(const std::string& application_id, const Secret& secret) {
+  BIGCAST_TRY(check_id(application_id));
+  IoThread io;
+  const auto answer = probe(io, application_id, secret, start_deadline());
+  if (!answer && answer.error().code == ErrorCode::kUnauthenticated) {
+    return tl::unexpected(answer.error());
   }
-  const Deadline deadline =
-      SteadyClock::now() + std::chrono::milliseconds(limits::kNodeStartTimeoutMs);
+  return answer.has_value();
+}
+
+Result<bool> ensure_embedded_node(const EmbeddedNodeOptions& options) {
+  BIGCAST_TRY(check_id(options.application_id));
+  const Deadline deadline = start_deadline();
   IoThread io;
   std::string in_use;
   for (;;) {
-    auto present = probe(io, options, deadline);
+    auto present = probe(io, options.application_id, options.secret, deadline);
     if (present) return false;
     if (present.error().code == ErrorCode::kUnauthenticated) {
       return tl::unexpected(present.error());

@@ -34,6 +34,17 @@ JNIEXPORT jstring JNICALL Java_io_bigcast_spark_NativeNode_address(JNIEnv* env, 
   });
 }
 
+JNIEXPORT jboolean JNICALL Java_io_bigcast_spark_NativeNode_answers(JNIEnv* env, jclass,
+                                                                    jstring application_id,
+                                                                    jstring secret) {
+  return guarded(env, [&]() -> jboolean {
+    const auto id = bigcast::jni::to_string(env, application_id);
+    const auto key = value_or_throw(bigcast::Secret::from_text(bigcast::jni::to_string(env, secret),
+                                                               "the application's secret"));
+    return value_or_throw(bigcast::embedded_node_answers(id, key)) ? JNI_TRUE : JNI_FALSE;
+  });
+}
+
 JNIEXPORT jboolean JNICALL Java_io_bigcast_spark_NativeNode_ensure(
     JNIEnv* env, jclass, jstring program, jstring application_id, jstring secret,
     jstring listen_host, jint listen_port, jstring advertise_host, jlong memory_bytes,

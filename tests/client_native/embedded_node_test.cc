@@ -83,7 +83,9 @@ TEST_CASE("a node is told its secret by environment only, and keeps none of our 
   const auto options = embedded_options();
   int ends[2];
   REQUIRE(pipe(ends) == 0);  // on purpose without CLOEXEC
+  CHECK_FALSE(embedded_node_answers(options.application_id, options.secret).value());
   REQUIRE(ensure_embedded_node(options).value());
+  CHECK(embedded_node_answers(options.application_id, options.secret).value());
   const auto client = connect(attached(options));
   const std::string process = "/proc/" + std::to_string(client->ping()->pid);
   std::ifstream command_line(process + "/cmdline");
@@ -109,6 +111,8 @@ TEST_CASE("a squatter on the socket does not pass for a node") {
   squatter.listen = "none";
   const NodeProcess node(squatter);
   check_error(ensure_embedded_node(options), ErrorCode::kUnauthenticated);
+  check_error(embedded_node_answers(options.application_id, options.secret),
+              ErrorCode::kUnauthenticated);
 }
 
 TEST_CASE("a node that can't start is UNAVAILABLE with its own words") {

@@ -64,7 +64,6 @@ public final class BigcastBroadcast<T> extends Broadcast<T> {
   private T read() {
     try {
       if (SparkEnv.get().executorId().equals("driver")) {
-        BigcastStats.DRIVER_REREADS.increment();
         return BlobReader.read(id(), ref, "", DriverSide.currentConnection(), true);
       }
       return BlobReader.read(id(), ref, home, ExecutorSide.connection(), false);

@@ -102,6 +102,7 @@ final class BigcastDriverPlugin implements DriverPlugin {
       throw new NoSuchFieldException("broadcastFactory is not set yet");
     }
     field.set(manager, new BigcastBroadcastFactory(delegate, rules, side, always));
+    side.start();
   }
 
   /**

@@ -6,7 +6,7 @@ import java.io.IOException;
  * What went wrong in Bigcast, as the native library told it. An {@link IOException}, because that is
  * what Spark's own recovery paths catch.
  */
-public final class BigcastException extends IOException {
+public class BigcastException extends IOException {
   private static final long serialVersionUID = 1L;
 
   /** The outcomes of base/error.h; the position is the number that native code sends. */

@@ -1,7 +1,6 @@
 package io.bigcast.spark;
 
 import java.io.IOException;
-import java.util.Map;
 import org.apache.spark.SparkEnv;
 import org.apache.spark.TaskContext;
 import org.apache.spark.serializer.DeserializationStream;
@@ -36,29 +35,40 @@ final class BlobReader {
   @SuppressWarnings("unchecked")
   static <T> T read(long id, byte[] ref, String home, Connection source, boolean driver)
       throws IOException {
-    return LOCK.with(
-        id,
-        () -> {
-          SparkEnv env = SparkEnv.get();
-          BroadcastBlockId block = new BroadcastBlockId(id, "");
-          Map<Object, Object> cache = env.broadcastManager().cachedValues();
-          Object cached = cache.get(block);
-          if (cached == null) {
-            cached = fromBlockManager(env.blockManager(), block);
-          }
-          if (cached == null) {
-            cached = fetch(env, id, ref, home, source);
-            // The driver's handle holds the value itself, as softly as it should be held; null is
-            // cheap to read, and no cache can tell it from absence.
-            if (!driver && cached != null) {
-              store(env.blockManager(), block, cached);
-            }
-          }
-          if (cached != null) {
-            cache.put(block, cached);
-          }
-          return (T) cached;
-        });
+    try {
+      return (T) LOCK.with(id, () -> cachedOrFetched(id, ref, home, source, driver));
+    } catch (Throwable e) {
+      throw asIoException(e);
+    }
+  }
+
+  /** Lets handles that are deserialised on the driver share the value it already has. */
+  static void remember(long id, Object value) {
+    if (value != null) {
+      SparkEnv.get().broadcastManager().cachedValues().put(new BroadcastBlockId(id, ""), value);
+    }
+  }
+
+  private static Object cachedOrFetched(
+      long id, byte[] ref, String home, Connection source, boolean driver) throws IOException {
+    SparkEnv env = SparkEnv.get();
+    BroadcastBlockId block = new BroadcastBlockId(id, "");
+    Object value = env.broadcastManager().cachedValues().get(block);
+    if (value == null) {
+      value = fromBlockManager(env.blockManager(), block);
+    }
+    if (value == null) {
+      value = fetch(env, id, ref, home, source);
+      // The driver's handle holds the value itself, as softly as it should be held; null is cheap
+      // to read, and no cache can tell it from absence.
+      if (driver) {
+        BigcastStats.DRIVER_REREADS.increment();
+      } else if (value != null) {
+        store(env.blockManager(), block, value);
+      }
+    }
+    remember(id, value);
+    return value;
   }
 
   private static Object fromBlockManager(BlockManager manager, BroadcastBlockId block) {
@@ -87,51 +97,57 @@ final class BlobReader {
   private static Object fetch(SparkEnv env, long id, byte[] ref, String home, Connection source)
       throws IOException {
     try {
-      NativeClient client = source.client(home);
       try {
-        return fetchWith(client, env, id, ref, source);
+        return fetchOnce(env, id, ref, home, source);
       } catch (BigcastException e) {
         if (!e.nobodyAnswered()) {
           throw e;
         }
         Warnings.LOG.info("reading broadcast {} again: {}", id, e.getMessage());
-        source.lost(client);
-        return fetchWith(source.client(home), env, id, ref, source);
+        return fetchOnce(env, id, ref, home, source);
       }
-    } catch (IOException e) {
+    } catch (Throwable e) {
       BigcastStats.READ_FAILURES.increment();
       throw e;
     }
   }
 
-  private static Object fetchWith(
-      NativeClient client, SparkEnv env, long id, byte[] ref, Connection source) throws IOException {
+  private static Object fetchOnce(
+      SparkEnv env, long id, byte[] ref, String home, Connection source) throws IOException {
     long start = System.nanoTime();
-    try (NativeDownload download = client.download(ref);
-        BlobInputStream in = new BlobInputStream(download)) {
-      Object value = deserialise(env, in);
-      long nanos = System.nanoTime() - start;
-      TransferStats stats = download.stats();
-      count(stats, in.total(), nanos);
-      if (!stats.throughLocalNode) {
-        source.bypassedNode(client);
+    try (NativeDownload download = source.call(home, client -> client.download(ref))) {
+      try (BlobInputStream in = new BlobInputStream(download)) {
+        Object value = deserialise(env, in);
+        long nanos = System.nanoTime() - start;
+        count(download.stats(), in.total(), nanos);
+        Warnings.LOG.info(
+            "read broadcast {}, {} bytes, in {} ms", id, in.total(), nanos / 1_000_000);
+        if (!download.stats().throughLocalNode) {
+          source.bypassedNode(download.client());
+        }
+        return value;
+      } catch (BigcastException e) {
+        if (e.nobodyAnswered()) {
+          source.lost(download.client());
+        }
+        throw e;
       }
-      Warnings.LOG.info(
-          "read broadcast {}, {} bytes, in {} ms", id, in.total(), nanos / 1_000_000);
-      return value;
     }
   }
 
   private static Object deserialise(SparkEnv env, BlobInputStream in) throws IOException {
-    DeserializationStream stream = env.serializer().newInstance().deserializeStream(in);
+    DeserializationStream stream = null;
     try {
+      stream = env.serializer().newInstance().deserializeStream(in);
       Object value = stream.readObject(anyTag());
       in.drain();
       return value;
     } catch (Throwable e) {
       throw asIoException(in.failure() == null ? e : in.failure());
     } finally {
-      stream.close();
+      if (stream != null) {
+        stream.close();
+      }
     }
   }
 

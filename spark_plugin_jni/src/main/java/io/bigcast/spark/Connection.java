@@ -2,12 +2,18 @@ package io.bigcast.spark;
 
 import io.bigcast.spark.BigcastConf.Key;
 import java.util.ArrayList;
+import java.util.Iterator;
+import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Map;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ExecutionException;
 import org.apache.spark.SparkConf;
 
 /**
  * This JVM's way to Bigcast, opened when it is first needed: in embedded mode the host's node, which
- * it starts if nobody did, in shared mode the nodes of the settings. Thread-safe.
+ * it starts if nobody did, in shared mode the nodes of the settings. Thread-safe, and nothing here
+ * waits for a network with a lock held: who needs a client that is being made waits for that alone.
  *
  * <p>After a failure uploads rest, so that a Bigcast that is away costs the driver one attempt each
  * {@link #RETRY_NANOS} and no more. Reads always try: they have nowhere else to go.
@@ -15,14 +21,22 @@ import org.apache.spark.SparkConf;
 final class Connection implements AutoCloseable {
   private static final long RETRY_NANOS = 30_000_000_000L;
 
+  /** There is a second home only after the driver's node died and was started again. */
+  private static final int CLIENTS_MAX = 4;
+
+  interface Call<T> {
+    T on(NativeClient client) throws BigcastException;
+  }
+
   private final SparkConf spark;
   private final BigcastConf conf;
   private final AppIdentity app;
   private final boolean driver;
 
-  private NativeClient client;
-  private String clientHome;
-  private long connectedAt;
+  /** One a home, made or being made, least recently used first; what failed is not kept. */
+  private final Map<String, CompletableFuture<NativeClient>> clients =
+      new LinkedHashMap<>(8, 0.75f, true);
+
   private BigcastException failure;
   private long retryAt;
   private boolean closed;
@@ -35,27 +49,25 @@ final class Connection implements AutoCloseable {
   }
 
   /**
-   * @param home where the blobs are that an executor of embedded mode reads, "host:port"; the driver
-   *     and shared mode don't need it
+   * Makes a call, connecting first if need be. If nobody answers it, the next one connects anew.
+   *
+   * @param home where the blobs are that an executor of embedded mode reads, "host:port"; empty for
+   *     the driver and in shared mode, which don't need it
    */
-  synchronized NativeClient client(String home) throws BigcastException {
-    if (closed) {
-      throw new BigcastException(BigcastException.Code.UNAVAILABLE, "the application is ending");
-    }
-    if (client != null && (home.isEmpty() || home.equals(clientHome))) {
-      return client;
-    }
-    drop();
-    try {
-      NativeLibrary.load(conf);
-      client = NativeClient.connect(conf.shared() ? sharedOptions() : embeddedOptions(home));
-      clientHome = home;
-      connectedAt = System.nanoTime();
-      failure = null;
-      return client;
-    } catch (BigcastException e) {
-      rest(e);
-      throw e;
+  <T> T call(String home, Call<T> call) throws BigcastException {
+    for (;;) {
+      NativeClient client = client(home);
+      try {
+        return call.on(client);
+      } catch (HandleClosedException e) {
+        // Another thread found it dead between the two lines; by now there is a better one.
+        Warnings.LOG.debug("connecting again", e);
+      } catch (BigcastException e) {
+        if (e.nobodyAnswered()) {
+          lost(client);
+        }
+        throw e;
+      }
     }
   }
 
@@ -66,44 +78,110 @@ final class Connection implements AutoCloseable {
     }
   }
 
-  /** Until RETRY_NANOS from now, {@link #checkNotResting} throws {@code why}. */
+  /** Until RETRY_NANOS from now, {@link #checkNotResting} throws {@code why}, unless it is null. */
   synchronized void rest(BigcastException why) {
     failure = why;
     retryAt = System.nanoTime() + RETRY_NANOS;
   }
 
   /** Tells that this client reaches no node any more: the next use starts anew. */
-  synchronized void lost(NativeClient which) {
-    if (which == client) {
-      drop();
+  void lost(NativeClient which) {
+    synchronized (this) {
+      clients.values().removeIf(each -> each.getNow(null) == which);
     }
+    which.close();
   }
 
   /**
    * Tells that a read through this client went past the host's own node. If that node died, whoever
    * reads next starts it again.
    */
-  synchronized void bypassedNode(NativeClient which) {
-    if (!conf.shared() && System.nanoTime() - connectedAt > RETRY_NANOS) {
+  void bypassedNode(NativeClient which) {
+    if (!conf.shared() && System.nanoTime() - which.connectedAtNanos() > RETRY_NANOS) {
       lost(which);
     }
   }
 
   synchronized boolean isOpen() {
-    return client != null;
+    return !clients.isEmpty();
   }
 
   @Override
-  public synchronized void close() {
-    closed = true;
-    drop();
+  public void close() {
+    List<CompletableFuture<NativeClient>> left;
+    synchronized (this) {
+      closed = true;
+      left = new ArrayList<>(clients.values());
+      clients.clear();
+    }
+    left.forEach(Connection::closeWhenMade);
   }
 
-  private void drop() {
-    if (client != null) {
-      client.close();
-      client = null;
+  private NativeClient client(String home) throws BigcastException {
+    CompletableFuture<NativeClient> made;
+    CompletableFuture<NativeClient> surplus = null;
+    boolean ours = false;
+    synchronized (this) {
+      if (closed) {
+        throw new BigcastException(
+            BigcastException.Code.UNAVAILABLE, "the application is ending");
+      }
+      made = clients.get(home);
+      if (made == null) {
+        ours = true;
+        made = new CompletableFuture<>();
+        clients.put(home, made);
+        surplus = clients.size() > CLIENTS_MAX ? removeEldest() : null;
+      }
     }
+    if (surplus != null) {
+      closeWhenMade(surplus);
+    }
+    if (ours) {
+      make(home, made);
+    }
+    return await(made);
+  }
+
+  private CompletableFuture<NativeClient> removeEldest() {
+    Iterator<CompletableFuture<NativeClient>> all = clients.values().iterator();
+    CompletableFuture<NativeClient> eldest = all.next();
+    all.remove();
+    return eldest;
+  }
+
+  private void make(String home, CompletableFuture<NativeClient> made) {
+    try {
+      NativeLibrary.load(conf);
+      NativeClient client =
+          NativeClient.connect(conf.shared() ? sharedOptions() : embeddedOptions(home));
+      rest(null);
+      made.complete(client);
+    } catch (Throwable e) {
+      synchronized (this) {
+        clients.remove(home, made);
+        if (e instanceof BigcastException) {
+          rest((BigcastException) e);
+        }
+      }
+      made.completeExceptionally(e);
+    }
+  }
+
+  private static NativeClient await(CompletableFuture<NativeClient> made) throws BigcastException {
+    try {
+      return made.get();
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      throw new BigcastException(
+          BigcastException.Code.ABORTED, "interrupted while another task connects");
+    } catch (ExecutionException e) {
+      throw Sneaky.<BigcastException>rethrow(e.getCause());
+    }
+  }
+
+  private static void closeWhenMade(CompletableFuture<NativeClient> client) {
+    client.thenAccept(NativeClient::close);
   }
 
   private NativeClient.Options sharedOptions() throws BigcastException {

@@ -19,7 +19,7 @@ import org.apache.spark.serializer.SerializationStream;
  * a {@link Broadcast}, which Spark's cleaner must be able to see go. Thread-safe.
  */
 final class DriverSide {
-  private static final long REMOVE_ALL_NANOS = 10_000_000_000L;
+  private static final long CLOSE_MS_MAX = 10_000;
   private static final int REMOVALS_QUEUED_MAX = 1024;
 
   private static volatile DriverSide current;
@@ -29,7 +29,6 @@ final class DriverSide {
   private final Connection connection;
   private final Map<Long, byte[]> refs = new ConcurrentHashMap<>();
   private final ThreadPoolExecutor removals;
-  private String home = "";
 
   DriverSide(SparkConf spark, BigcastConf conf, AppIdentity app) {
     this.conf = conf;
@@ -42,13 +41,19 @@ final class DriverSide {
             5,
             TimeUnit.SECONDS,
             new LinkedBlockingQueue<>(REMOVALS_QUEUED_MAX),
-            task -> {
-              Thread thread = new Thread(task, "bigcast-removals");
-              thread.setDaemon(true);
-              return thread;
-            },
+            DriverSide::removalThread,
             new ThreadPoolExecutor.CallerRunsPolicy());
     removals.allowCoreThreadTimeOut(true);
+  }
+
+  private static Thread removalThread(Runnable task) {
+    Thread thread = new Thread(task, "bigcast-removals");
+    thread.setDaemon(true);
+    return thread;
+  }
+
+  /** From now on this is the one that values are read back by. */
+  void start() {
     current = this;
   }
 
@@ -98,7 +103,8 @@ final class DriverSide {
         attempt.rawBytes,
         attempt.storedBytes,
         nanos / 1_000_000);
-    return new BigcastBroadcast<>(id, ref, home(), value, serializedOnly);
+    BlobReader.remember(id, value);
+    return new BigcastBroadcast<>(id, ref, attempt.home, value, serializedOnly);
   }
 
   boolean knows(long id) {
@@ -121,16 +127,15 @@ final class DriverSide {
     }
   }
 
-  /** The application ends: removes what is left, within a bounded time, and disconnects. */
+  /** The application ends: removes what is left, within CLOSE_MS_MAX in all, and disconnects. */
   void close() {
-    long deadline = System.nanoTime() + REMOVE_ALL_NANOS;
     removals.shutdown();
-    awaitRemovals();
-    Iterator<Map.Entry<Long, byte[]>> left = refs.entrySet().iterator();
-    while (left.hasNext() && connection.isOpen() && System.nanoTime() - deadline < 0) {
-      Map.Entry<Long, byte[]> entry = left.next();
-      left.remove();
-      free(entry.getKey(), entry.getValue(), true);
+    Thread last = removalThread(this::removeAll);
+    last.start();
+    try {
+      last.join(CLOSE_MS_MAX);
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
     }
     if (!refs.isEmpty()) {
       Warnings.LOG.info("{} blobs are left to the lease's end", refs.size());
@@ -141,11 +146,17 @@ final class DriverSide {
     }
   }
 
-  private void awaitRemovals() {
+  private void removeAll() {
     try {
-      removals.awaitTermination(REMOVE_ALL_NANOS, TimeUnit.NANOSECONDS);
+      removals.awaitTermination(CLOSE_MS_MAX, TimeUnit.MILLISECONDS);
     } catch (InterruptedException e) {
-      Thread.currentThread().interrupt();
+      return;
+    }
+    Iterator<Map.Entry<Long, byte[]>> left = refs.entrySet().iterator();
+    while (left.hasNext() && connection.isOpen()) {
+      Map.Entry<Long, byte[]> entry = left.next();
+      free(entry.getKey(), entry.getValue(), true);
+      left.remove();
     }
   }
 
@@ -153,21 +164,26 @@ final class DriverSide {
     if (ref == null) {
       return;
     }
-    NativeClient client = null;
     try {
       connection.checkNotResting();
-      client = connection.client("");
+      connection.call(
+          "",
+          client -> {
+            if (remove) {
+              client.remove(ref);
+            } else {
+              client.dropCopies(ref);
+            }
+            return null;
+          });
       if (remove) {
-        client.remove(ref);
         BigcastStats.REMOVED.increment();
-      } else {
-        client.dropCopies(ref);
       }
     } catch (BigcastException e) {
       if (e.code() != BigcastException.Code.NOT_FOUND) {
         Warnings.LOG.info("broadcast {} is left to the lease's end: {}", id, e.getMessage());
       }
-      restIfNobodyAnswered(client, e);
+      restIfNobodyAnswered(e);
     }
   }
 
@@ -180,35 +196,26 @@ final class DriverSide {
   private <T> Broadcast<T> uploadFailed(NativeClient client, BigcastException e) {
     BigcastStats.countDelegated(Reason.UPLOAD_FAILED);
     Warnings.once("a broadcast goes through Spark's TorrentBroadcast: " + e.getMessage());
-    restIfNobodyAnswered(client, e);
+    if (e.nobodyAnswered()) {
+      connection.lost(client);
+    }
+    restIfNobodyAnswered(e);
     return null;
   }
 
-  private void restIfNobodyAnswered(NativeClient client, BigcastException e) {
-    if (client != null && e.nobodyAnswered()) {
-      connection.lost(client);
+  private void restIfNobodyAnswered(BigcastException e) {
+    if (e.nobodyAnswered()) {
       connection.rest(e);
-    }
-  }
-
-  private synchronized String home() {
-    return home;
-  }
-
-  /** Asked for at each upload: a node that was started again listens elsewhere. */
-  private synchronized void learnHome(NativeClient client) throws BigcastException {
-    home = conf.shared() ? "" : client.advertised();
-    if (!conf.shared() && home.isEmpty()) {
-      // The driver's node died, and an executor of this host started the next one.
-      throw new BigcastException(
-          BigcastException.Code.UNAVAILABLE, "the node on the driver's host serves this host only");
     }
   }
 
   /** One value on its way into a blob. */
   private final class Attempt {
     private final long id;
+    /** Null until a node was reached. */
     NativeClient client;
+
+    String home;
     private NativeUpload upload;
     long rawBytes;
     long storedBytes;
@@ -242,15 +249,30 @@ final class DriverSide {
     }
 
     private ChunkSink open() throws BigcastException {
-      client = connection.client("");
-      learnHome(client);
       upload =
-          client.upload(
-              app.id + "/broadcast-" + id,
-              (int) conf.number(Key.CHUNK_SIZE),
-              conf.flag(Key.COMPRESS));
+          connection.call(
+              "",
+              reached -> {
+                client = reached;
+                home = homeOf(reached);
+                return reached.upload(
+                    app.id + "/broadcast-" + id,
+                    (int) conf.number(Key.CHUNK_SIZE),
+                    conf.flag(Key.COMPRESS));
+              });
       return upload;
     }
+  }
+
+  /** Asked for at each upload: a node that was started again listens elsewhere. */
+  private String homeOf(NativeClient client) throws BigcastException {
+    String home = conf.shared() ? "" : client.advertised();
+    if (!conf.shared() && home.isEmpty()) {
+      // The driver's node died, and an executor of this host started the next one.
+      throw new BigcastException(
+          BigcastException.Code.UNAVAILABLE, "the node on the driver's host serves this host only");
+    }
+    return home;
   }
 
   private static void serialise(Object value, BlobOutputStream out) {

@@ -22,6 +22,9 @@ final class Embedded {
   /** Makes sure that this host has a node. A driver's listens on TCP, an executor's does not. */
   static void ensureNode(SparkConf spark, BigcastConf conf, AppIdentity app, boolean driver)
       throws BigcastException {
+    if (NativeNode.answers(app.id, app.secret)) {
+      return;
+    }
     NativeNode.Options options = new NativeNode.Options();
     options.applicationId = app.id;
     options.secret = app.secret;

@@ -12,10 +12,14 @@ final class ExecutorSide {
 
   private ExecutorSide() {}
 
-  static synchronized void close() {
-    if (connection != null) {
-      connection.close();
+  static void close() {
+    Connection closing;
+    synchronized (ExecutorSide.class) {
+      closing = connection;
       connection = null;
+    }
+    if (closing != null) {
+      closing.close();
     }
   }
 

@@ -18,6 +18,8 @@ final class NativeClient extends NativeHandle {
     int progressTimeoutMs;
   }
 
+  private final long connectedAtNanos = System.nanoTime();
+
   private NativeClient(long pointer) {
     super(pointer);
   }
@@ -42,7 +44,7 @@ final class NativeClient extends NativeHandle {
   }
 
   NativeDownload download(byte[] ref) throws BigcastException {
-    return new NativeDownload(download(share(), ref));
+    return new NativeDownload(this, download(share(), ref));
   }
 
   void remove(byte[] ref) throws BigcastException {
@@ -56,6 +58,11 @@ final class NativeClient extends NativeHandle {
   /** Where the node blobs are created on is reached by others: "host:port", or empty. */
   String advertised() throws BigcastException {
     return advertised(share());
+  }
+
+  /** By System.nanoTime(). */
+  long connectedAtNanos() {
+    return connectedAtNanos;
   }
 
   @Override

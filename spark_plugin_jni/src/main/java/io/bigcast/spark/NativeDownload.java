@@ -4,8 +4,16 @@ import java.nio.ByteBuffer;
 
 /** A blob being read. */
 final class NativeDownload extends NativeHandle implements ChunkSource {
-  NativeDownload(long pointer) {
+  private final NativeClient client;
+
+  NativeDownload(NativeClient client, long pointer) {
     super(pointer);
+    this.client = client;
+  }
+
+  /** What it was started on. */
+  NativeClient client() {
+    return client;
   }
 
   @Override

@@ -1,8 +1,9 @@
 package io.bigcast.spark;
 
 /**
- * Owns one native object. Every use and the close hold the handle's monitor, so that no thread can
- * free what another is using.
+ * Owns one native object. Every use holds the handle's monitor, so that no thread can free what
+ * another is using. (A transfer's calls wait for the network under its monitor; but it is used by
+ * one thread.)
  */
 abstract class NativeHandle implements AutoCloseable {
   private long pointer;
@@ -14,7 +15,7 @@ abstract class NativeHandle implements AutoCloseable {
   /** Call it with the monitor held. */
   final long pointer() throws BigcastException {
     if (pointer == 0) {
-      throw new BigcastException(BigcastException.Code.UNAVAILABLE, "the handle is closed");
+      throw new HandleClosedException();
     }
     return pointer;
   }
@@ -22,10 +23,13 @@ abstract class NativeHandle implements AutoCloseable {
   abstract void free(long pointer);
 
   @Override
-  public final synchronized void close() {
-    if (pointer != 0) {
-      long freed = pointer;
+  public final void close() {
+    long freed;
+    synchronized (this) {
+      freed = pointer;
       pointer = 0;
+    }
+    if (freed != 0) {
       free(freed);
     }
   }

@@ -20,6 +20,13 @@ final class NativeNode {
 
   private NativeNode() {}
 
+  /**
+   * Whether this host has a node of the application. Blocks up to 5 seconds.
+   *
+   * @throws BigcastException if someone else has its socket
+   */
+  static native boolean answers(String applicationId, String secret) throws BigcastException;
+
   /** Attaches to this host's node or starts one; true if it was started. Blocks up to 5 seconds. */
   static boolean ensure(String program, Options options) throws BigcastException {
     return ensure(

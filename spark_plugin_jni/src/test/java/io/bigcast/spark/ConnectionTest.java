@@ -1,0 +1,116 @@
+package io.bigcast.spark;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertNotSame;
+import static org.junit.jupiter.api.Assertions.assertSame;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import java.io.IOException;
+import java.net.InetAddress;
+import java.net.ServerSocket;
+import java.net.Socket;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.attribute.PosixFilePermissions;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import java.util.concurrent.TimeUnit;
+import org.apache.spark.SparkConf;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+/** Clients of real nodes, started from the program that the jar carries. */
+class ConnectionTest {
+  private static SparkConf spark() {
+    return new SparkConf(false)
+        .set("spark.driver.host", "127.0.0.1")
+        .set("spark.bigcast.lease.grace", "2s")
+        .set("spark.bigcast.node.memory", "16m")
+        .set("spark.bigcast.node.disk", "none");
+  }
+
+  private static Connection embedded(boolean driver) {
+    return new Connection(spark(), BigcastConf.from(spark()), AppIdentity.create(), driver);
+  }
+
+  @Test
+  void aClientClosedByAnotherThreadIsNoFailure() throws Exception {
+    try (Connection connection = embedded(true)) {
+      List<NativeClient> used = new ArrayList<>();
+      String home =
+          connection.call(
+              "",
+              client -> {
+                used.add(client);
+                if (used.size() == 1) {
+                  connection.lost(client);
+                }
+                return client.advertised();
+              });
+      assertTrue(home.startsWith("127.0.0.1:"), home);
+      assertEquals(2, used.size());
+      assertNotSame(used.get(0), used.get(1));
+      connection.checkNotResting();
+    }
+  }
+
+  @Test
+  void homesKeepTheirClientsAndTheLeastUsedGoes() throws Exception {
+    try (Connection connection = embedded(false)) {
+      // Nobody answers at these; the host's own node does.
+      NativeClient first = connection.call("127.0.0.1:1", client -> client);
+      NativeClient second = connection.call("127.0.0.1:2", client -> client);
+      assertNotSame(first, second);
+      for (int port = 3; port <= 5; port++) {
+        assertSame(first, connection.call("127.0.0.1:1", client -> client));
+        connection.call("127.0.0.1:" + port, client -> client);
+      }
+      assertThrows(HandleClosedException.class, second::advertised);
+      connection.close();
+      assertThrows(HandleClosedException.class, first::advertised);
+      BigcastException e =
+          assertThrows(
+              BigcastException.class, () -> connection.call("127.0.0.1:1", client -> client));
+      assertEquals(BigcastException.Code.UNAVAILABLE, e.code());
+    }
+  }
+
+  @Test
+  void nobodyWaitsForAClientThatIsBeingMade(@TempDir Path folder) throws Exception {
+    Path secret = folder.resolve("secret");
+    Files.createFile(
+        secret, PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rw-------")));
+    Files.write(secret, new byte[64]);
+    ExecutorService pool = Executors.newFixedThreadPool(2);
+    // Accepts, and never says a word.
+    try (ServerSocket silent = new ServerSocket(0, 8, InetAddress.getByName("127.0.0.1"))) {
+      SparkConf spark =
+          spark()
+              .set("spark.bigcast.servers", "127.0.0.1:" + silent.getLocalPort())
+              .set("spark.bigcast.secret.file", secret.toString());
+      Connection connection =
+          new Connection(spark, BigcastConf.from(spark), AppIdentity.create(), true);
+      Future<?> first = pool.submit(() -> connection.call("", NativeClient::advertised));
+      Socket login = silent.accept();
+      assertTrue(connection.isOpen());
+      connection.checkNotResting();
+      Future<?> second = pool.submit(() -> connection.call("", NativeClient::advertised));
+      second.cancel(true); // a killed task
+      connection.close();
+      assertFalse(first.isDone(), "all of the above came while it connects");
+      login.close();
+      ExecutionException e =
+          assertThrows(ExecutionException.class, () -> first.get(60, TimeUnit.SECONDS));
+      assertTrue(e.getCause() instanceof IOException, e.toString());
+    } finally {
+      pool.shutdownNow();
+      assertTrue(pool.awaitTermination(60, TimeUnit.SECONDS));
+    }
+  }
+}
