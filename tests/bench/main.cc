@@ -1,0 +1,42 @@
+// What scripts/bench measures where Python would distort it; each command prints one JSON object.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+
+#include "tests/bench/copies.h"
+
+namespace {
+
+using bigcast::bench::Copied;
+
+void print(const Copied& copied) {
+  std::printf("{\"seconds\":%.6f,\"sender_cpu_s\":%.6f,\"receiver_cpu_s\":%.6f}\n", copied.seconds,
+              copied.sender_cpu_s, copied.receiver_cpu_s);
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("the parts of scripts/bench that are not Python", "bigcast-bench");
+  app.require_subcommand(1);
+  uint64_t size = 0;
+  bool via_buffer = false;
+  auto* socket = app.add_subcommand("raw-socket", "resident bytes through a TCP connection");
+  socket->add_option("size", size, "bytes")->required();
+  socket->add_flag("--via-buffer", via_buffer, "the sender copies into a buffer first");
+  socket->callback([&] { print(bigcast::bench::copy_by_socket(size, via_buffer)); });
+  auto* pread = app.add_subcommand("pread-digest", "resident bytes by pread, and their XXH3");
+  pread->add_option("size", size, "bytes")->required();
+  pread->callback([&] { print(bigcast::bench::copy_by_pread(size)); });
+  CLI11_PARSE(app, argc, argv);
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "bigcast-bench: %s\n", error.what());
+    return 1;
+  }
+}
