@@ -1,9 +1,15 @@
 """A memory cgroup of our own, version 1 or 2, to see what all processes in it are charged."""
 
+import contextlib
+import os
 import pathlib
+import signal
 import threading
+import time
 
 INTERVAL_S = 0.02
+END_TIMEOUT_S = 60
+PREFIX = "bigcast-bench-"
 
 
 def _mounts():
@@ -37,13 +43,21 @@ def _read(path):
         return ""
 
 
+def _remove_leftovers(folder):
+    """Removes the cgroups of runs that were killed before they could; one in use stays."""
+    for path in folder.glob(f"{PREFIX}*"):
+        if not pathlib.Path("/proc", path.name[len(PREFIX) :]).exists():
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
 class MemoryCgroup:
     """Use as a context manager, and run command(argv) in it; peak() is sampled every 20 ms.
 
+    Leaving the block ends what is still running in it. A process can have one at a time.
     PermissionError or OSError from entering says that cgroups can't be made here."""
 
-    def __init__(self, name):
-        self._name = name
+    def __init__(self):
         self._peak = 0
         self._stop = threading.Event()
 
@@ -52,7 +66,8 @@ class MemoryCgroup:
         if parent is None:
             raise PermissionError("no memory cgroup controller is mounted")
         folder, self._version = parent
-        self.path = folder / self._name
+        _remove_leftovers(folder)
+        self.path = folder / f"{PREFIX}{os.getpid()}"
         self.path.mkdir()
         if not (self.path / "memory.stat").exists():
             self.path.rmdir()
@@ -64,7 +79,18 @@ class MemoryCgroup:
     def __exit__(self, *_):
         self._stop.set()
         self._thread.join()
-        self.path.rmdir()
+        deadline = time.monotonic() + END_TIMEOUT_S
+        while True:
+            for pid in self.pids():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            try:
+                self.path.rmdir()
+                return
+            except OSError:  # EBUSY: a process that was killed takes a moment to be gone
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(INTERVAL_S)
 
     def pids(self):
         return [int(pid) for pid in _read(self.path / "cgroup.procs").split()]

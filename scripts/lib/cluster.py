@@ -80,9 +80,12 @@ class Cluster:
             self._wait(f"worker-{host}", re.compile("Successfully registered with master"))
 
     def _environment(self, host, heap="256m"):
-        local_dir = self._work_dir / f"local-{host}"
+        local_dir, temporary = (self._work_dir / f"{kind}-{host}" for kind in ("local", "tmp"))
         local_dir.mkdir(exist_ok=True)
+        temporary.mkdir(exist_ok=True)
         return {
+            # A killed JVM leaves what it unpacked; executors inherit this from their worker.
+            "JAVA_TOOL_OPTIONS": f"-Djava.io.tmpdir={temporary}",
             "SPARK_HOME": self._spark_home,
             "SPARK_LOCAL_IP": self._hosts.address(host),
             "SPARK_LOCAL_DIRS": str(local_dir),

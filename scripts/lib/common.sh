@@ -103,7 +103,7 @@ need_spark() {
 build() {
   local log=build/$1.log
   mkdir -p build
-  say "building preset $1"
+  say "building preset $1 (takes minutes the first time; $log has its output)"
   if ! { cmake --preset "$1" && cmake --build --preset "$1"; } >"$log" 2>&1 </dev/null; then
     tail -n 60 "$log" >&2
     die "the build of preset $1 failed; all of its output is in $log"
