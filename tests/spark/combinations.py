@@ -12,6 +12,7 @@ import subprocess
 import time
 import zipfile
 
+import bigcast_nodes
 import spark as sparks
 from report import counters, nonzero
 from watch import Watch, files_left
@@ -40,8 +41,14 @@ class Run:
 def execute(run, area, argv, timeout_s):
     """Runs an application to its end; returns its Watch. Reports what its end was like."""
     watch = Watch(run.hosts)
+    observe(run, area, functools.partial(run.hosts.start, 0, argv), watch, timeout_s)
+    return watch
+
+
+def observe(run, area, start, watch, timeout_s):
+    """Starts an application by `start`, and watches it to its end."""
     with open(area.out, "w", encoding="utf-8") as out, open(area.log, "w", encoding="utf-8") as log:
-        process = run.hosts.start(0, argv, env=area.environment(), stdout=out, stderr=log)
+        process = start(env=area.environment(), stdout=out, stderr=log)
         deadline = time.monotonic() + timeout_s
         looked = 0
         while process.poll() is None and time.monotonic() < deadline:
@@ -54,7 +61,6 @@ def execute(run, area, argv, timeout_s):
         run.report.check("exit", f"not ended after {timeout_s} s")
     else:
         run.report.check("exit", f"code {process.returncode}" if process.returncode else "")
-    return watch
 
 
 def check_end(run, area, watch, warnings=0, saying="", where="driver"):
@@ -91,7 +97,9 @@ def full(run, conf):
     }
     if run.jar:
         settings["spark.bigcast.node.memory"] = "64m"
-    argv = area.submit("local-cluster[2,1,1024]", area.conf(run.jar, settings | conf), "Main")
+    # The driver's soft references go with the next collection, so that it has to read values back.
+    conf = area.conf(run.jar, settings | conf, java="-XX:SoftRefLRUPolicyMSPerMB=0")
+    argv = area.submit("local-cluster[2,1,1024]", conf, "Main")
     watch = execute(run, area, argv, CASES_TIMEOUT_S)
     run.report.cases(sparks.read(area.out))
     check_end(run, area, watch)
@@ -129,9 +137,16 @@ def kryo_defaults(run):
 
 
 def pyspark_min0(run):
+    pyspark(run, {"spark.bigcast.minSize": "0"})
+
+
+def pyspark_kryo_defaults(run):
+    pyspark(run, {"spark.serializer": KRYO})
+
+
+def pyspark(run, conf):
     area = run.area()
-    conf = area.conf(run.jar, {"spark.bigcast.minSize": "0", "spark.bigcasttest.filter":
-                               run.case_filter})
+    conf = area.conf(run.jar, {"spark.bigcasttest.filter": run.case_filter} | conf)
     argv = area.submit("local-cluster[2,1,1024]", conf, sparks.HERE / "python" / "cases.py")
     watch = execute(run, area, argv, CASES_TIMEOUT_S)
     run.report.cases(sparks.read(area.out))
@@ -155,7 +170,12 @@ def small(run, conf, warnings=0, saying="", stayed=None, expected=0, wrapper=(),
     if not run.jar:
         check_end(run, area, watch)
         return area, watch
-    counted = counters(output)
+    check_path(run.report, counters(output), stayed, expected, located)
+    check_end(run, area, watch, warnings, saying)
+    return area, watch
+
+
+def check_path(report, counted, stayed, expected, located):
     problems = []
     if counted.get("offloaded") != expected:
         problems.append(f"offloaded: expected {expected}, got {counted.get('offloaded')}")
@@ -167,9 +187,7 @@ def small(run, conf, warnings=0, saying="", stayed=None, expected=0, wrapper=(),
         problems.append(f"by descriptor: expected {located}, got {nonzero(counted)}")
     if stayed and counted.get(f"delegated.{stayed}", 0) < 2:
         problems.append(f"{stayed} expected as the reason, got {nonzero(counted)}")
-    run.report.check("path", problems)
-    check_end(run, area, watch, warnings, saying)
-    return area, watch
+    report.check("path", problems)
 
 
 def defaults(run):
@@ -228,6 +246,28 @@ def native_directory_noexec(run):
         return
     no_node(run, small(run, {"spark.bigcast.native.dir": str(folder)}, stayed="UNAVAILABLE",
                        warnings=1, saying=r"spark\.bigcast\.native\.dir", wrapper=wrapper))
+
+
+def vendors_fork(run):
+    """A Spark whose broadcast manager has no field broadcastFactory: told once, all with Torrent."""
+    if run.jar:
+        name = "org/apache/spark/broadcast/BroadcastManager.class"
+        core = next(run.spark.home.glob("jars/spark-core_*.jar"))
+        fork = run.work / "fork.jar"
+        with zipfile.ZipFile(core) as spark, zipfile.ZipFile(fork, "w") as out:
+            out.writestr(name, renamed(spark.read(name), b"broadcastFactory", b"vendorsFactory"))
+        conf = {"spark.driver.extraClassPath": f"{fork}:{run.jar}"}
+    else:
+        conf = {}
+    no_node(run, small(run, conf, warnings=1, saying="broadcastFactory"))
+
+
+def renamed(class_file, old, new):
+    """A class file in which a name is another one, by its entry in the constant pool."""
+    entries = [b"\1" + len(name).to_bytes(2, "big") + name for name in (old, new)]
+    if class_file.count(entries[0]) != 1:
+        raise RuntimeError(f"{old} is not in the class file's constant pool")
+    return class_file.replace(*entries)
 
 
 def foreign_native_library(run):
@@ -339,3 +379,39 @@ def driver_killed(run):
     os.kill(steps.process.pid, signal.SIGKILL)
     steps.end()
     run.report.check("nothing_left", watch.left() + files_left([area.local, area.tmp]))
+
+
+def upload_fails(run):
+    """Uploads that end half-way: one does not fit into its node, the other one's node dies."""
+    area = run.area()
+    conf = area.conf(run.jar, {"spark.bigcasttest.executors": "1"} | (
+        {"spark.bigcast.node.memory": "16m", "spark.bigcast.node.disk": "none"} if run.jar else {}))
+    argv = area.submit("local-cluster[1,1,1024]", conf, "UploadFailsJob")
+    watch = Watch(run.hosts)
+    steps = Steps(area, [watch], functools.partial(run.hosts.start, 0, argv))
+
+    def stored():
+        return [node.stored_bytes for node in bigcast_nodes.on_host(run.hosts, 0)]
+
+    problem = steps.wait("refused")
+    if run.jar:
+        run.report.check("refused_is_freed", problem or wait_for(
+            lambda: stored() == [0], lambda: f"the node still has {stored()} bytes"))
+    steps.go_on()
+    problem = problem or steps.wait("half")
+    if run.jar:
+        # The serialiser waits in the middle: sending does not wait for its end.
+        run.report.check("sends_while_serialising", problem or wait_for(
+            lambda: sum(stored()) >= 4 << 20, lambda: f"the node has {stored()} bytes"))
+        for node in bigcast_nodes.on_host(run.hosts, 0):
+            os.kill(node.pid, signal.SIGKILL)
+    steps.go_on()
+    code = steps.end()
+    run.report.check("exit", problem or (f"code {code}" if code else ""))
+    output = sparks.read(area.out)
+    run.report.cases(output)
+    if run.jar:
+        counted = counters(output)
+        good = counted.get("delegated.UPLOAD_FAILED") == 2 and counted.get("offloaded") == 0
+        run.report.check("counted", "" if good else f"{nonzero(counted)}")
+        check_end(run, area, watch, warnings=2, saying="goes through Spark's TorrentBroadcast")

@@ -2,20 +2,28 @@
 
 import functools
 
+import bigcast_nodes
 import cluster
 import netns
+import shared
 import spark as sparks
-from combinations import Others, Steps
+from combinations import (SMALL_TIMEOUT_S, Others, Steps, check_end, check_path, observe, wait_for)
 from report import counters
-from watch import Watch, files_left
+from watch import Watch, files_left, listening_ports
 
 WORKERS = 2
 EXECUTORS = 4
 MEGABYTES = 64
+PORT = 17077
+WORKER_CONF = {
+    "spark.executor.cores": "1",
+    "spark.executor.memory": "900m",
+    "spark.local.dir": None,  # the workers have their own
+}
 
 
-def one_pull_a_host(run):
-    """However many executors of a host read a broadcast, it crosses the host's link once."""
+def on_hosts(run):
+    """An application in embedded mode, and one in shared mode, on one cluster."""
     why_not = netns.available()
     if why_not:
         run.report.skip("all", f"no network namespaces: {why_not}")
@@ -24,37 +32,106 @@ def one_pull_a_host(run):
         area = run.area(address=hosts.address(0))
         daemons = cluster.Cluster(hosts, str(area.home), area.folder / "cluster", worker_cores=2,
                                   worker_memory="2g")
-        numbers = range(hosts.count)
-        staying = [pid for host in numbers for pid in hosts.pids(host)]
-        watches = [Watch(Others(hosts, staying), host) for host in numbers]
-        conf = area.conf(run.jar, {
-            "spark.bigcasttest.executors": str(EXECUTORS),
-            "spark.bigcasttest.megabytes": str(MEGABYTES),
-            "spark.executor.cores": "1",
-            "spark.executor.memory": "900m",
-            "spark.local.dir": None,  # the workers have their own
-        })
-        argv = ["--jars", str(run.spark.user_jar), "--class", "io.bigcast.sparktest.StepJob",
-                str(run.spark.jobs_jar)]
-        steps = Steps(area, watches, functools.partial(daemons.submit, argv, conf))
-        received = drive(run, hosts, steps)
-        check(run, area, watches, received)
+        staying = [pid for host in range(hosts.count) for pid in hosts.pids(host)]
+        one_pull_a_host(run, area, Others(hosts, staying), daemons)
+        if run.jar:
+            with run.report.under("shared"):
+                executor_elsewhere(run, Others(hosts, staying), daemons)
 
 
-def drive(run, hosts, steps):
+def submit(run, daemons, program, conf):
+    argv = ["--jars", str(run.spark.user_jar), "--class", f"io.bigcast.sparktest.{program}",
+            str(run.spark.jobs_jar)]
+    return functools.partial(daemons.submit, argv, conf)
+
+
+def one_pull_a_host(run, area, hosts, daemons):
+    """However many executors of a host read a broadcast, it crosses the host's link once."""
+    gate = area.folder / "gate"
+    gate.mkdir()
+    conf = area.conf(run.jar, {
+        "spark.bigcasttest.executors": str(EXECUTORS),
+        "spark.bigcasttest.megabytes": str(MEGABYTES),
+        "spark.bigcasttest.gate": str(gate),
+    } | WORKER_CONF | (
+        {"spark.bigcast.port": str(PORT), "spark.bigcast.chunkSize": "256k"} if run.jar else {}))
+    watches = [Watch(hosts, host) for host in range(hosts.count)]
+    steps = Steps(area, watches, submit(run, daemons, "StepJob", conf))
+    received = drive(run, hosts, steps, gate)
+    check(run, area, watches, received)
+
+
+def stored(hosts, host):
+    """Bytes that the nodes of a host have in memory."""
+    return sum(node.stored_bytes for node in bigcast_nodes.on_host(hosts, host))
+
+
+def drive(run, hosts, steps, gate):
     """Takes the job to its end; returns the bytes that each worker's host received for it."""
     problem = steps.wait("ready")
     before = [hosts.traffic(host).received for host in range(hosts.count)]
-    for step in ("made", "read"):
-        steps.go_on()
-        problem = problem or steps.wait(step)
+    steps.go_on()
+    problem = problem or steps.wait("made")
+    if run.jar:
+        ports = set().union(*(listening_ports(node.pid)
+                              for node in bigcast_nodes.on_host(hosts, 0)))
+        run.report.check("port", "" if ports == {PORT} else f"the home listens on {ports}")
+    steps.go_on()
+    problem = problem or at_the_gate(run, hosts, gate)
+    (gate / "go").touch()
+    problem = problem or steps.wait("read")
     after = [hosts.traffic(host).received for host in range(hosts.count)]
+    steps.go_on()
+    problem = problem or steps.wait("unpersisted")
+    if run.jar:
+        run.report.check("unpersist_frees_relays", problem or wait_for(
+            lambda: not any(stored(hosts, host) for host in range(1, hosts.count)),
+            lambda: f"they still have {[stored(hosts, host) for host in range(hosts.count)]}"))
+        at_home = stored(hosts, 0)
+        run.report.check("home_keeps_all",
+                         "" if at_home >= MEGABYTES << 20 else f"the home has {at_home} bytes")
     steps.go_on()
     problem = problem or steps.wait("destroyed")
     steps.go_on()
     code = steps.end()
     run.report.check("exit", problem or (f"code {code}" if code else ""))
     return [is_ - was for was, is_ in zip(before, after)][1:]
+
+
+def at_the_gate(run, hosts, gate):
+    """All executors have the first object out of the value's stream, and wait with it."""
+    def reading():
+        return len(list(gate.glob("reading-*")))
+
+    problem = wait_for(lambda: reading() == EXECUTORS,
+                       lambda: f"{reading()} of {EXECUTORS} executors began to deserialise")
+    if run.jar:
+        had = [stored(hosts, host) for host in range(1, hosts.count)]
+        run.report.check("deserialises_while_fetching", problem or [
+            f"a host had {each} bytes before its executors had one object"
+            for each in had if not 0 < each <= MEGABYTES << 19])
+    return problem
+
+
+def executor_elsewhere(run, hosts, daemons):
+    """Shared mode: the node is on the driver's host, the executor on another, which has none."""
+    server = shared.Server(run, hosts)
+    area = run.area("shared", hosts.address(0))
+    conf = area.conf(run.jar, {
+        "spark.bigcast.servers": server.address,
+        "spark.bigcast.secret.file": str(server.secret),
+        "spark.bigcasttest.executors": "1",
+        "spark.cores.max": "1",
+    } | WORKER_CONF)
+    watch = Watch(Others(hosts, [server.process.pid]))
+    observe(run, area, submit(run, daemons, "SmallJob", conf), watch, SMALL_TIMEOUT_S)
+    output = sparks.read(area.out)
+    run.report.cases(output)
+    check_path(run.report, counters(output), None, expected=2, located=False)
+    check_end(run, area, watch)
+    nodes = [node for host in range(1, hosts.count) for node in bigcast_nodes.on_host(hosts, host)]
+    run.report.check("no_other_node", f"{nodes}" if nodes else "")
+    run.report.check("server_ends", "" if (code := server.stop()) == 0 else f"exit code {code}")
 
 
 def check(run, area, watches, received):

@@ -8,12 +8,15 @@ ALL = {
     "java-min0": combinations.java_min0,
     "kryo-defaults": combinations.kryo_defaults,
     "pyspark-min0": combinations.pyspark_min0,
-    "hosts": hosts.one_pull_a_host,
+    "pyspark-kryo-defaults": combinations.pyspark_kryo_defaults,
+    "hosts": hosts.on_hosts,
     "shared": shared.contexts_on_one_node,
     "driver-killed": combinations.driver_killed,
+    "upload-fails": combinations.upload_fails,
     "unreachable": combinations.unreachable,
     "no-native-directory": combinations.no_native_directory,
     "native-directory-noexec": combinations.native_directory_noexec,
+    "vendors-fork": combinations.vendors_fork,
     "foreign-native-library": combinations.foreign_native_library,
     "encryption": combinations.encryption,
     "secret-world-readable": combinations.secret_world_readable,
@@ -24,8 +27,9 @@ ALL = {
     "defaults": combinations.defaults,
 }
 # In this order: what takes longest starts first.
-FULL = {"3.5": list(ALL), "4": ["java-min0", "kryo-defaults", "pyspark-min0", "unreachable"]}
-QUICK = {"3.5": ["java-min0", "pyspark-min0", "hosts", "unreachable"], "4": ["defaults"]}
+FULL = {"3.5": list(ALL), "4": ["java-min0", "kryo-defaults", "pyspark-min0", "upload-fails",
+                                "unreachable"]}
+QUICK = {"3.5": ["java-min0", "pyspark-min0", "hosts", "unreachable"]}
 
 
 def names(line, quick):

@@ -1,5 +1,6 @@
 """The lines that a run prints: PASS name, FAIL name: why, SKIP name: why."""
 
+import contextlib
 import re
 
 
@@ -9,6 +10,16 @@ class Report:
     def __init__(self, prefix):
         self.prefix = prefix
         self.failed = 0
+
+    @contextlib.contextmanager
+    def under(self, name):
+        """Puts what is reported in the block under one more name."""
+        prefix = self.prefix
+        self.prefix = f"{prefix}/{name}"
+        try:
+            yield
+        finally:
+            self.prefix = prefix
 
     def check(self, name, problems):
         """Passes if `problems` (a list of texts, or one) is empty."""

@@ -69,6 +69,8 @@ def parse():
     args = parser.parse_args()
     if args.plain == bool(args.jar):
         parser.error("give one of --jar and --plain")
+    if args.quick and args.spark not in plan.QUICK:
+        parser.error(f"--quick: Spark {args.spark} has no such part")
     try:
         for part in args.filter.partition(":")[::2]:
             re.compile(part)

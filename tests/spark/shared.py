@@ -1,12 +1,10 @@
 """The shared mode: nodes that somebody else runs, here the test."""
 
-import contextlib
 import dataclasses
 import re
 import signal
 import socket
 import subprocess
-import time
 import urllib.request
 import zipfile
 
@@ -15,16 +13,16 @@ from combinations import Others, small, wait_for, write_secret
 
 
 class Server:
-    """A bigcastd that a test started for the shared mode."""
+    """A bigcastd on host 0 that a test started for the shared mode."""
 
-    def __init__(self, run):
+    def __init__(self, run, hosts):
         self.secret = write_secret(run.work / "server-secret")
-        self.port, self.http = free_port(), free_port()
-        self.address = f"127.0.0.1:{self.port}"
+        self.http = free_port()
+        self.address = f"{hosts.address(0)}:{free_port()}"
         self.socket = str(run.work / "node.sock")
         self.log = run.work / "bigcastd.log"
         with open(self.log, "w", encoding="utf-8") as log:
-            self.process = run.hosts.start(0, [
+            self.process = hosts.start(0, [
                 str(program(run)), "--listen", self.address, "--http", f"127.0.0.1:{self.http}",
                 "--socket", f"unix:{self.socket}", "--memory", "256m",
                 "--secret-file", str(self.secret), "--lease-grace", "2s",
@@ -32,13 +30,10 @@ class Server:
         self.wait_until_ready()
 
     def wait_until_ready(self):
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and self.process.poll() is None:
-            with contextlib.suppress(OSError):
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/readyz", timeout=5):
-                    return
-            time.sleep(0.1)
-        raise RuntimeError(f"bigcastd is not ready: {sparks.read(self.log)[-2000:]}")
+        wait_for(lambda: "is ready" in sparks.read(self.log) or self.process.poll() is not None,
+                 lambda: "")
+        if "is ready" not in sparks.read(self.log):
+            raise RuntimeError(f"bigcastd is not ready: {sparks.read(self.log)[-2000:]}")
 
     def metric(self, name):
         """The sum over a metric's labels; None if there is no such metric."""
@@ -80,13 +75,15 @@ def program(run):
 
 
 def contexts_on_one_node(run):
-    """Contexts on one running node: over TCP, by its socket too, and with a wrong secret."""
+    """Contexts on one running node: over TCP, as the second of two of which the first is down, by
+    its socket too, and with a wrong secret."""
     if not run.jar:
         run.report.skip("all", "means nothing on plain Spark")
         return
-    server = Server(run)
+    server = Server(run, run.hosts)
     wrong = write_secret(run.work / "wrong-secret")
-    context(run, server, "tcp", server.secret, {}, located=False, expected=2)
+    context(run, server, "tcp", server.secret,
+            {"spark.bigcast.servers": f"127.0.0.1:1, {server.address}"}, located=False, expected=2)
     context(run, server, "socket", server.secret, {"spark.bigcast.socket": server.socket},
                    expected=2)
     run.report.check("freed", wait_for(lambda: not any(server.holds().values()),
@@ -104,17 +101,12 @@ def contexts_on_one_node(run):
 
 
 def context(run, server, name, secret, conf, **expectations):
-    report = run.report
-    prefix = report.prefix
     work = run.work / name
     work.mkdir()
-    report.prefix = f"{prefix}/{name}"
-    try:
+    with run.report.under(name):
         inner = dataclasses.replace(run, work=work, hosts=Others(run.hosts, [server.process.pid]))
         done = small(inner, {"spark.bigcast.servers": server.address,
                              "spark.bigcast.secret.file": str(secret)} | conf, **expectations)
         logs = done[0].text_of_logs()
-        report.check("secret_is_secret", [str(file) for file, text in logs.items()
-                                          if sparks.read(secret) in text])
-    finally:
-        report.prefix = prefix
+        run.report.check("secret_is_secret", [str(file) for file, text in logs.items()
+                                              if sparks.read(secret) in text])

@@ -107,6 +107,17 @@ def unix_sockets(pid):
     return names
 
 
+def listening_ports(pid):
+    """TCP ports that the process listens on."""
+    ports = set()
+    own = inodes(pid)
+    for line in pathlib.Path(f"/proc/{pid}/net/tcp").read_text(encoding="utf-8").splitlines()[1:]:
+        fields = line.split()
+        if fields[3] == "0A" and fields[9] in own:
+            ports.add(int(fields[1].rpartition(":")[2], 16))
+    return ports
+
+
 def files_left(folders):
     """What Bigcast left in folders that it was given to use."""
     left = []

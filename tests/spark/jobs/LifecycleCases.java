@@ -1,7 +1,13 @@
 package io.bigcast.sparktest;
 
 import io.bigcast.sparktest.Cases.Path;
+import java.io.ByteArrayInputStream;
+import java.io.ByteArrayOutputStream;
 import java.io.NotSerializableException;
+import java.io.ObjectInputStream;
+import java.io.ObjectOutputStream;
+import java.lang.ref.WeakReference;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
 import java.util.List;
@@ -11,6 +17,8 @@ import org.apache.spark.SparkException;
 import org.apache.spark.api.java.JavaSparkContext;
 import org.apache.spark.broadcast.Broadcast;
 import scala.Tuple2;
+import scala.reflect.ClassTag;
+import scala.reflect.ClassTag$;
 
 /** What frees broadcasts, what users see when something is wrong with them. */
 final class LifecycleCases {
@@ -27,6 +35,9 @@ final class LifecycleCases {
     cases.add("life_unpersist_then_read", life::unpersistThenRead);
     cases.add("life_destroy_then_use", life::destroyThenUse);
     cases.add("life_garbage_collected", life::garbageCollected);
+    cases.add("life_driver_rereads", life::driverRereads);
+    cases.add("life_handle_read_on_the_driver", life::handleReadOnTheDriver);
+    cases.add("life_serialised_once", life::serialisedOnce);
     cases.add("life_user_exception_writing", () -> life.exceptionWriting(false));
     cases.add("life_not_serializable", () -> life.exceptionWriting(true));
     cases.add("life_user_exception_reading", life::exceptionReading);
@@ -91,6 +102,67 @@ final class LifecycleCases {
   private void makeAndForget() throws Exception {
     for (int seed = 0; seed < 3; seed++) {
       checkReads(broadcast(2 << 20, seed), 2 << 20, seed);
+    }
+  }
+
+  /** As SQL makes its relations: the driver keeps a soft reference, and reads back what is gone. */
+  private void driverRereads() throws Exception {
+    Map<String, Long> before = Probe.here();
+    Broadcast<ArrayList<byte[]>> broadcast = broadcastSerializedOnly(5);
+    WeakReference<Object> made = new WeakReference<>(broadcast.value());
+    Cases.eventually(
+        "the driver's value collected (needs SoftRefLRUPolicyMSPerMB=0)",
+        () -> {
+          System.gc();
+          return made.get() == null;
+        });
+    long expected = Values.digest(Values.pieces(5));
+    ArrayList<byte[]> again = broadcast.value();
+    Cases.equal(expected, Values.digest(again), "value on the driver, read back");
+    Cases.check(again == broadcast.value(), "read back once, then kept");
+    if (cases.plugin) {
+      Cases.equal(1L, Probe.delta(before, Probe.here(), "driverRereads"), "driver's rereads");
+    }
+    broadcast.destroy(true);
+  }
+
+  private Broadcast<ArrayList<byte[]>> broadcastSerializedOnly(int megabytes) throws Exception {
+    ClassTag<ArrayList<byte[]>> tag = ClassTag$.MODULE$.apply(ArrayList.class);
+    return cases.via(
+        cases.expected(megabytes << 20),
+        1,
+        () -> context.sc().broadcastInternal(Values.pieces(megabytes), true, tag));
+  }
+
+  /** A handle that comes back to the driver, in a result or a closure, finds the value there. */
+  private void handleReadOnTheDriver() throws Exception {
+    Map<String, Long> before = Probe.here();
+    Broadcast<byte[]> broadcast = broadcast(3 << 20, 41);
+    ByteArrayOutputStream bytes = new ByteArrayOutputStream();
+    try (ObjectOutputStream out = new ObjectOutputStream(bytes)) {
+      out.writeObject(broadcast);
+    }
+    Cases.check(bytes.size() < 4096, "a handle of " + bytes.size() + " bytes");
+    try (ObjectInputStream in =
+        new ObjectInputStream(new ByteArrayInputStream(bytes.toByteArray()))) {
+      Broadcast<?> copy = (Broadcast<?>) in.readObject();
+      Cases.check(copy.value() == broadcast.value(), "not the driver's own value");
+    }
+    Cases.equal(0L, Probe.delta(before, Probe.here(), "driverRereads"), "driver's rereads");
+    broadcast.destroy(true);
+  }
+
+  /** To learn its size costs a value that goes to Bigcast no second run of its serialiser. */
+  private void serialisedOnce() throws Exception {
+    for (int size : new int[] {10_000, 900_000, 5 << 20}) {
+      Path path = cases.expected(size);
+      int before = Values.Written.WRITES.get();
+      Broadcast<Values.Written> broadcast =
+          cases.via(path, 1, () -> context.broadcast(new Values.Written(size)));
+      int writes = Values.Written.WRITES.get() - before;
+      int most = path == Path.TORRENT ? 2 : 1;
+      Cases.check(writes >= 1 && writes <= most, size + " bytes were serialised " + writes + " x");
+      broadcast.destroy(true);
     }
   }
 

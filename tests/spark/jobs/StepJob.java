@@ -1,9 +1,6 @@
 package io.bigcast.sparktest;
 
-import java.io.BufferedReader;
 import java.io.IOException;
-import java.io.InputStreamReader;
-import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
 import java.util.Map;
@@ -12,9 +9,10 @@ import org.apache.spark.broadcast.Broadcast;
 import org.apache.spark.sql.SparkSession;
 
 /**
- * A job in steps, so that whoever runs it can look, or strike, in between: it prints `STEP name` and
- * waits for a line on standard input. Steps: `ready` (executors run), `made` (the broadcast exists,
- * no task has read it), `read` (every executor has), `destroyed`.
+ * A job in steps, so that whoever runs it can look, or strike, in between. Steps: `ready` (executors
+ * run), `made` (the broadcast exists, no task has read it), `read` (every executor has),
+ * `unpersisted`, `destroyed`. With spark.bigcasttest.gate, a folder, every executor stops in between
+ * `made` and `read`, at the first object that it deserialises: see Values.Gated.
  */
 public final class StepJob {
   private StepJob() {}
@@ -24,21 +22,22 @@ public final class StepJob {
     Cases cases = new Cases(session);
     JavaSparkContext context = cases.context;
     int megabytes = context.getConf().getInt("spark.bigcasttest.megabytes", 64);
-    BufferedReader input = new BufferedReader(new InputStreamReader(System.in));
+    String gate = context.getConf().get("spark.bigcasttest.gate", "");
+    Steps steps = new Steps();
 
     Probe.onExecutors(context, cases.executors);
-    step("ready", input);
-    ArrayList<byte[]> value = Values.pieces(megabytes);
-    Broadcast<ArrayList<byte[]>> broadcast = context.broadcast(value);
-    step("made", input);
-    long expected = Values.digest(value);
+    steps.reach("ready");
+    Values.Gated value = new Values.Gated(gate, Values.pieces(megabytes));
+    Broadcast<Values.Gated> broadcast = context.broadcast(value);
+    steps.reach("made");
+    long expected = Values.digest(value.pieces);
     int tasks = cases.executors * 3;
     List<Boolean> good =
         context
             .parallelize(Probe.numbers(tasks), tasks)
             .map(
                 i -> {
-                  boolean equal = Values.digest(broadcast.value()) == expected;
+                  boolean equal = Values.digest(broadcast.value().pieces) == expected;
                   Thread.sleep(100); // so that every executor gets tasks
                   return equal;
                 })
@@ -49,18 +48,12 @@ public final class StepJob {
       each.forEach((name, count) -> System.out.println("COUNTER executors." + name + " " + count));
     }
     Probe.here().forEach((name, count) -> System.out.println("COUNTER " + name + " " + count));
-    step("read", input);
+    steps.reach("read");
+    broadcast.unpersist(true);
+    steps.reach("unpersisted");
     broadcast.destroy(true);
-    step("destroyed", input);
+    steps.reach("destroyed");
     session.stop();
     System.out.println("END of cases");
-  }
-
-  private static void step(String name, BufferedReader input) throws IOException {
-    System.out.println("STEP " + name);
-    System.out.flush();
-    if (input.readLine() == null) {
-      throw new IOException("standard input ended at step " + name);
-    }
   }
 }

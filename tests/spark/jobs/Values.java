@@ -4,10 +4,15 @@ import com.esotericsoftware.kryo.Kryo;
 import com.esotericsoftware.kryo.KryoSerializable;
 import com.esotericsoftware.kryo.io.Input;
 import com.esotericsoftware.kryo.io.Output;
+import java.io.Externalizable;
 import java.io.IOException;
+import java.io.ObjectInput;
 import java.io.ObjectInputStream;
+import java.io.ObjectOutput;
 import java.io.ObjectOutputStream;
 import java.io.Serializable;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HashMap;
@@ -15,6 +20,8 @@ import java.util.List;
 import java.util.Map;
 import java.util.Random;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.locks.LockSupport;
+import org.apache.spark.SparkEnv;
 
 /** The values that cases broadcast. All are the same in every run. */
 final class Values {
@@ -144,6 +151,123 @@ final class Values {
     public void read(Kryo kryo, Input input) {
       payload = input.readBytes(input.readInt());
       READS.incrementAndGet();
+    }
+  }
+
+  /**
+   * Pieces behind a gate: in an executor, reading it leaves a file `reading-N` in the folder, N being
+   * the executor's id, and goes on to the pieces when there is a file `go`. No folder, no gate.
+   */
+  static final class Gated implements Serializable {
+    private static final long serialVersionUID = 1;
+    private static final int DEADLINE_S = 120;
+    transient String folder;
+    transient ArrayList<byte[]> pieces;
+
+    Gated(String folder, ArrayList<byte[]> pieces) {
+      this.folder = folder;
+      this.pieces = pieces;
+    }
+
+    private void writeObject(ObjectOutputStream out) throws IOException {
+      out.writeUTF(folder);
+      out.writeObject(pieces);
+    }
+
+    @SuppressWarnings("unchecked")
+    private void readObject(ObjectInputStream in) throws IOException, ClassNotFoundException {
+      folder = in.readUTF();
+      if (!folder.isEmpty()) {
+        Files.createFile(Path.of(folder, "reading-" + SparkEnv.get().executorId()));
+        waitFor(Path.of(folder, "go"));
+      }
+      pieces = (ArrayList<byte[]>) in.readObject();
+    }
+
+    private static void waitFor(Path file) throws IOException {
+      long deadline = System.nanoTime() + DEADLINE_S * 1_000_000_000L;
+      while (!Files.exists(file)) {
+        if (System.nanoTime() > deadline) {
+          throw new IOException("no " + file + " after " + DEADLINE_S + " s");
+        }
+        LockSupport.parkNanos(20_000_000);
+      }
+    }
+  }
+
+  /** Calls `atHalf` between its halves when it is written for the first time. */
+  static final class Halting implements Serializable {
+    private static final long serialVersionUID = 1;
+    static Cases.Body atHalf;
+    private transient ArrayList<byte[]> first;
+    private transient ArrayList<byte[]> second;
+
+    Halting(ArrayList<byte[]> first, ArrayList<byte[]> second) {
+      this.first = first;
+      this.second = second;
+    }
+
+    long digest() {
+      return 31 * Values.digest(first) + Values.digest(second);
+    }
+
+    private void writeObject(ObjectOutputStream out) throws IOException {
+      out.writeObject(first);
+      out.flush();
+      Cases.Body body = atHalf;
+      atHalf = null;
+      if (body != null) {
+        try {
+          body.run();
+        } catch (Throwable e) {
+          throw new IOException(e);
+        }
+      }
+      out.writeObject(second);
+    }
+
+    @SuppressWarnings("unchecked")
+    private void readObject(ObjectInputStream in) throws IOException, ClassNotFoundException {
+      first = (ArrayList<byte[]>) in.readObject();
+      second = (ArrayList<byte[]>) in.readObject();
+    }
+  }
+
+  /** Counts how often it is serialised, by either serializer. */
+  public static final class Written implements Externalizable, KryoSerializable {
+    private static final long serialVersionUID = 1;
+    static final AtomicInteger WRITES = new AtomicInteger();
+    byte[] payload;
+
+    public Written() {}
+
+    Written(int size) {
+      payload = randomBytes(size, 13);
+    }
+
+    @Override
+    public void writeExternal(ObjectOutput out) throws IOException {
+      WRITES.incrementAndGet();
+      out.writeInt(payload.length);
+      out.write(payload);
+    }
+
+    @Override
+    public void readExternal(ObjectInput in) throws IOException {
+      payload = new byte[in.readInt()];
+      in.readFully(payload);
+    }
+
+    @Override
+    public void write(Kryo kryo, Output output) {
+      WRITES.incrementAndGet();
+      output.writeInt(payload.length);
+      output.writeBytes(payload);
+    }
+
+    @Override
+    public void read(Kryo kryo, Input input) {
+      payload = input.readBytes(input.readInt());
     }
   }
 

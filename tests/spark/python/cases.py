@@ -1,5 +1,6 @@
 """PySpark cases in one context. Prints `CASE name ok|FAIL why` for each, as the Java jobs do."""
 
+import os
 import pickle
 import re
 import sys
@@ -16,6 +17,7 @@ class Cases:
         self.context = session.sparkContext
         conf = self.context.getConf()
         self.plugin = "BigcastPlugin" in conf.get("spark.plugins", "")
+        self.min_size = int(conf.get("spark.bigcast.minSize", str(1 << 20)))
         self.pattern = re.compile(conf.get("spark.bigcasttest.filter", ""))
 
     def counter(self, name, *args):
@@ -39,11 +41,12 @@ class Cases:
                 print(f"CASE {name} FAIL {why}", flush=True)
 
     def broadcast(self, value):
-        """Broadcasts, and checks that the value went to Bigcast: the minimum is 0 here."""
+        """Broadcasts, and checks that the value went to Bigcast if it is large enough."""
         before = self.offloaded()
         broadcast = self.context.broadcast(value)
         if self.plugin:
-            equal(self.offloaded() - before, 1, "offloaded")
+            size = os.path.getsize(broadcast._path)
+            equal(self.offloaded() - before, int(size >= self.min_size), f"{size} bytes offloaded")
         return broadcast
 
     def read_in_tasks(self, broadcast, digest):
