@@ -276,6 +276,7 @@ void Store::free_chunks(Lock& lock, const BlobPtr& blob) {
     unlist(chunk);
     chunk.version = ++versions_;
     chunk.doomed = true;
+    count(chunk);
     if (chunk.busy) continue;
     chunk.busy = true;
     ours.push_back(&chunk);
@@ -343,13 +344,10 @@ BlobStat Store::stat_of(const StoredBlob& blob) const {
   stat.chunk_size = blob.options.chunk_size;
   stat.size = blob.known_size();
   stat.sealed = blob.sealed;
-  for (const auto& [index, chunk] : blob.chunks) {
-    if (!chunk.readable()) continue;
-    ++stat.chunk_count;
-    stat.stored_size += chunk.meta.stored_size;
-    stat.memory_bytes += chunk.pages;
-    stat.disk_bytes += chunk.disk_bytes;
-  }
+  stat.chunk_count = blob.total.chunks;
+  stat.stored_size = blob.total.stored;
+  stat.memory_bytes = blob.total.memory;
+  stat.disk_bytes = blob.total.disk;
   if (blob.sealed) stat.root_digest = blob.root_digest;
   stat.lease = blob.options.lease;
   stat.created_at = blob.created_at;

@@ -27,6 +27,13 @@ Result<std::unique_ptr<BlobStore>> open_store(const BlobStore::Options& options,
 // Readers take no part in this: they note `version`, read without the lock, and verify. Bytes that
 // fail were punched or overwritten meanwhile if `version` has changed, and are read again.
 struct StoredBlob;
+// What readable chunks hold: of one chunk, or of all of a blob's.
+struct Footprint {
+  uint32_t chunks = 0;
+  uint64_t stored = 0;
+  uint64_t memory = 0;
+  uint64_t disk = 0;
+};
 struct StoredChunk {
   StoredBlob* blob = nullptr;
   ChunkMeta meta;
@@ -40,6 +47,7 @@ struct StoredChunk {
   DiskRuns runs;
   uint64_t disk_bytes = 0;
   uint64_t charged = 0;  // of a home: its part of homes_used_
+  Footprint counted;     // its part of the blob's total
 
   bool readable() const { return !doomed && (in_memory || on_disk); }
 };
@@ -60,6 +68,7 @@ struct StoredBlob {
   uint32_t generation = 0;
   uint32_t in_memory_file = 0;  // chunks with pages in it
   std::unordered_map<uint32_t, StoredChunk> chunks;
+  Footprint total;        // a blob may have a million chunks: none is looked at for a stat
   bool has_rows = false;  // in the disk index
 
   bool is_home() const { return options.role == BlobRole::kHome; }
@@ -131,6 +140,8 @@ class Store final : public BlobStore {
   void discard(Lock& lock, const BlobPtr& blob, StoredChunk& chunk);
   void free_pages(Lock& lock, const BlobPtr& blob, StoredChunk& chunk);
   void close_if_empty(StoredBlob& blob);
+  // To be called whenever a chunk's place has changed and before it is erased.
+  static void count(StoredChunk& chunk);
   void touch(StoredChunk& chunk);
   Source source_of(const StoredBlob& blob, const StoredChunk& chunk) const;
   Result<void> read_source(const Source& source, std::span<std::byte> buffer);

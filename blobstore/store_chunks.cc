@@ -129,6 +129,7 @@ Result<void> Store::write_chunk(Lock& lock, const BlobPtr& blob, StoredChunk& ch
   chunk.small = std::move(copy);
   chunk.in_memory = written.has_value();
   chunk.version = ++versions_;
+  count(chunk);
   end_move(true);
   return written;
 }
@@ -136,6 +137,7 @@ Result<void> Store::write_chunk(Lock& lock, const BlobPtr& blob, StoredChunk& ch
 void Store::discard(Lock& lock, const BlobPtr& blob, StoredChunk& chunk) {
   chunk.doomed = true;
   chunk.version = ++versions_;
+  count(chunk);
   begin_move();
   free_pages(lock, blob, chunk);
   if (chunk.on_disk) {
@@ -164,7 +166,19 @@ void Store::free_pages(Lock& lock, const BlobPtr& blob, StoredChunk& chunk) {
   chunk.small.reset();
   memory_used_ -= chunk.pages;
   chunk.pages = 0;
+  count(chunk);
   close_if_empty(*blob);
+}
+
+void Store::count(StoredChunk& chunk) {
+  Footprint now;
+  if (chunk.readable()) now = {1, chunk.meta.stored_size, chunk.pages, chunk.disk_bytes};
+  Footprint& total = chunk.blob->total;
+  total.chunks += now.chunks - chunk.counted.chunks;
+  total.stored += now.stored - chunk.counted.stored;
+  total.memory += now.memory - chunk.counted.memory;
+  total.disk += now.disk - chunk.counted.disk;
+  chunk.counted = now;
 }
 
 void Store::close_if_empty(StoredBlob& blob) {

@@ -121,6 +121,7 @@ Result<void> Store::demote(Lock& lock, const BlobPtr& blob, StoredChunk& chunk) 
   chunk.on_disk = true;
   chunk.in_memory = false;
   chunk.version = ++versions_;
+  count(chunk);
   ++counters_.chunks_demoted;
   free_pages(lock, blob, chunk);
   if (chunk.doomed) {

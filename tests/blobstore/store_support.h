@@ -109,6 +109,36 @@ inline bool reads_back(BlobStore& store, BlobId id, uint32_t index, size_t size)
   return buffer == chunk_bytes(id, index, size);
 }
 
+// Counts again, chunk by chunk, what the stats of `blobs` (all that the store has) say. Requires:
+// no other call is under way.
+inline void check_totals(BlobStore& store, const std::vector<BlobId>& blobs, uint32_t chunks_max) {
+  uint64_t memory = 0;
+  uint64_t disk = 0;
+  for (const BlobId id : blobs) {
+    const auto stat = store.stat(id);
+    if (!stat) continue;
+    BlobStat counted;
+    Bytes buffer(stat->chunk_size);
+    for (uint32_t index = 0; index < chunks_max; ++index) {
+      const uint64_t from_disk = store.usage().chunks_read_disk;
+      const auto meta = store.read_chunk(id, index, buffer);
+      if (!meta) continue;
+      ++counted.chunk_count;
+      counted.stored_size += meta->stored_size;
+      const bool on_disk = store.usage().chunks_read_disk > from_disk;
+      (on_disk ? counted.disk_bytes : counted.memory_bytes) += whole_pages(meta->stored_size);
+    }
+    CHECK(stat->chunk_count == counted.chunk_count);
+    CHECK(stat->stored_size == counted.stored_size);
+    CHECK(stat->memory_bytes == counted.memory_bytes);
+    CHECK(stat->disk_bytes == counted.disk_bytes);
+    memory += counted.memory_bytes;
+    disk += counted.disk_bytes;
+  }
+  CHECK(store.usage().memory_used == memory);
+  CHECK(store.usage().disk_used == disk);
+}
+
 template <typename T>
 ErrorCode code_of(const Result<T>& result) {
   return result ? ErrorCode::kOk : result.error().code;
