@@ -33,7 +33,7 @@ constexpr uint32_t kEncodersPerUploadMax = 2;  // chunks being compressed: two b
 constexpr size_t kSourcesMax = 16;             // servers that a client may be given
 constexpr uint32_t kSourceTriesMax = 2;        // of an unreachable source, without any progress
 constexpr uint32_t kSourceRetryDelayMs = 200;
-// Progress means at least this much within the timeout (renewals alone are less) ...
+// Progress on a connection is at least this much within the timeout (renewals alone are less) ...
 constexpr uint64_t kProgressBytesMin = 16 * kKiB;
 // ... and no longer counts once so much has gone past what is waited for.
 constexpr uint64_t kOvertakenBytesMax = 256 * kMiB;

@@ -7,12 +7,11 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <filesystem>
-#include <limits>
 
 #include "base/ids.h"
 #include "base/log.h"
+#include "base/units.h"
 
 namespace bigcast {
 namespace {
@@ -324,7 +323,8 @@ void declare(CLI::App& app, Flags& flags) {
   app.footer(
       "Each setting is also a key of the TOML file (disk_size) and an environment variable\n"
       "(BIGCAST_DISK_SIZE). The secret itself is taken from BIGCAST_SECRET only.\n"
-      "Exit codes: 0 ok, 1 error, 2 usage or configuration, 3 address or directory in use.");
+      "Exit codes: 0 ok, 1 error, 2 usage or configuration; in use by another process:\n"
+      "3 the socket, 4 a port, 5 the disk directory.");
   app.allow_extras();
 }
 
@@ -396,46 +396,6 @@ Result<CommandLine> parse_command_line(
   BIGCAST_TRY(load_secret(config, environment));
   BIGCAST_TRY(check_together(config));
   return result;
-}
-
-Result<uint64_t> parse_size(const std::string& text) {
-  uint64_t number = 0;
-  const char* end = text.data() + text.size();
-  const auto [rest, error] = std::from_chars(text.data(), end, number);
-  uint64_t unit = 0;
-  if (error == std::errc()) {
-    const std::string_view suffix(rest, static_cast<size_t>(end - rest));
-    if (suffix.empty()) unit = 1;
-    if (suffix == "k" || suffix == "K") unit = limits::kKiB;
-    if (suffix == "m" || suffix == "M") unit = limits::kMiB;
-    if (suffix == "g" || suffix == "G") unit = limits::kGiB;
-    if (suffix == "t" || suffix == "T") unit = 1024 * limits::kGiB;
-  }
-  if (unit == 0 || number > std::numeric_limits<uint64_t>::max() / 4 / unit) {
-    return fail(ErrorCode::kInvalidArgument,
-                fmt::format("'{}' is not a size: use bytes or a suffix k, m, g or t", text));
-  }
-  return number * unit;
-}
-
-Result<Duration> parse_duration(const std::string& text) {
-  uint64_t number = 0;
-  const char* end = text.data() + text.size();
-  const auto [rest, error] = std::from_chars(text.data(), end, number);
-  uint64_t unit_ms = 0;
-  if (error == std::errc()) {
-    const std::string_view suffix(rest, static_cast<size_t>(end - rest));
-    if (suffix == "ms") unit_ms = 1;
-    if (suffix == "s") unit_ms = 1000;
-    if (suffix == "m") unit_ms = uint64_t{60} * 1000;
-    if (suffix == "h") unit_ms = uint64_t{3600} * 1000;
-  }
-  constexpr uint64_t kYearMs = uint64_t{365} * 24 * 3600 * 1000;
-  if (unit_ms == 0 || number > kYearMs / unit_ms) {
-    return fail(ErrorCode::kInvalidArgument,
-                fmt::format("'{}' is not a duration: use a suffix ms, s, m or h", text));
-  }
-  return std::chrono::milliseconds(number * unit_ms);
 }
 
 std::string nearest_name(const std::string& word, const std::vector<std::string>& candidates) {

@@ -51,10 +51,6 @@ Result<CommandLine> parse_command_line(
     int argc, const char* const* argv,
     const std::function<const char*(const std::string&)>& environment);
 
-// "64m" -> 67108864. Suffixes k, m, g, t (powers of 1024, either case); none: bytes.
-Result<uint64_t> parse_size(const std::string& text);
-// "120s" -> 120 seconds. Suffixes ms, s, m, h; one is required.
-Result<Duration> parse_duration(const std::string& text);
 // The member of `candidates` with the least edit distance to `word`, or empty if all are far off.
 std::string nearest_name(const std::string& word, const std::vector<std::string>& candidates);
 

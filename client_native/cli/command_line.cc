@@ -1,11 +1,11 @@
 #include "client_native/cli/command_line.h"
 
 #include <CLI/CLI.hpp>
-#include <cctype>
-#include <charconv>
-#include <limits>
+#include <chrono>
 #include <optional>
 #include <string_view>
+
+#include "base/units.h"
 
 namespace bigcast::cli {
 
@@ -18,7 +18,7 @@ struct Typed {
   std::vector<std::string> servers;
   std::string local_node;
   std::string secret_file;
-  std::string timeout;
+  std::optional<std::string> timeout;
   std::string chunk_size;
   std::string key;
   std::vector<std::string> keys;
@@ -27,26 +27,6 @@ struct Typed {
   bool version = false;
   bool no_compress = false;
 };
-
-struct Unit {
-  std::string_view suffix;
-  uint64_t factor;
-};
-
-template <size_t kCount>
-std::optional<uint64_t> parse_number(std::string text, const Unit (&units)[kCount]) {
-  for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  uint64_t number = 0;
-  const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (problem != std::errc()) return std::nullopt;
-  const std::string_view suffix(end, static_cast<size_t>(text.data() + text.size() - end));
-  for (const Unit& unit : units) {
-    if (suffix != unit.suffix) continue;
-    if (number > std::numeric_limits<uint64_t>::max() / unit.factor) return std::nullopt;
-    return number * unit.factor;
-  }
-  return std::nullopt;
-}
 
 void declare_globals(CLI::App& app, Typed& typed, CommandLine& line) {
   app.set_help_flag("-h,--help", "print this and exit");
@@ -124,6 +104,16 @@ Result<void> read_secret(const Typed& typed, const Environment& environment, Com
   return {};
 }
 
+Result<uint32_t> read_timeout(const std::string& text) {
+  const auto timeout = parse_duration(text);
+  if (!timeout) return fail(timeout.error().code, "--timeout: " + timeout.error().message);
+  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(*timeout).count();
+  if (ms < 1 || ms > limits::kProgressTimeoutMsMax) {
+    return fail(ErrorCode::kInvalidArgument, "--timeout: \"" + text + "\" is not from 1ms to 24h");
+  }
+  return static_cast<uint32_t>(ms);
+}
+
 Result<void> read_globals(const Typed& typed, const Environment& environment, CommandLine& line) {
   line.servers = typed.servers;
   line.local_node = typed.local_node;
@@ -131,10 +121,8 @@ Result<void> read_globals(const Typed& typed, const Environment& environment, Co
     line.servers = CLI::detail::split(listed, ',');
   }
   if (line.servers.empty()) line.servers = {kDefaultServer};
-  if (!typed.timeout.empty()) {
-    auto timeout = parse_duration_ms(typed.timeout);
-    if (!timeout) return fail(timeout.error().code, "--timeout: " + timeout.error().message);
-    line.timeout_ms = *timeout;
+  if (typed.timeout) {
+    BIGCAST_ASSIGN(line.timeout_ms, read_timeout(*typed.timeout));
   }
   return read_secret(typed, environment, line);
 }
@@ -207,21 +195,6 @@ Result<void> refuse_secret_argument(int argc, const char* const* argv) {
 }
 
 }  // namespace
-
-Result<uint64_t> parse_size(const std::string& text) {
-  constexpr Unit kUnits[] = {
-      {"", 1}, {"k", limits::kKiB}, {"m", limits::kMiB}, {"g", limits::kGiB}};
-  if (const auto size = parse_number(text, kUnits)) return *size;
-  return fail(ErrorCode::kInvalidArgument, "\"" + text + "\" is not a size such as 64k or 4m");
-}
-
-Result<uint32_t> parse_duration_ms(const std::string& text) {
-  constexpr Unit kUnits[] = {{"ms", 1}, {"s", 1000}, {"m", 60'000}, {"h", 3'600'000}};
-  const auto ms = parse_number(text, kUnits);
-  if (ms && *ms > 0 && *ms <= limits::kProgressTimeoutMsMax) return static_cast<uint32_t>(*ms);
-  return fail(ErrorCode::kInvalidArgument,
-              "\"" + text + "\" is not a duration such as 500ms, 30s or 5m, up to 24h");
-}
 
 bool wants_json(int argc, const char* const* argv) {
   for (int i = 1; i < argc; ++i) {

@@ -42,9 +42,4 @@ Result<CommandLine> parse_command_line(int argc, const char* const* argv,
 // True if errors are to be JSON, even when the rest of the command line is wrong.
 bool wants_json(int argc, const char* const* argv);
 
-// "64k" -> 65536; suffixes k, m, g in either case, none: bytes.
-Result<uint64_t> parse_size(const std::string& text);
-// "1500ms", "30s", "5m", "1h" -> milliseconds, above 0.
-Result<uint32_t> parse_duration_ms(const std::string& text);
-
 }  // namespace bigcast::cli

@@ -138,18 +138,5 @@ TEST_CASE("a secret comes from a file that only its owner can read") {
   CHECK_FALSE(parse({"--secret-file", good.c_str()}, {{"BIGCAST_SECRET", kSecret}}));
 }
 
-TEST_CASE("sizes and durations") {
-  CHECK(*parse_size("4096") == 4096);
-  CHECK(*parse_size("3K") == 3072);
-  CHECK(*parse_size("2g") == 2 * limits::kGiB);
-  CHECK_FALSE(parse_size(""));
-  CHECK_FALSE(parse_size("1gb"));
-  CHECK_FALSE(parse_size("18446744073709551615g"));
-  CHECK(*parse_duration("500ms") == std::chrono::milliseconds(500));
-  CHECK(*parse_duration("2m") == std::chrono::minutes(2));
-  CHECK_FALSE(parse_duration("2"));
-  CHECK_FALSE(parse_duration("18446744073709551615h"));
-}
-
 }  // namespace
 }  // namespace bigcast
