@@ -95,13 +95,20 @@ class NodeCore final : public kj::Refcounted {
 // An accepted connection as the services see it: they may outlast it.
 class Peer final : public kj::Refcounted {
  public:
-  explicit Peer(bool is_unix)
-      : is_unix_(is_unix), serve_room_(kj::refcounted<CreditPool>(limits::kServeBytesPerPeer)) {}
+  explicit Peer(rpc::Connection& connection)
+      : connection_(connection.handle()),
+        is_unix_(connection.is_unix()),
+        serve_room_(kj::refcounted<CreditPool>(limits::kServeBytesPerPeer)) {}
   bool is_unix() const { return is_unix_; }  // descriptors can be passed
+  // Bytes that came from it so far; none once it is gone.
+  uint64_t bytes_received() const {
+    return *connection_ == nullptr ? 0 : (*connection_)->bytes_received();
+  }
   // One peer's share of the serve reserve: a peer that does not read can't take all of it.
   kj::Promise<kj::Own<CreditPool::Credit>> acquire_serve_room(uint64_t bytes);
 
  private:
+  const rpc::Connection::Handle connection_;
   const bool is_unix_;
   kj::Own<CreditPool> serve_room_;
 };

@@ -39,6 +39,7 @@ class CreditPool final : public kj::Refcounted {
     kj::Own<kj::PromiseFulfiller<kj::Own<Credit>>> fulfiller;
   };
   void give_back(uint64_t bytes);
+  void grant_waiters();
   kj::Own<Credit> take(uint64_t bytes);
 
   uint64_t bytes_max_;

@@ -159,9 +159,9 @@ rpc::LoginOptions Node::login_options(uint64_t id) {
 Result<rpc::Session::Client> Node::make_session(uint64_t id, const rpc::LoginRequest& request) {
   const auto found = accepted_.find(id);
   if (found == accepted_.end()) return fail(ErrorCode::kUnavailable, "disconnected");
-  auto state = kj::refcounted<SessionState>(kj::addRef(*core_),
-                                            kj::refcounted<Peer>(request.connection.is_unix()),
-                                            request.name_space, request.lease, request.client_name);
+  auto state =
+      kj::refcounted<SessionState>(kj::addRef(*core_), kj::refcounted<Peer>(request.connection),
+                                   request.name_space, request.lease, request.client_name);
   found->second.session = kj::addRef(*state);
   log().debug("session of {} in namespace {}", request.client_name, request.name_space);
   return rpc::Session::Client(kj::heap<SessionService>(kj::mv(state)));

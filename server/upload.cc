@@ -56,16 +56,23 @@ std::optional<Error> UploadService::ended() const {
 }
 
 void UploadService::check_progress(TimePoint now) {
-  if (sealed_ || live_->ended()) return;
-  constexpr auto kTimeout = std::chrono::milliseconds(limits::kProgressTimeoutMs);
-  const bool stuck = std::any_of(granted_.begin(), granted_.end(), [&](const Granted& granted) {
-    return now - granted.at > kTimeout;
-  });
-  if (stuck) {
+  if (sealed_ || live_->ended() || granted_.empty()) return;
+  const uint64_t bytes = session_->peer->bytes_received();
+  if (bytes - progress_bytes_ >= limits::kProgressBytesMin && !is_overtaken()) {
+    progress_at_ = now;
+    progress_bytes_ = bytes;
+  }
+  const TimePoint since = std::max(granted_.front().at, progress_at_);
+  if (now - since > std::chrono::milliseconds(limits::kProgressTimeoutMs)) {
     abort({ErrorCode::kAborted, fmt::format("the writer of '{}' asked for room and did not use it "
                                             "for {} ms",
                                             name_, limits::kProgressTimeoutMs)});
   }
+}
+
+bool UploadService::is_overtaken() const {
+  const uint64_t passed = session_->peer->bytes_received() - granted_.front().bytes_received;
+  return passed > limits::kOvertakenBytesMax;
 }
 
 Result<void> UploadService::check_credit(uint32_t bytes) const {
@@ -96,7 +103,9 @@ kj::Promise<void> UploadService::credit(CreditContext context) {
         return core_.credits->acquire(bytes).then(
             [this](kj::Own<CreditPool::Credit> credit) -> Result<void> {
               if (const auto error = ended()) return fail(error->code, error->message);
-              granted_.push_back({kj::mv(credit), core_.clock.now()});
+              const uint64_t received = session_->peer->bytes_received();
+              if (granted_.empty()) progress_bytes_ = received;
+              granted_.push_back({kj::mv(credit), core_.clock.now(), received});
               return {};
             });
       })
@@ -182,6 +191,7 @@ Result<kj::Own<CreditPool::Credit>> UploadService::use_credit(uint32_t bytes) {
     return fail(ErrorCode::kInvalidArgument,
                 fmt::format("put: {} bytes without credit for them", bytes));
   }
+  if (!is_overtaken()) progress_at_ = core_.clock.now();
   auto credit = kj::mv(best->credit);
   granted_.erase(best);
   return credit;

@@ -26,13 +26,16 @@ class UploadService final : public rpc::Upload::Server {
   kj::Promise<void> seal(SealContext context) override;
 
   bool is_open() const { return !sealed_ && !live_->ended(); }
-  // Ends the upload if it sits on credit that others may be waiting for.
+  // Ends the upload if it sits on credit that others may be waiting for: if nothing came for
+  // limits::kProgressTimeoutMs since the oldest grant or the last progress. Progress is a chunk, or
+  // limits::kProgressBytesMin on the connection while the chunk may still be queued behind them.
   void check_progress(TimePoint now);
 
  private:
   struct Granted {
     kj::Own<CreditPool::Credit> credit;
     TimePoint at;
+    uint64_t bytes_received;  // on the connection by then
   };
 
   std::optional<Error> ended() const;
@@ -45,6 +48,8 @@ class UploadService final : public rpc::Upload::Server {
   Result<void> check_seal(uint64_t size, uint32_t chunk_count) const;
   void finish_seal(const std::optional<BlobId>& replaced);
   void abort(const Error& reason);
+  // So much has come since the oldest grant that its chunk can't be on the way any more.
+  bool is_overtaken() const;
 
   kj::Own<SessionState> session_;
   NodeCore& core_;
@@ -58,7 +63,9 @@ class UploadService final : public rpc::Upload::Server {
   uint64_t bytes_wanted_ = 0;    // granted or waited for, in whole pages; unknown size only
   uint64_t bytes_reserved_ = 0;  // unknown size only
   uint32_t credits_waiting_ = 0;
-  std::vector<Granted> granted_;
+  std::vector<Granted> granted_;  // oldest first
+  TimePoint progress_at_{};
+  uint64_t progress_bytes_ = 0;          // received on the connection by then
   std::optional<uint32_t> short_chunk_;  // a chunk below chunk_size: must be the last
   uint32_t index_max_ = 0;
 };

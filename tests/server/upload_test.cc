@@ -1,9 +1,12 @@
+#include "server/upload.h"
+
 #include <doctest/doctest.h>
 #include <unistd.h>
 
 #include <string>
 #include <vector>
 
+#include "server/credit.h"
 #include "tests/server/fixture.h"
 
 namespace bigcast::testing {
@@ -171,6 +174,57 @@ TEST_CASE("credit of all uploads together stays within the reserve, first come, 
   uploads[1].upload = nullptr;  // dropping an upload gives back what it holds
   second.wait(loop.wait_scope());
   CHECK(node.core().credits->bytes_used() <= limits::kReceiveReserve);
+}
+
+TEST_CASE("whoever stops waiting for credit lets those behind it through") {
+  rpc::UvLoop loop;
+  auto pool = kj::refcounted<CreditPool>(10);
+  auto held = pool->acquire(6).wait(loop.wait_scope());
+  auto large = pool->acquire(10);
+  auto small = pool->acquire(4);
+  auto smallest = pool->acquire(1);
+  CHECK_FALSE(small.poll(loop.wait_scope()));  // first come, first served
+  large = nullptr;
+  CHECK(small.poll(loop.wait_scope()));
+  CHECK_FALSE(smallest.poll(loop.wait_scope()));
+  CHECK(pool->bytes_used() == 10);
+  held = nullptr;
+  CHECK(smallest.poll(loop.wait_scope()));
+  CHECK(pool->bytes_used() == 5);
+}
+
+TEST_CASE("a writer that sits on its credit is ended, one whose bytes still come is not") {
+  constexpr auto kTimeout = std::chrono::milliseconds(limits::kProgressTimeoutMs);
+  constexpr auto kSecond = std::chrono::seconds(1);
+  rpc::UvLoop loop;
+  TestNode node(loop);
+  TestClient client = login(loop, node.tcp());
+  Caller caller(loop, client.session);
+  auto created = caller.create({.name = "slow"});
+  REQUIRE(created);
+  const auto send_something = [&] {  // as much as a part of a chunk
+    CHECK_FALSE(caller.put(created->upload, make_chunk(9, kSmallChunk / 2)));
+  };
+  const auto check_at = [&](TimePoint now) {
+    for (UploadService* upload :
+         std::vector(node.core().uploads.begin(), node.core().uploads.end()))
+      upload->check_progress(now);
+    return static_cast<bool>(caller.credit(created->upload, 1));
+  };
+  TimePoint now = node.core().clock.now();
+  CHECK(check_at(now + 10 * kTimeout));  // it has no credit: nobody waits for it
+  now += 10 * kTimeout;
+  SUBCASE("nothing comes") {
+    CHECK_FALSE(check_at(now + kTimeout + kSecond));
+    CHECK(caller.put(created->upload, make_chunk(0)).error().code == ErrorCode::kAborted);
+  }
+  SUBCASE("bytes come, but for too long without the chunk") {
+    for (int i = 0; i < 4; i++) {
+      send_something();
+      CHECK(check_at(now += kTimeout - kSecond));
+    }
+    CHECK_FALSE(check_at(now + kTimeout + kSecond));
+  }
 }
 
 TEST_CASE("an upload of unknown size is refused when a step can't be reserved") {
