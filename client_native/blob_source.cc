@@ -48,9 +48,9 @@ BlobSource::BlobSource(SourceOptions options, kj::Own<NodeSession> session, rpc:
       blob_(kj::mv(blob)),
       local_reads_(options_.local_reads && session_->connection->is_unix()) {}
 
-kj::Promise<BlobSource::Answer> BlobSource::fetch(uint32_t index) {
+kj::Promise<BlobSource::Answer> BlobSource::fetch(uint32_t index, WaitsFor waits_for) {
   const auto mode = local_reads_ ? rpc::ReadMode::PREFER_LOCATED : rpc::ReadMode::BYTES;
-  return read(index, mode)
+  return read(index, mode, waits_for)
       .then([this, index](Answer answer) -> kj::Promise<Answer> {
         if (answer || answer.error().code != ErrorCode::kCorrupt) return kj::mv(answer);
         return again(index);
@@ -70,14 +70,16 @@ kj::Promise<BlobSource::Answer> BlobSource::again(uint32_t index) {
   });
 }
 
-kj::Promise<BlobSource::Answer> BlobSource::read(uint32_t index, rpc::ReadMode mode) {
+kj::Promise<BlobSource::Answer> BlobSource::read(uint32_t index, rpc::ReadMode mode,
+                                                 WaitsFor waits_for) {
   auto request = blob_.readRequest();
   request.setIndex(index);
   request.setMode(mode);
   return bounded<FetchedChunk>(*options_.loop, *session_, options_.timeout_ms,
                                request.send().then([this, index](Response&& response) {
                                  return use(index, kj::mv(response));
-                               }));
+                               }),
+                               waits_for);
 }
 
 kj::Promise<BlobSource::Answer> BlobSource::use(uint32_t index, Response response) {
@@ -163,22 +165,24 @@ kj::Promise<BlobSource::MemoryFilePtr> BlobSource::memory_file(uint32_t generati
 kj::Promise<void> BlobSource::ask_memory_file() {
   return blob_.memoryRequest()
       .send()
-      .then([](capnp::Response<rpc::Blob::MemoryResults>&& response) {
+      .then([this](capnp::Response<rpc::Blob::MemoryResults>&& response)
+                -> kj::Promise<MemoryFilePtr> {
+        if (!response.hasFile()) return MemoryFilePtr();  // all of it was evicted meanwhile
         auto file = response.getFile();
-        return file.getFd().then([file, generation = response.getGeneration()](
+        return file.getFd().then([this, file, generation = response.getGeneration()](
                                      kj::Maybe<int> fd) mutable -> MemoryFilePtr {
           KJ_IF_MAYBE (number, fd) {
             const int own = fcntl(*number, F_DUPFD_CLOEXEC, 0);
             if (own >= 0) return std::make_shared<MemoryFile>(own, generation);
           }
+          // None arrives here, now or later: a sandbox, or descriptors ran out.
+          local_reads_ = false;
           return nullptr;
         });
       })
       .catch_([](kj::Exception&&) { return MemoryFilePtr(); })
       .then([this](MemoryFilePtr file) {
         asking_runs_ = false;
-        // Without a descriptor here it is bytes from now on: a sandbox, or descriptors ran out.
-        if (!file) local_reads_ = false;
         file_ = std::move(file);
       });
 }

@@ -43,9 +43,10 @@ class BlobSource : public kj::Refcounted {
  public:
   BlobSource(SourceOptions options, kj::Own<NodeSession> session, rpc::Blob::Client blob);
 
-  // Chunk `index`, verified and decoded; waits while it is still to be written. What fails
-  // verification is read once more; CORRUPT if that fails, too.
-  kj::Promise<Result<FetchedChunk>> fetch(uint32_t index);
+  // Chunk `index`, verified and decoded; waits while it is still to be written: as long as the node
+  // is there if `waits_for` is the writer. What fails verification is read once more; CORRUPT if
+  // that fails, too.
+  kj::Promise<Result<FetchedChunk>> fetch(uint32_t index, WaitsFor waits_for);
   NodeSession& session() { return *session_; }
 
  private:
@@ -61,7 +62,8 @@ class BlobSource : public kj::Refcounted {
   using Response = capnp::Response<rpc::Blob::ReadResults>;
   using Answer = Result<FetchedChunk>;
 
-  kj::Promise<Answer> read(uint32_t index, rpc::ReadMode mode);
+  kj::Promise<Answer> read(uint32_t index, rpc::ReadMode mode,
+                           WaitsFor waits_for = WaitsFor::kNode);
   kj::Promise<Answer> use(uint32_t index, Response response);
   kj::Promise<Answer> use_bytes(uint32_t index, Response response);
   kj::Promise<Answer> use_located(uint32_t index, ChunkMeta meta, uint32_t generation);

@@ -110,7 +110,7 @@ DownloadJob::Slot DownloadJob::fetch(uint32_t index) {
   Slot slot;
   slot.task =
       KJ_ASSERT_NONNULL(open_)
-          ->fetch(index)
+          ->fetch(index, end_ ? WaitsFor::kNode : WaitsFor::kWriter)
           .then([this, index](Result<FetchedChunk> chunk) { on_fetched(index, std::move(chunk)); })
           .eagerlyEvaluate(
               [this](kj::Exception&& exception) { leave_source(rpc::to_error(exception)); });

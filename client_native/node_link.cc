@@ -10,38 +10,72 @@ namespace bigcast {
 
 namespace {
 
-struct Watch {
-  uint64_t bytes_at_start;
-  uint64_t bytes_at_mark;
-  kj::TimePoint marked_at;
-};
+// The progress of one call.
+class Watch {
+ public:
+  Watch(rpc::UvLoop& loop, kj::Own<NodeSession> session, kj::Duration timeout, WaitsFor waits_for)
+      : loop_(loop),
+        session_(kj::mv(session)),
+        timeout_(timeout),
+        waits_for_(waits_for),
+        bytes_at_start_(session_->bytes_moved()) {
+    mark();
+  }
 
-kj::Promise<Error> watch(rpc::UvLoop& loop, kj::Own<NodeSession> session, Watch state,
-                         kj::Duration timeout) {
-  const kj::Duration tick = std::min<kj::Duration>(timeout / 4, 1 * kj::SECONDS);
-  return loop.timer().afterDelay(tick).then([&loop, session = kj::mv(session), state,
-                                             timeout]() mutable -> kj::Promise<Error> {
-    const uint64_t bytes = session->bytes_moved();
-    const kj::TimePoint now = loop.timer().now();
-    if (bytes - state.bytes_at_mark >= limits::kProgressBytesMin &&
-        bytes - state.bytes_at_start <= limits::kOvertakenBytesMax) {
-      state.bytes_at_mark = bytes;
-      state.marked_at = now;
-    } else if (now - state.marked_at >= timeout) {
-      return Error{ErrorCode::kDeadlineExceeded, session->address + ": no progress for " +
-                                                     std::to_string(timeout / kj::MILLISECONDS) +
-                                                     " ms"};
-    }
-    return watch(loop, kj::mv(session), state, timeout);
-  });
-}
+  kj::Promise<Error> run() {
+    const kj::Duration tick = std::min<kj::Duration>(timeout_ / 4, 1 * kj::SECONDS);
+    return loop_.timer().afterDelay(tick).then([this]() -> kj::Promise<Error> {
+      const uint64_t bytes = session_->bytes_moved();
+      const kj::Duration idle = loop_.timer().now() - marked_at_;
+      if (bytes - bytes_at_mark_ >= limits::kProgressBytesMin &&
+          bytes - bytes_at_start_ <= limits::kOvertakenBytesMax) {
+        mark();
+      } else if (idle >= timeout_) {
+        return Error{ErrorCode::kDeadlineExceeded, session_->address + ": no progress for " +
+                                                       std::to_string(timeout_ / kj::MILLISECONDS) +
+                                                       " ms"};
+      } else if (waits_for_ == WaitsFor::kWriter && idle >= timeout_ / 2 && !asking_runs_) {
+        asking_ = ask();
+      }
+      return run();
+    });
+  }
+
+ private:
+  void mark() {
+    bytes_at_mark_ = session_->bytes_moved();
+    marked_at_ = loop_.timer().now();
+  }
+
+  kj::Promise<void> ask() {
+    asking_runs_ = true;
+    return session_->session.renewRequest()
+        .send()
+        .then([this](auto&&) {
+          asking_runs_ = false;
+          mark();
+        })
+        .eagerlyEvaluate([](kj::Exception&&) {});  // the call itself fails, too
+  }
+
+  rpc::UvLoop& loop_;
+  kj::Own<NodeSession> session_;
+  const kj::Duration timeout_;
+  const WaitsFor waits_for_;
+  const uint64_t bytes_at_start_;
+  uint64_t bytes_at_mark_ = 0;
+  kj::TimePoint marked_at_ = kj::origin<kj::TimePoint>();
+  bool asking_runs_ = false;
+  kj::Promise<void> asking_ = nullptr;
+};
 
 }  // namespace
 
-kj::Promise<Error> stalled(rpc::UvLoop& loop, kj::Own<NodeSession> session, uint32_t timeout_ms) {
-  const uint64_t bytes = session->bytes_moved();
-  const Watch start{bytes, bytes, loop.timer().now()};
-  return watch(loop, kj::mv(session), start, timeout_ms * kj::MILLISECONDS);
+kj::Promise<Error> stalled(rpc::UvLoop& loop, kj::Own<NodeSession> session, uint32_t timeout_ms,
+                           WaitsFor waits_for) {
+  auto watch = kj::heap<Watch>(loop, kj::mv(session), timeout_ms * kj::MILLISECONDS, waits_for);
+  auto running = watch->run();
+  return running.attach(kj::mv(watch));
 }
 
 NodeLink::NodeLink(rpc::UvLoop& loop, rpc::Address address, const rpc::NamespaceKey& key,

@@ -35,9 +35,14 @@ struct NodeSession : public kj::Refcounted {
   const std::string address;
 };
 
-// Resolves (never rejects) once the session's connection has made no progress for `timeout_ms`,
-// or so many bytes have gone past whatever waits here that it can't be in their queue any more.
-kj::Promise<Error> stalled(rpc::UvLoop& loop, kj::Own<NodeSession> session, uint32_t timeout_ms);
+// What a call waits for, hence what counts as progress: bytes on the connection or, if the node
+// itself has to wait for a writer, also that it answers when it is asked whether it is still there.
+enum class WaitsFor : uint8_t { kNode, kWriter };
+
+// Resolves (never rejects) once there was no progress for `timeout_ms`, or so many bytes have gone
+// past whatever waits here that it can't be in their queue any more.
+kj::Promise<Error> stalled(rpc::UvLoop& loop, kj::Own<NodeSession> session, uint32_t timeout_ms,
+                           WaitsFor waits_for = WaitsFor::kNode);
 
 // Makes an exception an Error that names the address.
 template <typename T>
@@ -52,11 +57,13 @@ kj::Promise<Result<T>> guarded(std::string address, kj::Promise<Result<T>> promi
 // `guarded`, and ended by DEADLINE_EXCEEDED when the connection stalls.
 template <typename T>
 kj::Promise<Result<T>> bounded(rpc::UvLoop& loop, NodeSession& session, uint32_t timeout_ms,
-                               kj::Promise<Result<T>> promise) {
+                               kj::Promise<Result<T>> promise,
+                               WaitsFor waits_for = WaitsFor::kNode) {
   return guarded<T>(session.address, kj::mv(promise))
-      .exclusiveJoin(stalled(loop, kj::addRef(session), timeout_ms).then([](Error error) {
-        return Result<T>(tl::unexpected<Error>(std::move(error)));
-      }))
+      .exclusiveJoin(
+          stalled(loop, kj::addRef(session), timeout_ms, waits_for).then([](Error error) {
+            return Result<T>(tl::unexpected<Error>(std::move(error)));
+          }))
       .attach(kj::addRef(session));
 }
 

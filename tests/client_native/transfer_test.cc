@@ -1,4 +1,5 @@
 #include <csignal>
+#include <future>
 
 #include "tests/client_native/support.h"
 
@@ -267,6 +268,39 @@ TEST_CASE("whoever can't be reached or does not know the secret is named as such
   CHECK(connect(std::move(several))->ping()->address == node.tcp());
   check_error(Client::connect(ClientOptions{}), ErrorCode::kInvalidArgument, "servers");
   check_error(Client::connect(options_for("nonsense")), ErrorCode::kInvalidArgument, "nonsense");
+}
+
+TEST_CASE("a reader follows a writer that pauses for as long as writer and node are there") {
+  const NodeProcess home;
+  const auto writer = connect(options_for(home.tcp()));
+  const std::string bytes = random_bytes(3 * kSmallChunk);
+  auto upload = writer->upload(named("paused"));
+  REQUIRE(upload);
+  REQUIRE(send(**upload, bytes.substr(0, kSmallChunk)));
+  constexpr uint32_t kTimeoutMs = 3000;
+  auto options = options_for(home.tcp());
+  options.progress_timeout_ms = kTimeoutMs;
+  const auto reader = connect(std::move(options));
+  const auto download = reader->download_name("paused").value();
+  CHECK(download->next().value().size() == kSmallChunk);
+
+  SUBCASE("it goes on") {
+    auto rest = std::async(std::launch::async, [&]() { return read_all(*download); });
+    CHECK(rest.wait_for(std::chrono::milliseconds(5 * kTimeoutMs / 2)) ==
+          std::future_status::timeout);
+    REQUIRE(send(**upload, bytes.substr(kSmallChunk)));
+    REQUIRE((*upload)->seal());
+    check_same(rest.get(), bytes.substr(kSmallChunk));
+  }
+  SUBCASE("it gives up") {
+    upload->reset();
+    check_error(download->next(), ErrorCode::kAborted);
+  }
+  SUBCASE("its node stops answering") {
+    kill(home.pid(), SIGSTOP);
+    check_error(download->next(), ErrorCode::kDeadlineExceeded);
+    kill(home.pid(), SIGCONT);
+  }
 }
 
 TEST_CASE("a node that stops answering is given up by progress deadline, then another one serves") {
