@@ -32,15 +32,17 @@ namespace {
 
 using SteadyClock = std::chrono::steady_clock;
 using Deadline = SteadyClock::time_point;
-constexpr int kExitInUse = 3;  // bigcastd's: another has the socket, the port or the directory
+constexpr int kExitSocketInUse = 3;  // bigcastd's: another has the socket
 constexpr auto kPollInterval = std::chrono::milliseconds(10);
 constexpr auto kElectionInterval = std::chrono::milliseconds(50);
 
 // ---- Is a node there? ----
 
+enum class Found : uint8_t { kNode, kLeavingNode };  // one that drains takes nothing new
+
 // Logs in to whoever answers: a squatter that does not know the secret is UNAUTHENTICATED.
-Result<void> probe(IoThread& io, const std::string& application_id, const Secret& secret,
-                   Deadline deadline) {
+Result<Found> probe(IoThread& io, const std::string& application_id, const Secret& secret,
+                    Deadline deadline) {
   BIGCAST_ASSIGN(const auto address, rpc::Address::parse(embedded_node_address(application_id)));
   const auto key = rpc::NamespaceKey::derive(secret, "default");
   const auto left = std::max<int64_t>(
@@ -48,21 +50,23 @@ Result<void> probe(IoThread& io, const std::string& application_id, const Secret
       std::chrono::duration_cast<std::chrono::milliseconds>(deadline - SteadyClock::now()).count());
   return io.blocking([&]() {
     auto& loop = io.loop();
-    auto late = loop.timer().afterDelay(left * kj::MILLISECONDS).then([&]() -> Result<void> {
+    auto late = loop.timer().afterDelay(left * kj::MILLISECONDS).then([&]() -> Result<Found> {
       return fail(ErrorCode::kUnavailable, address.to_string() + ": the login is not answered");
     });
     return rpc::Connection::connect(loop, address)
-        .then([&](Result<kj::Own<rpc::Connection>> connection) -> kj::Promise<Result<void>> {
-          if (!connection) return Result<void>(tl::unexpected(connection.error()));
+        .then([&](Result<kj::Own<rpc::Connection>> connection) -> kj::Promise<Result<Found>> {
+          if (!connection) return Result<Found>(tl::unexpected(connection.error()));
           auto& peer = **connection;
           return rpc::login(loop, peer, key, LeaseId{}, "probe")
-              .then([](Result<rpc::Session::Client> session) -> Result<void> {
-                if (!session) return tl::unexpected(session.error());
-                return {};
+              .then([&](Result<rpc::Session::Client> session) -> kj::Promise<Result<Found>> {
+                if (!session) return Result<Found>(tl::unexpected(session.error()));
+                return session->infoRequest().send().then([](auto response) -> Result<Found> {
+                  return response.getInfo().getDraining() ? Found::kLeavingNode : Found::kNode;
+                });
               })
               .attach(kj::mv(*connection));
         })
-        .catch_([](kj::Exception&& exception) -> Result<void> {
+        .catch_([](kj::Exception&& exception) -> Result<Found> {
           return tl::unexpected(rpc::to_error(exception));
         })
         .exclusiveJoin(kj::mv(late));
@@ -203,8 +207,8 @@ std::string last_words(int fd) {
   return words.empty() ? "it said nothing" : words;
 }
 
-// Starts a node and waits until it is ready. Nothing: it is; else what it said of who has its
-// socket, port or directory.
+// Starts a node and waits until it is ready. Nothing: it is; else what it said of another node that
+// has the socket.
 Result<std::optional<std::string>> start(const EmbeddedNodeOptions& options, Deadline deadline) {
   BIGCAST_ASSIGN(auto arguments, arguments_of(options));
   const kj::AutoCloseFd words(memfd_create("bigcast-node-words", MFD_CLOEXEC));
@@ -217,7 +221,8 @@ Result<std::optional<std::string>> start(const EmbeddedNodeOptions& options, Dea
                                              " ms: " + last_words(words.get()));
   }
   if (WIFEXITED(*status) && WEXITSTATUS(*status) == 0) return std::nullopt;
-  if (WIFEXITED(*status) && WEXITSTATUS(*status) == kExitInUse) return last_words(words.get());
+  if (WIFEXITED(*status) && WEXITSTATUS(*status) == kExitSocketInUse)
+    return last_words(words.get());
   const std::string end = WIFEXITED(*status) ? "exit code " + std::to_string(WEXITSTATUS(*status))
                                              : "signal " + std::to_string(WTERMSIG(*status));
   return fail(ErrorCode::kUnavailable, "bigcastd: " + end + ": " + last_words(words.get()));
@@ -238,8 +243,11 @@ Result<void> check_id(const std::string& application_id) {
 Result<void> attach(IoThread& io, const EmbeddedNodeOptions& options, Deadline deadline) {
   for (;;) {
     auto answer = probe(io, options.application_id, options.secret, deadline);
-    if (answer || answer.error().code == ErrorCode::kUnauthenticated) return answer;
-    if (SteadyClock::now() + kPollInterval >= deadline) return answer;
+    if (answer) return {};
+    const bool late = SteadyClock::now() + kPollInterval >= deadline;
+    if (late || answer.error().code == ErrorCode::kUnauthenticated) {
+      return tl::unexpected(answer.error());
+    }
     std::this_thread::sleep_for(kPollInterval);
   }
 }
@@ -257,7 +265,7 @@ Result<bool> embedded_node_answers(const std::string& application_id, const Secr
   if (!answer && answer.error().code == ErrorCode::kUnauthenticated) {
     return tl::unexpected(answer.error());
   }
-  return answer.has_value();
+  return answer == Found::kNode;
 }
 
 Result<bool> ensure_embedded_node(const EmbeddedNodeOptions& options) {
@@ -267,20 +275,24 @@ Result<bool> ensure_embedded_node(const EmbeddedNodeOptions& options) {
   std::string in_use;
   for (;;) {
     auto present = probe(io, options.application_id, options.secret, deadline);
-    if (present) return false;
-    if (present.error().code == ErrorCode::kUnauthenticated) {
+    if (present == Found::kNode) return false;
+    if (!present && present.error().code == ErrorCode::kUnauthenticated) {
       return tl::unexpected(present.error());
     }
     if (SteadyClock::now() >= deadline) {
-      if (in_use.empty()) return tl::unexpected(present.error());
+      if (in_use.empty() && !present) return tl::unexpected(present.error());
       return fail(ErrorCode::kUnavailable, "bigcastd: " + in_use);
     }
-    BIGCAST_ASSIGN(auto lost, start(options, deadline));
-    if (!lost) {
-      BIGCAST_TRY(attach(io, options, deadline));
-      return true;
+    if (present == Found::kLeavingNode) {
+      in_use = embedded_node_address(options.application_id) + ": its node is about to stop";
+    } else {
+      BIGCAST_ASSIGN(auto lost, start(options, deadline));
+      if (!lost) {
+        BIGCAST_TRY(attach(io, options, deadline));
+        return true;
+      }
+      in_use = std::move(*lost);
     }
-    in_use = std::move(*lost);
     // Another one has the socket: it is about to answer, or about to leave it.
     std::this_thread::sleep_for(kElectionInterval);
   }

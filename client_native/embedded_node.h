@@ -31,12 +31,12 @@ uint64_t default_node_memory();
 // "unix:@bigcast-<application id>"
 std::string embedded_node_address(const std::string& application_id);
 
-// Whether a node of the application answers on this host. UNAUTHENTICATED if someone else has its
-// socket. Thread-safe; blocks, at most limits::kNodeStartTimeoutMs.
+// Whether a node of the application answers on this host and does not drain. UNAUTHENTICATED if
+// someone else has its socket. Thread-safe; blocks, at most limits::kNodeStartTimeoutMs.
 Result<bool> embedded_node_answers(const std::string& application_id, const Secret& secret);
 
-// Makes sure that a node answers on this host: attaches to it, else starts one (in a session of its
-// own, so that it outlives this process) and waits until it is ready, at most
+// Makes sure that a node answers on this host: attaches to it unless it drains, else starts one (in
+// a session of its own, so that it outlives this process) and waits until it is ready, at most
 // limits::kNodeStartTimeoutMs. Returns true if this call started it. UNAVAILABLE with the node's
 // own words if it can't start. Thread-safe; blocks.
 Result<bool> ensure_embedded_node(const EmbeddedNodeOptions& options);

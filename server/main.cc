@@ -22,17 +22,20 @@ namespace {
 
 constexpr int kExitError = 1;
 constexpr int kExitUsage = 2;
-constexpr int kExitInUse = 3;
-
-int exit_code(const Error& error) {
-  if (error.code == ErrorCode::kInvalidArgument) return kExitUsage;
-  if (error.code == ErrorCode::kAlreadyExists) return kExitInUse;
-  return kExitError;
-}
+constexpr int kExitSocketInUse = 3;  // client_native's election of embedded nodes looks for it
+constexpr int kExitPortInUse = 4;
+constexpr int kExitDiskInUse = 5;
 
 int report(const Error& error) {
   fmt::print(stderr, "bigcastd: {}\n", error.message);
-  return exit_code(error);
+  return error.code == ErrorCode::kInvalidArgument ? kExitUsage : kExitError;
+}
+
+int report(const StartFailure& failure) {
+  const int code = report(failure.error);
+  if (failure.error.code != ErrorCode::kAlreadyExists) return code;
+  if (failure.setting == "socket") return kExitSocketInUse;
+  return failure.setting == "disk" ? kExitDiskInUse : kExitPortInUse;
 }
 
 // From here on neither /proc/PID/environ nor a child process shows the secret.

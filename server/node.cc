@@ -25,21 +25,39 @@ Duration tick_interval(const Config& config) {
   return std::clamp<Duration>(shortest / 4, kTickMin, kTickMax);
 }
 
+tl::unexpected<StartFailure> failure(const char* setting, const Error& error) {
+  return tl::unexpected(
+      StartFailure{setting, {error.code, fmt::format("{}: {}", setting, error.message)}});
+}
+
 kj::Duration to_kj(Duration duration) { return duration.count() * kj::NANOSECONDS; }
 
 }  // namespace
 
-Result<std::unique_ptr<Node>> Node::start(rpc::UvLoop& loop, const Config& config) {
+tl::expected<std::unique_ptr<Node>, StartFailure> Node::start(rpc::UvLoop& loop,
+                                                              const Config& config) {
+  Listeners listeners;
+  if (config.socket) {
+    auto listener = rpc::Listener::listen(loop, *config.socket);
+    if (!listener) return failure("socket", listener.error());
+    listeners.push_back(kj::mv(*listener));
+  }
+  for (size_t i = 0; i < config.listen.size(); i++) {
+    auto listener = rpc::Listener::listen(loop, config.listen[i]);
+    if (!listener) return failure("listen", listener.error());
+    listeners.insert(listeners.begin() + static_cast<std::ptrdiff_t>(i), kj::mv(*listener));
+  }
   static const SteadyClock clock;
   BlobStore::Options options;
   options.memory_budget = config.memory_bytes;
   options.disk_path = config.disk_path;
   options.disk_budget = config.disk_bytes;
   options.clock = &clock;
-  BIGCAST_ASSIGN(std::shared_ptr<BlobStore> store, BlobStore::open(options));
-  std::unique_ptr<Node> node(new Node(loop, config, std::move(store)));
-  BIGCAST_TRY(node->listen());
-  BIGCAST_TRY(node->start_http());
+  auto store = BlobStore::open(options);
+  if (!store) return failure(config.disk_path.empty() ? "memory" : "disk", store.error());
+  std::unique_ptr<Node> node(new Node(loop, config, std::move(*store)));
+  if (auto http = node->start_http(); !http) return failure("http", http.error());
+  node->listen(std::move(listeners));
   node->tasks_.push_back(node->tick_forever(tick_interval(config)).eagerlyEvaluate(nullptr));
   return node;
 }
@@ -69,14 +87,9 @@ Node::~Node() noexcept(false) {
   core_->stop_background();
 }
 
-Result<void> Node::listen() {
-  std::vector<rpc::Address> wanted = config_.listen;
-  if (config_.socket) wanted.push_back(*config_.socket);
-  for (const rpc::Address& address : wanted) {
-    BIGCAST_ASSIGN(auto listener, rpc::Listener::listen(loop_, address));
-    addresses_.push_back(listener->address());
-    listeners_.push_back(kj::mv(listener));
-  }
+void Node::listen(Listeners listeners) {
+  listeners_ = std::move(listeners);
+  for (const auto& listener : listeners_) addresses_.push_back(listener->address());
   if (!config_.listen.empty()) {
     core_->advertised = config_.advertise.value_or(addresses_.front());
     if (core_->advertised->port == 0) core_->advertised->port = addresses_.front().port;
@@ -88,7 +101,6 @@ Result<void> Node::listen() {
                                        rpc::to_error(exception).to_string());
                          }));
   }
-  return {};
 }
 
 Result<void> Node::start_http() {

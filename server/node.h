@@ -18,13 +18,20 @@
 
 namespace bigcast {
 
+// Why a node did not start: the setting that it is about, and the error, whose message names both.
+struct StartFailure {
+  std::string setting;  // as in the configuration: "socket", "listen", "http", "disk"
+  Error error;          // ALREADY_EXISTS: another process has the address or the directory
+};
+
 // A whole node: store, leases, services, listeners and their lifecycle. Lives on its loop's
 // thread. Destroy it outside of callbacks: it waits for calls that can't be cancelled.
 class Node {
  public:
-  // Opens the store and all listeners; nothing is left behind if one fails. ALREADY_EXISTS names
-  // the address or lock that another node holds. `config` must outlive the node.
-  static Result<std::unique_ptr<Node>> start(rpc::UvLoop& loop, const Config& config);
+  // Binds all addresses, the socket first (who has it is a host's node), then opens the store;
+  // nothing is left behind if one fails. `config` must outlive the node.
+  static tl::expected<std::unique_ptr<Node>, StartFailure> start(rpc::UvLoop& loop,
+                                                                 const Config& config);
   ~Node() noexcept(false);
 
   // "bigcastd ready listen=127.0.0.1:7420 socket=none http=127.0.0.1:7421 pid=1"
@@ -48,7 +55,8 @@ class Node {
   };
 
   Node(rpc::UvLoop& loop, const Config& config, std::shared_ptr<BlobStore> store);
-  Result<void> listen();
+  using Listeners = std::vector<kj::Own<rpc::Listener>>;  // TCP, then the socket
+  void listen(Listeners listeners);
   Result<void> start_http();
   void accept(int fd, bool is_unix);
   rpc::LoginOptions login_options(uint64_t id);
@@ -65,7 +73,7 @@ class Node {
   SteadyClock clock_;
   kj::Own<NodeCore> core_;
   Relays relays_;
-  std::vector<kj::Own<rpc::Listener>> listeners_;
+  Listeners listeners_;
   std::vector<rpc::Address> addresses_;
   std::map<uint64_t, Accepted> accepted_;
   uint64_t next_connection_ = 1;

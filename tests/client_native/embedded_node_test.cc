@@ -7,6 +7,7 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <future>
 #include <vector>
 
 #include "tests/client_native/support.h"
@@ -101,6 +102,31 @@ TEST_CASE("a node is told its secret by environment only, and keeps none of our 
   close(ends[0]);
   close(ends[1]);
   kill(static_cast<pid_t>(client->ping()->pid), SIGTERM);
+}
+
+TEST_CASE("a node that is about to stop is not attached to; its successor is elected") {
+  const auto options = embedded_options();
+  NodeOptions leaving;
+  leaving.secret = kSecret;
+  leaving.socket = embedded_node_address(options.application_id);
+  NodeProcess node(leaving);
+  const auto client = connect(options_for(node.tcp(), "", kSecret));
+  auto upload = client->upload(named("holds the drain up"));
+  REQUIRE(upload);
+  REQUIRE(kill(node.pid(), SIGTERM) == 0);
+  REQUIRE(eventually([&]() { return client->ping()->draining; }));
+  SUBCASE("it stays for too long") {
+    check_error(ensure_embedded_node(options), ErrorCode::kUnavailable, "stop");
+    upload->reset();
+    CHECK(node.wait() == 0);
+  }
+  SUBCASE("it leaves") {
+    auto ensured = std::async(std::launch::async, [&]() { return ensure_embedded_node(options); });
+    upload->reset();
+    CHECK(node.wait() == 0);
+    CHECK(ensured.get().value());
+    kill(static_cast<pid_t>(connect(attached(options))->ping()->pid), SIGTERM);
+  }
 }
 
 TEST_CASE("a squatter on the socket does not pass for a node") {

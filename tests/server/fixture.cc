@@ -28,7 +28,7 @@ TestNode::TestNode(rpc::UvLoop& loop, const std::function<void(Config&)>& adjust
   config.memory_bytes = 64 * limits::kMiB;
   if (adjust) adjust(config);
   auto started = Node::start(loop, config);
-  REQUIRE_MESSAGE(started, (started ? "" : started.error().to_string()));
+  REQUIRE_MESSAGE(started, (started ? "" : started.error().error.to_string()));
   node = std::move(*started);
 }
 

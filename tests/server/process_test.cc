@@ -138,7 +138,7 @@ TEST_CASE("an unwritable disk path is an error that names it") {
   CHECK_MESSAGE(contains(ended.err, "/proc/self/no-such-directory"), ended.err);
 }
 
-TEST_CASE("a second node on the same socket, address or directory exits 3 and names it") {
+TEST_CASE("a second node on the same socket, port or directory says which by its exit code") {
   const TemporaryDirectory directory;
   const std::vector<std::string> disk = {"--disk", directory.path(), "--disk-size", "64m"};
   std::vector<std::string> more = disk;
@@ -147,17 +147,20 @@ TEST_CASE("a second node on the same socket, address or directory exits 3 and na
 
   Ended ended = run_bigcastd({"--listen", "none", "--http", "none", "--socket", node.socket()});
   CHECK(ended.code == 3);
+  CHECK_MESSAGE(contains(ended.err, "socket: "), ended.err);
   CHECK_MESSAGE(contains(ended.err, node.socket().substr(5)), ended.err);
   ended = run_bigcastd({"--listen", node.tcp(), "--http", "none"});
-  CHECK(ended.code == 3);
+  CHECK(ended.code == 4);
+  CHECK_MESSAGE(contains(ended.err, "listen: "), ended.err);
   CHECK_MESSAGE(contains(ended.err, node.tcp()), ended.err);
   ended = run_bigcastd({"--listen", "127.0.0.1:0", "--http", node.http()});
-  CHECK(ended.code == 3);
+  CHECK(ended.code == 4);
+  CHECK_MESSAGE(contains(ended.err, "http: "), ended.err);
   CHECK_MESSAGE(contains(ended.err, node.http()), ended.err);
   std::vector<std::string> same_disk = {"--listen", "127.0.0.1:0", "--http", "none"};
   same_disk.insert(same_disk.end(), disk.begin(), disk.end());
   ended = run_bigcastd(same_disk);
-  CHECK(ended.code == 3);
+  CHECK(ended.code == 5);
   CHECK_MESSAGE(contains(ended.err, directory.path("bigcast/lock")), ended.err);
   CHECK(node.end(SIGTERM) == 0);
 }
