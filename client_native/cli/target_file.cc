@@ -13,6 +13,14 @@
 
 namespace bigcast::cli {
 
+namespace {
+
+std::string temporary_name(const std::string& path) {
+  return path + ".part-" + Id128::random().to_string().substr(0, 12);
+}
+
+}  // namespace
+
 Result<std::unique_ptr<TargetFile>> TargetFile::open(const std::string& path) {
   if (path == "-") {
     return std::unique_ptr<TargetFile>(new TargetFile("standard output", STDOUT_FILENO, false));
@@ -35,9 +43,15 @@ Result<std::unique_ptr<TargetFile>> TargetFile::open(const std::string& path) {
 }
 
 Result<std::unique_ptr<TargetFile>> TargetFile::open_beside(const std::string& path, int mode) {
-  const std::string temporary = path + ".part-" + Id128::random().to_string().substr(0, 12);
-  set_unfinished_file(temporary);  // before it exists, so that no signal comes between
-  const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  const size_t slash = path.rfind('/');
+  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  std::string temporary;
+  int fd = ::open(folder.c_str(), O_WRONLY | O_TMPFILE | O_CLOEXEC, 0666);
+  if (fd < 0) {  // not every file system has files without a name
+    temporary = temporary_name(path);
+    set_unfinished_file(temporary);  // before it exists, so that no signal comes between
+    fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  }
   if (fd < 0) {
     const int problem = errno;
     set_unfinished_file("");
@@ -45,8 +59,19 @@ Result<std::unique_ptr<TargetFile>> TargetFile::open_beside(const std::string& p
   }
   if (mode >= 0) fchmod(fd, static_cast<mode_t>(mode));
   auto file = std::unique_ptr<TargetFile>(new TargetFile(path, fd, true));
+  file->nameless_ = temporary.empty();
   file->temporary_ = temporary;
   return file;
+}
+
+// A name beside the target's, which it is then renamed to: to link to a name that is taken fails.
+int TargetFile::give_name() {
+  temporary_ = temporary_name(name_);
+  set_unfinished_file(temporary_);
+  const std::string self = "/proc/self/fd/" + std::to_string(fd_);
+  const int linked =
+      linkat(AT_FDCWD, self.c_str(), AT_FDCWD, temporary_.c_str(), AT_SYMLINK_FOLLOW);
+  return linked == 0 ? 0 : errno;
 }
 
 TargetFile::~TargetFile() {
@@ -61,6 +86,11 @@ Result<void> TargetFile::write(std::string_view bytes) { return write_all(fd_, b
 
 Result<void> TargetFile::finish() {
   if (!owned_) return {};
+  if (nameless_) {
+    if (const int problem = give_name(); problem != 0) {
+      return fail(ErrorCode::kIo, errno_message("create " + name_, problem));
+    }
+  }
   const int closed = close(fd_);  // a full disk on a network file system shows here
   fd_ = -1;
   if (closed != 0) return fail(ErrorCode::kIo, errno_message("write " + name_, errno));

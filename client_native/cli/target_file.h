@@ -9,8 +9,9 @@
 namespace bigcast::cli {
 
 // Where `get` writes. A regular file appears under its name only when it is complete: until then
-// the bytes are in a temporary file beside it, which is removed if `finish` is never reached.
-// "-" is standard output; devices and pipes are written as they are.
+// the bytes are in a file without a name, which goes with the process however that ends, or, where
+// the file system has no such files, in NAME.part-*, which is removed if `finish` is never reached
+// unless the process is killed. "-" is standard output; devices and pipes are written as they are.
 class TargetFile {
  public:
   static Result<std::unique_ptr<TargetFile>> open(const std::string& path);
@@ -26,10 +27,13 @@ class TargetFile {
       : name_(std::move(name)), fd_(fd), owned_(owned) {}
   static Result<std::unique_ptr<TargetFile>> open_beside(const std::string& path, int mode);
 
+  int give_name();  // 0 or errno
+
   const std::string name_;
   int fd_;
   const bool owned_;
-  std::string temporary_;  // empty: written in place
+  bool nameless_ = false;
+  std::string temporary_;  // to be renamed to name_
 };
 
 }  // namespace bigcast::cli

@@ -10,7 +10,8 @@ import harness
 from harness import MEMORY_USED, MIB, EndToEnd, eventually
 
 OK, ERROR, USAGE, NOT_FOUND, DENIED, UNAVAILABLE = 0, 1, 2, 3, 4, 5
-IN_USE = 3  # bigcastd's own: another node has the address or the directory
+# bigcastd's own: another process has it
+PORT_IN_USE, DISK_IN_USE = 4, 5
 
 
 class Arguments(EndToEnd):
@@ -111,10 +112,20 @@ class Nodes(EndToEnd):
             self.assert_fails(self.bigcast(None, "--server", address, "ping"), UNAVAILABLE, address)
 
     def test_an_unwritable_disk_path_is_named(self):
-        blocked = self.file("file", "not a directory") / "below"
-        done = self.bigcastd("--disk", blocked, "--disk-size", "1g")
-        self.assertIn(done.returncode, (ERROR, USAGE))
-        self.assertIn(str(blocked), done.stderr.decode())
+        file = self.file("file", "not a directory")
+        disk = self.scratch / "disk"
+        disk.mkdir()
+        (disk / "bigcast").write_text("in the way")
+        socket_path = self.scratch / "socket"
+        for path in (file, file / "below", disk, "/proc/self/task"):
+            with self.subTest(path=path):
+                done = self.bigcastd("--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--socket",
+                                     f"unix:{socket_path}", "--disk", path, "--disk-size", "1g")
+                self.assert_fails(done, ERROR, "disk", path)
+                self.assertEqual(["disk", "disk/bigcast", "file"], sorted(
+                    str(p.relative_to(self.scratch)) for p in self.scratch.rglob("*")))
+        self.assertEqual("not a directory", file.read_text())
+        self.assertEqual("in the way", (disk / "bigcast").read_text())
 
     def test_a_second_node_on_the_same_directory_names_the_lock(self):
         disk = self.scratch / "disk"
@@ -123,14 +134,14 @@ class Nodes(EndToEnd):
         self.assert_ok(self.bigcast(node, "put", "-", "--key", "t/x", input=b"x"))
         second = self.bigcastd("--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--disk", disk,
                                "--disk-size", "256m")
-        self.assert_fails(second, IN_USE, disk)
+        self.assert_fails(second, DISK_IN_USE, "disk", disk)
         self.assertIn("lock", second.stderr.decode().lower())
         self.assertEqual(b"x", self.assert_ok(self.bigcast(node, "get", "t/x", "-")))
 
     def test_a_second_node_on_the_same_port_names_it(self):
         node = self.node("--memory", "64m")
         second = self.bigcastd("--listen", node.listen, "--http", "none")
-        self.assert_fails(second, IN_USE, node.listen)
+        self.assert_fails(second, PORT_IN_USE, "listen", node.listen)
 
     def test_hostile_first_bytes_close_the_connection_and_nothing_else(self):
         node = self.node("--memory", "64m")
@@ -223,6 +234,13 @@ class Blobs(EndToEnd):
                 self.assert_nothing_left(node)
 
     def test_an_interrupted_get_leaves_no_file(self):
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            if signum == signal.SIGKILL and not has_nameless_files(self.scratch):
+                continue  # its leftover is named in docs/OPERATIONS.md
+            with self.subTest(signal=signum.name):
+                self.interrupted_get(signum)
+
+    def interrupted_get(self, signum):
         node = self.node("--memory", "64m")
         writer = self.start(node, "put", "-", "--key", "t/slow", stdin=subprocess.PIPE,
                             stdout=subprocess.DEVNULL)
@@ -231,9 +249,12 @@ class Blobs(EndToEnd):
         eventually(lambda: node.metrics()[MEMORY_USED] >= 4 * MIB, "a stored chunk")
         reader = self.start(node, "get", "t/slow", self.scratch / "out", stderr=subprocess.DEVNULL)
         eventually(lambda: node.metrics()["chunks_served_total"] >= 1, "a reading reader")
-        reader.send_signal(signal.SIGINT)
-        self.assertEqual(128 + signal.SIGINT, reader.wait(harness.CALL_S))
+        reader.send_signal(signum)
+        code = -9 if signum == signal.SIGKILL else 128 + signum
+        self.assertEqual(code, reader.wait(harness.CALL_S))
         self.assertEqual([], [p.name for p in self.scratch.iterdir()])
+        writer.kill()
+        writer.communicate()
 
     def test_a_chunk_damaged_on_disk_is_never_delivered(self):
         disk = self.scratch / "disk"
@@ -263,6 +284,14 @@ class Blobs(EndToEnd):
             self.assertEqual(ERROR, writer.returncode)
             self.assertIn(str(fifo_like), errors.decode())
             self.assert_nothing_left(node)
+
+
+def has_nameless_files(folder):
+    try:
+        os.close(os.open(folder, os.O_TMPFILE | os.O_WRONLY))
+    except OSError:
+        return False
+    return True
 
 
 def damage(path):
