@@ -62,7 +62,7 @@ def noise():
 
 
 def words():
-    """A MiB of text that LZ4 makes about half as long; the same words in another order each time."""
+    """A MiB of text that LZ4 makes about half as long."""
     vocabulary = [os.urandom(6).hex()[: random.randint(3, 12)] for _ in range(4096)]
     return " ".join(random.choices(vocabulary, k=MEBI // 5)).encode()[:MEBI]
 

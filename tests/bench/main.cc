@@ -2,8 +2,10 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <exception>
+#include <stdexcept>
 
 #include "tests/bench/copies.h"
+#include "tests/bench/latency.h"
 
 namespace {
 
@@ -12,6 +14,12 @@ using bigcast::bench::Copied;
 void print(const Copied& copied) {
   std::printf("{\"seconds\":%.6f,\"sender_cpu_s\":%.6f,\"receiver_cpu_s\":%.6f}\n", copied.seconds,
               copied.sender_cpu_s, copied.receiver_cpu_s);
+}
+
+void print(const bigcast::Result<bigcast::bench::Latency>& latency) {
+  if (!latency) throw std::runtime_error(latency.error().to_string());
+  std::printf("{\"p50_us\":%.2f,\"p99_us\":%.2f,\"p999_us\":%.2f,\"calls_per_s\":%.1f}\n",
+              latency->p50_us, latency->p99_us, latency->p999_us, latency->calls_per_s);
 }
 
 int run(int argc, char** argv) {
@@ -26,6 +34,15 @@ int run(int argc, char** argv) {
   auto* pread = app.add_subcommand("pread-digest", "resident bytes by pread, and their XXH3");
   pread->add_option("size", size, "bytes")->required();
   pread->callback([&] { print(bigcast::bench::copy_by_pread(size)); });
+  bigcast::bench::LatencyOptions options;
+  auto* latency = app.add_subcommand("latency", "opening a blob, up to its first chunk");
+  latency->add_option("server", options.server, "HOST:PORT or unix:PATH")->required();
+  latency->add_option("namespace", options.name_space, "of the blob")->required();
+  latency->add_option("name", options.name, "of the blob")->required();
+  latency->add_option("--clients", options.clients, "at once")->check(CLI::Range(1, 1024));
+  latency->add_option("--count", options.count, "calls of each")->check(CLI::Range(1, 1 << 24));
+  latency->add_flag("--locate", options.locate_only, "only ask where the first chunk is");
+  latency->callback([&] { print(bigcast::bench::measure_latency(options)); });
   CLI11_PARSE(app, argc, argv);
   return 0;
 }

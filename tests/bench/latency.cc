@@ -1,0 +1,136 @@
+#include "tests/bench/latency.h"
+
+#include <algorithm>
+#include <barrier>
+#include <chrono>
+#include <memory>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "client_native/client.h"
+#include "client_native/client_core.h"
+
+namespace bigcast::bench {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// What one client does over and over.
+class Probe {
+ public:
+  static Result<std::unique_ptr<Probe>> connect(const LatencyOptions& options);
+  Result<void> run() { return core_ ? locate() : read_first_chunk(); }
+
+ private:
+  Result<void> locate();
+  Result<void> read_first_chunk();
+
+  std::string name_;
+  std::unique_ptr<Client> client_;
+  std::unique_ptr<ClientCore> core_;  // instead of a client, to make single calls
+};
+
+Result<std::unique_ptr<Probe>> Probe::connect(const LatencyOptions& options) {
+  auto probe = std::make_unique<Probe>();
+  probe->name_ = options.name;
+  ClientOptions client;
+  client.servers = {options.server};
+  client.name_space = options.name_space;
+  client.client_name = "bigcast-bench";
+  if (options.locate_only) {
+    BIGCAST_ASSIGN(auto targets, ClientTargets::from(client));
+    probe->core_ = std::make_unique<ClientCore>(std::move(targets));
+  } else {
+    BIGCAST_ASSIGN(probe->client_, Client::connect(std::move(client)));
+  }
+  return probe;
+}
+
+kj::Promise<Result<void>> locate_in(rpc::Session::Client session, const std::string& name) {
+  auto request = session.openRequest();
+  request.initTarget().setName(name);
+  return request.send().then(
+      [](capnp::Response<rpc::Session::OpenResults>&& opened) -> kj::Promise<Result<void>> {
+        if (opened.getResult().isError()) {
+          return Result<void>(tl::unexpected(rpc::read(opened.getResult().getError())));
+        }
+        auto read = opened.getResult().getOpened().getBlob().readRequest();
+        read.setIndex(0);
+        read.setMode(rpc::ReadMode::PREFER_LOCATED);
+        return read.send().then(
+            [](capnp::Response<rpc::Blob::ReadResults>&& response) -> Result<void> {
+              if (!response.getResult().isError()) return {};
+              return tl::unexpected(rpc::read(response.getResult().getError()));
+            });
+      });
+}
+
+Result<void> Probe::locate() {
+  return core_->io().blocking([this]() {
+    return core_->nodes().bulk().then(
+        [this](Result<kj::Own<NodeSession>> session) -> kj::Promise<Result<void>> {
+          if (!session) return Result<void>(tl::unexpected(session.error()));
+          return locate_in((*session)->session, name_).attach(kj::mv(*session));
+        });
+  });
+}
+
+Result<void> Probe::read_first_chunk() {
+  BIGCAST_ASSIGN(const auto download, client_->download_name(name_));
+  BIGCAST_TRY(download->next());
+  return {};
+}
+
+// The calls of one client, in microseconds.
+Result<std::vector<double>> run_client(Probe& probe, uint32_t count, std::barrier<>& start) {
+  Result<void> outcome;
+  for (uint32_t i = 0; i < count / 10 + 1 && outcome; ++i) outcome = probe.run();
+  start.arrive_and_wait();
+  BIGCAST_TRY(outcome);
+  std::vector<double> samples;
+  samples.reserve(count);
+  for (uint32_t i = 0; i < count; ++i) {
+    const auto started = Clock::now();
+    BIGCAST_TRY(probe.run());
+    samples.push_back(std::chrono::duration<double, std::micro>(Clock::now() - started).count());
+  }
+  return samples;
+}
+
+double quantile(const std::vector<double>& sorted, double share) {
+  const auto rank = static_cast<size_t>(share * static_cast<double>(sorted.size()));
+  return sorted[std::min(rank, sorted.size() - 1)];
+}
+
+}  // namespace
+
+Result<Latency> measure_latency(const LatencyOptions& options) {
+  std::vector<std::unique_ptr<Probe>> probes;
+  for (uint32_t i = 0; i < options.clients; ++i) {
+    BIGCAST_ASSIGN(auto probe, Probe::connect(options));
+    probes.push_back(std::move(probe));
+  }
+  std::barrier start(static_cast<std::ptrdiff_t>(options.clients) + 1);
+  std::vector<Result<std::vector<double>>> results(options.clients);
+  std::vector<std::thread> threads;
+  for (uint32_t i = 0; i < options.clients; ++i) {
+    threads.emplace_back([&, i] { results[i] = run_client(*probes[i], options.count, start); });
+  }
+  start.arrive_and_wait();
+  const auto started = Clock::now();
+  for (auto& thread : threads) thread.join();
+  const std::chrono::duration<double> took = Clock::now() - started;
+
+  std::vector<double> all;
+  for (auto& result : results) {
+    if (!result) return tl::unexpected(result.error());
+    all.insert(all.end(), result->begin(), result->end());
+  }
+  std::sort(all.begin(), all.end());
+  return Latency{quantile(all, 0.5), quantile(all, 0.99), quantile(all, 0.999),
+                 static_cast<double>(all.size()) / took.count()};
+}
+
+}  // namespace bigcast::bench
