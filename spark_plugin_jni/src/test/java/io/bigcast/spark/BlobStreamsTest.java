@@ -26,12 +26,14 @@ class BlobStreamsTest {
   private static final class Chunks implements ChunkSink {
     final List<byte[]> committed = new ArrayList<>();
     int failAt = Integer.MAX_VALUE;
+    int calls;
     boolean sealed;
     boolean closed;
     private ByteBuffer buffer;
 
     @Override
     public ByteBuffer nextBuffer() throws IOException {
+      calls++;
       assertNull(buffer, "one buffer at a time");
       if (committed.size() == failAt) {
         throw new BigcastException(BigcastException.Code.RESOURCE_EXHAUSTED, "full");
@@ -42,6 +44,7 @@ class BlobStreamsTest {
 
     @Override
     public void commit(int size) {
+      calls++;
       assertTrue(size > 0 && size <= CHUNK);
       for (byte[] before : committed) {
         assertEquals(CHUNK, before.length, "only the last chunk may be short");
@@ -158,6 +161,8 @@ class BlobStreamsTest {
     private final Iterator<byte[]> chunks;
     private final boolean fails;
 
+    int calls;
+
     Source(List<byte[]> chunks, boolean fails) {
       this.chunks = chunks.iterator();
       this.fails = fails;
@@ -165,6 +170,7 @@ class BlobStreamsTest {
 
     @Override
     public ByteBuffer next() throws IOException {
+      calls++;
       if (!chunks.hasNext() && fails) {
         throw new BigcastException(BigcastException.Code.ABORTED, "its writer gave up");
       }
@@ -199,6 +205,27 @@ class BlobStreamsTest {
         assertEquals(size, in.total());
       }
     }
+  }
+
+  /** Each of these calls crosses into native code, and waits there. */
+  @Test
+  void nativeCodeIsCalledByTheChunkHoweverSmallTheRecords() throws IOException {
+    byte[] bytes = random(5 * CHUNK + 3);
+    Chunks sink = new Chunks();
+    BlobOutputStream out = new BlobOutputStream(0, CHUNK, () -> sink);
+    for (byte each : bytes) {
+      out.write(each);
+    }
+    out.flush();
+    assertNotNull(out.finish());
+    assertEquals(2 * 6, sink.calls);
+    Source source = new Source(sink.committed, false);
+    BlobInputStream in = new BlobInputStream(source);
+    for (byte each : bytes) {
+      assertEquals(each & 0xff, in.read());
+    }
+    assertEquals(-1, in.read());
+    assertEquals(6 + 1, source.calls);
   }
 
   @Test
