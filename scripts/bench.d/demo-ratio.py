@@ -33,7 +33,9 @@ def one_run(arguments, path):
 
 def main():
     parser = argparse.ArgumentParser(prog="bench demo-ratio", description=__doc__)
-    parser.add_argument("--spark", default="3.5", help="3.5 or 4 (default 3.5)")
+    parser.add_argument(
+        "--spark", default=os.environ.get("spark_line", "3.5"), help="3.5 or 4 (default 3.5)"
+    )
     parser.add_argument("--jar", default=os.environ.get("plugin_jar"), help="(set by bench)")
     parser.add_argument("--scale", type=int, default=4, help="as the demo's (default 4)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of the demo (default 3)")

@@ -21,6 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "scripts" / "lib"))
 
 import measure  # noqa: E402
+import ray_peer  # noqa: E402
 from bigcast_nodes import RunningNode  # noqa: E402
 from measure import GIGA, MEBI, Ending  # noqa: E402
 from netns import Hosts, available  # noqa: E402
@@ -153,6 +154,27 @@ class Bench:
             self._fail(f"host {host} did not read what was written")
 
 
+class RayBench:
+    """The same with Ray, whose nodes stay for all runs; only the interfaces count."""
+
+    def __init__(self, arguments, hosts, scratch):
+        self._hosts = hosts
+        self._data = os.urandom(arguments.size)
+        self._cluster = ray_peer.RayCluster(hosts, arguments.size, scratch)
+
+    def run(self, number):
+        raw = measure.raw_seconds(self._hosts, 0, 1, self._data)
+        before = [self._hosts.traffic(host) for host in range(self._hosts.count)]
+        seconds = self._cluster.run()
+        after = [self._hosts.traffic(host) for host in range(self._hosts.count)]
+        size, copies = len(self._data), self._hosts.count - 1
+        sent = [(b.sent - a.sent) / size for a, b in zip(before, after)]
+        received = [(b.received - a.received) / size for a, b in zip(before, after)]
+        row = {"run": number + 1, "seconds": seconds, "raw_seconds": raw, "ratio": seconds / raw}
+        row.update(interfaces_sent=sum(sent) / copies, home_sent=sent[0])
+        return {**row, "interface_into_host_max": max(received[1:])}
+
+
 def feed(process, data):
     """Writes the data to the process's standard input and closes it; a broken pipe ends it."""
     view = memoryview(data)
@@ -180,12 +202,12 @@ COLUMNS = (
 )
 
 
-def print_run(arguments, row):
+def print_run(arguments, system, row):
     share = arguments.size * 8 / row["raw_seconds"] / measure.bits_per_second(arguments.rate)
     print(
-        f"   run {row['run']}: {row['seconds']:.2f} s ÷ {row['raw_seconds']:.2f} s = "
+        f"   {system}, run {row['run']}: {row['seconds']:.2f} s ÷ {row['raw_seconds']:.2f} s = "
         f"{row['ratio']:.2f}; the raw socket got {share:.0%} of {arguments.rate}; "
-        f"hosts had all after {row['seconds_by_host']} s",
+        f"hosts had all after {row.get('seconds_by_host', 'unknown')} s",
         flush=True,
     )
 
@@ -197,6 +219,7 @@ def parse_arguments():
     parser.add_argument("--rate", type=measure.parse_rate, default="1gbit", help="default 1gbit")
     parser.add_argument("--size", type=measure.parse_size, default=512 * MEBI, help="default 512m")
     parser.add_argument("--repeats", type=measure.positive, default=3, help="default 3")
+    parser.add_argument("--peer", choices=["ray"], help="measured in the same run")
     parser.add_argument("--quick", action="store_true", help="2 hosts, 16m, one run: does it work?")
     parser.add_argument("--json", action="store_true", help="also print JSON lines")
     parser.add_argument("--binaries", type=pathlib.Path, default=ROOT / "build/release/bin")
@@ -210,30 +233,40 @@ def parse_arguments():
     return arguments
 
 
+def run_all(arguments, system, make):
+    """A line for each run, and one with their medians."""
+    head = {"bench": "fanout", "system": system, "hosts": arguments.hosts}
+    head.update(homes=arguments.homes, rate=arguments.rate, size_bytes=arguments.size)
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="bc-bench-") as scratch:
+        with Hosts(1 + arguments.hosts, rate=arguments.rate) as hosts:
+            bench = make(arguments, hosts, pathlib.Path(scratch))
+            for number in range(arguments.repeats):
+                rows.append(bench.run(number))
+                print_run(arguments, system, rows[-1])
+    medians = measure.medians(rows)
+    del medians["run"]
+    return [*({**head, **row} for row in rows), {**head, "repeats": len(rows), **medians}]
+
+
 def main():
     arguments = parse_arguments()
     if why_not := available():
         measure.cannot_run(f"no network namespaces: {why_not}")
+    if arguments.peer == "ray" and (why_not := ray_peer.available()):
+        measure.cannot_run(f"no Ray: {why_not}")
     print(
         f"== fanout: {arguments.hosts} reader hosts, the writer's host is the home, "
         f"{arguments.rate} a host, {measure.size_text(arguments.size)} of random bytes",
         flush=True,
     )
-    with tempfile.TemporaryDirectory(prefix="bigcast-bench-") as scratch:
-        with Hosts(1 + arguments.hosts, rate=arguments.rate) as hosts:
-            bench = Bench(arguments, hosts, pathlib.Path(scratch))
-            rows = []
-            for number in range(arguments.repeats):
-                rows.append(bench.run(number))
-                print_run(arguments, rows[-1])
-    head = {"bench": "fanout", "system": "bigcast", "hosts": arguments.hosts}
-    head.update(homes=arguments.homes, rate=arguments.rate, size_bytes=arguments.size)
-    result = {**head, **measure.medians(rows), "repeats": arguments.repeats}
-    del result["run"]
+    lines = [] if arguments.peer is None else run_all(arguments, arguments.peer, RayBench)
+    lines += run_all(arguments, "bigcast", Bench)
+    results = [line for line in lines if "run" not in line]
     print(f"\nmedians of {arguments.repeats}; times in seconds")
-    measure.print_table(COLUMNS, [result])
+    measure.print_table(COLUMNS, results)
     if arguments.json:
-        measure.print_json([*({**head, **row} for row in rows), result])
+        measure.print_json(lines)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ What they hold is read from /proc, so that needs no access to the nodes.
 import dataclasses
 import os
 import re
+import signal
 import subprocess
 import urllib.request
 
@@ -62,6 +63,13 @@ def on_host(hosts, host):
     """The nodes on a host of netns.Hosts, by process id."""
     found = (inspect(pid) for pid in hosts.pids(host))
     return sorted((node for node in found if node), key=lambda node: node.pid)
+
+
+def end_all(hosts):
+    """Ends the nodes that applications left on the hosts for their grace period."""
+    for host in range(hosts.count):
+        for node in on_host(hosts, host):
+            os.kill(node.pid, signal.SIGKILL)
 
 
 class RunningNode:
