@@ -7,7 +7,9 @@
 #include <rocksdb/write_batch.h>
 
 #include <algorithm>
+#include <mutex>
 #include <string_view>
+#include <variant>
 
 #include "base/limits.h"
 
@@ -71,6 +73,18 @@ std::string chunk_value(const ChunkMeta& meta, const DiskRuns& runs) {
   return value;
 }
 
+// Debian's RocksDB is not built with the thread sanitizer, which therefore does not see how writers
+// that queue up let the first of them write the batches of all, and takes that for races. One call
+// at a time leaves them nothing to hand over. In other builds RocksDB does the queueing.
+[[nodiscard]] auto one_call_at_a_time() {
+#ifdef __SANITIZE_THREAD__
+  static std::mutex mutex;
+  return std::unique_lock(mutex);
+#else
+  return std::monostate();
+#endif
+}
+
 rocksdb::Options small_options() {
   rocksdb::Options options;
   options.create_if_missing = true;
@@ -106,14 +120,17 @@ Result<std::unique_ptr<DiskIndex>> DiskIndex::create(const std::string& path) {
 }
 
 Result<void> DiskIndex::put_chunk(BlobId id, const ChunkMeta& meta, const DiskRuns& runs) {
+  [[maybe_unused]] const auto turn = one_call_at_a_time();
   return to_result(db_->Put({}, chunk_key(id, meta.index), chunk_value(meta, runs)));
 }
 
 Result<void> DiskIndex::erase_chunk(BlobId id, uint32_t index) {
+  [[maybe_unused]] const auto turn = one_call_at_a_time();
   return to_result(db_->Delete({}, chunk_key(id, index)));
 }
 
 Result<void> DiskIndex::put_blob(BlobId id, const BlobRow& row) {
+  [[maybe_unused]] const auto turn = one_call_at_a_time();
   std::string value;
   append_text(value, row.name_space);
   append_text(value, row.name);
@@ -127,6 +144,7 @@ Result<void> DiskIndex::put_blob(BlobId id, const BlobRow& row) {
 }
 
 Result<void> DiskIndex::erase_blob(BlobId id, bool with_chunks) {
+  [[maybe_unused]] const auto turn = one_call_at_a_time();
   rocksdb::WriteBatch batch;
   batch.Delete(key("blob/", id));
   if (with_chunks) {
