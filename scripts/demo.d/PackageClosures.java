@@ -13,6 +13,7 @@ import java.util.Locale;
 import java.util.Map;
 import java.util.Set;
 import java.util.StringJoiner;
+import java.util.concurrent.locks.LockSupport;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 import org.apache.spark.SparkConf;
@@ -43,6 +44,7 @@ import scala.reflect.ClassTag$;
 public final class PackageClosures {
   private static final int kTop = 5;
   private static final int kTasks = 64;
+  private static final long kPauseNanos = 100_000_000;
   private static final Set<String> kDependencyFields =
       Set.of("Pre-Depends", "Depends", "Recommends");
 
@@ -187,12 +189,20 @@ public final class PackageClosures {
     }
   }
 
-  /** Bytes of heap in use by live objects. */
+  /**
+   * Bytes of heap in use by live objects: the least after several collections. Spark frees some of
+   * its own objects by reference queues, and G1 skips a collection while a thread is in native code
+   * that holds an array; both pass in the pauses.
+   */
   private static long usedHeap() {
-    for (int i = 0; i < 3; i++) { // Spark frees some of its own objects by reference queues
+    long least = Long.MAX_VALUE;
+    for (int i = 0; i < 3; i++) {
       System.gc();
+      least = Math.min(
+          least, Runtime.getRuntime().totalMemory() - Runtime.getRuntime().freeMemory());
+      LockSupport.parkNanos(kPauseNanos);
     }
-    return Runtime.getRuntime().totalMemory() - Runtime.getRuntime().freeMemory();
+    return least;
   }
 
   private static double secondsSince(long nanos) {
