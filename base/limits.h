@@ -91,6 +91,23 @@ constexpr uint32_t kReconnectBackoffMaxMs = 2'000;  // ... up to this
 constexpr uint32_t kDrainQuietMs = 250;             // no call for this long: drained
 constexpr uint32_t kHttpThreads = 2;
 
+// Fan-out: relays that get a blob from its home and from each other.
+constexpr uint32_t kFollowersPerBlobMax = 1024;
+constexpr uint32_t kAssignmentsMax = 8;      // in one answer of the home
+constexpr uint32_t kHomeLoadMax = 4;         // chunks of a blob that its home sends at once ...
+constexpr uint32_t kPeerLoadMax = 4;         // ... and any other holder
+constexpr uint32_t kWindowChunks = 32;       // a relay fetches so far ahead of a reader
+constexpr uint32_t kWindowStoreShare = 4;    // ... and at most this part of its store
+constexpr uint32_t kWantedMax = 64;          // chunks that a relay asks for at once
+constexpr uint32_t kFetchesPerBlobMax = 4;   // on their way to a relay at once
+constexpr uint32_t kHolderStrikesMax = 2;    // a holder that failed a relay so often is not asked
+constexpr uint32_t kChunkFailuresMax = 2;    // of a chunk, then it comes from the home
+constexpr uint32_t kFollowerBeatMs = 1'000;  // a relay with chunks on their way says so this often
+constexpr uint32_t kFollowerSilentMs = 3'000;   // after that nobody waits for what it was given
+constexpr uint32_t kPeerStallTimeoutMs = 4'000;   // a peer that brings no byte is left after this
+constexpr uint32_t kHomeStallTimeoutMs = 10'000;  // ... a home: its credit is freed, and then again
+constexpr uint32_t kPeerLinkIdleMs = 60'000;      // an unused link to a peer is closed
+
 // Disk tier.
 constexpr uint64_t kExtentSize = 256 * kMiB;
 constexpr uint32_t kDiskAlignment = 4096;
@@ -109,5 +126,7 @@ static_assert(kReceiveReserve + kServeReserve <= 32 * kMiB);
 static_assert(uint64_t{kChunkSizeMax} <= kExtentSize);
 static_assert(kDiskBufferSize % kDiskAlignment == 0 && kChunkSizeMin % kDiskAlignment == 0);
 static_assert(kSessionRenewMs * 3 <= kSessionTimeoutMs);
+static_assert(kFollowerBeatMs * 2 < kFollowerSilentMs && kHomeStallTimeoutMs < kProgressTimeoutMs);
+static_assert(kWindowChunks <= kWantedMax);
 
 }  // namespace bigcast::limits

@@ -99,6 +99,8 @@ kj::Promise<BlobSource::Answer> BlobSource::use(uint32_t index, Response respons
     }
     case rpc::ReadResult::CHUNK:
       return use_bytes(index, kj::mv(response));
+    case rpc::ReadResult::ABSENT:
+      break;  // only asked for by nodes
   }
   return Answer(fail(ErrorCode::kUnsupported, session_->address + ": an answer of unknown kind"));
 }

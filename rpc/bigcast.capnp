@@ -72,8 +72,9 @@ struct HelloResult {
 }
 
 interface Login {
-  prove @0 (clientProof :Data, lease :Id128, clientName :Text) -> (result :LoginResult);
+  prove @0 (clientProof :Data, lease :Id128, clientName :Text, peer :Bool) -> (result :LoginResult);
   # lease: which lease this session attaches to; all zero: none. One attempt a connection.
+  # peer: a node that reads chunks for its own readers; such a session keeps nothing alive here.
 }
 
 struct LoginResult {
@@ -176,6 +177,7 @@ struct OpenTarget {
     name @0 :Text;     # the blob's current id under this name, on this node
     ref @1 :BlobRef;   # this node relays it from its homes if it is not one of them
     homeId @2 :Id128;  # only if this node is its home (what a relay asks, hence no loops)
+    copyId @3 :Id128;  # only what this node has of it: a read answers the bytes or `absent` at once
   }
 }
 
@@ -199,6 +201,63 @@ interface Blob {
 
   watch @2 () -> (event :BlobEvent);
   # For relays: answers when their copies are to be freed. Ask again after `dropCopies`.
+
+  follow @3 (at :Endpoint, held :Data) -> (result :FollowResult);
+  # For relays, at the blob's home: takes part in spreading it. `at` is where other relays can read
+  # copies from this one; port 0: nowhere. `held`: the chunks it has, chunk i is bit i % 8 of byte
+  # i / 8.
+}
+
+struct FollowResult {
+  union {
+    error @0 :Error;
+    follower @1 :Follower;
+  }
+}
+
+interface Follower {
+  # A relay's part in the spreading of a blob; dropping it ends that. docs/PROTOCOL.md, Fan-out.
+
+  update @0 (wanted :List(UInt32), gained :List(UInt32), failed :List(FailedChunk)) -> ();
+  # What changed at the relay. `wanted` (at most limits::kWantedMax) replaces what was wanted; each
+  # chunk that was assigned is reported once, as gained or failed. A relay that was given chunks
+  # calls this every limits::kFollowerBeatMs.
+
+  next @1 (room :UInt32) -> (result :NextResult);
+  # Waits for something to fetch: up to `room` of the wanted chunks, each with who has it. Also
+  # answers, once, when the blob is sealed. One call at a time.
+}
+
+struct FailedChunk {
+  index @0 :UInt32;
+  why @1 :FetchFailure;
+}
+
+enum FetchFailure {
+  failed @0;    # no progress, no connection or a wrong checksum
+  absent @1;    # the holder did not have it
+  declined @2;  # the relay could not take it, or not keep it
+}
+
+struct Assignment {
+  index @0 :UInt32;
+  union {
+    home @1 :Void;
+    peer :group {
+      at @2 :Endpoint;
+      meta @3 :ChunkMeta;  # what the home knows of the chunk: a peer's answer must match it
+    }
+  }
+}
+
+struct NextResult {
+  union {
+    error @0 :Error;
+    ok :group {
+      assignments @1 :List(Assignment);
+      sealed @2 :BlobInfo;  # null, but in one answer after the blob was sealed
+    }
+  }
 }
 
 enum ReadMode {
@@ -233,5 +292,6 @@ struct ReadResult {
       meta @5 :ChunkMeta;
       data @6 :Data;         # stored bytes, zero-padded to a multiple of 8
     }
+    absent @7 :Void;         # of a blob opened by copyId: not here (any more)
   }
 }

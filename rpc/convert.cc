@@ -40,10 +40,9 @@ Result<std::vector<Address>> read_homes(capnp::List<Endpoint>::Reader homes) {
   std::vector<Address> addresses;
   addresses.reserve(homes.size());
   for (const Endpoint::Reader home : homes) {
-    std::string host = to_std(home.getHost());
-    if (!is_numeric_ip(host)) return bad_ref("a home's host must be an IP address");
-    if (home.getPort() == 0) return bad_ref("a home's port must not be 0");
-    addresses.push_back(Address::tcp(std::move(host), home.getPort()));
+    auto address = read(home);
+    if (!address) return bad_ref("a home's " + address.error().message);
+    addresses.push_back(std::move(*address));
   }
   return addresses;
 }
@@ -56,6 +55,20 @@ void write(bigcast::Id128 value, rpc::Id128::Builder out) {
 }
 
 bigcast::Id128 read(rpc::Id128::Reader in) { return {in.getHi(), in.getLo()}; }
+
+void write(const Address& value, rpc::Endpoint::Builder out) {
+  out.setHost(value.host.c_str());
+  out.setPort(value.port);
+}
+
+Result<Address> read(rpc::Endpoint::Reader in) {
+  std::string host = to_std(in.getHost());
+  if (!is_numeric_ip(host)) {
+    return fail(ErrorCode::kInvalidArgument, "host must be an IP address");
+  }
+  if (in.getPort() == 0) return fail(ErrorCode::kInvalidArgument, "port must not be 0");
+  return Address::tcp(std::move(host), in.getPort());
+}
 
 void write(const bigcast::Error& value, rpc::Error::Builder out) {
   out.setCode(static_cast<uint16_t>(value.code));
@@ -96,8 +109,7 @@ void write(const BlobRefData& value, rpc::BlobRef::Builder out) {
   out.setChunkSize(value.chunk_size);
   auto homes = out.initHomes(static_cast<kj::uint>(value.homes.size()));
   for (kj::uint i = 0; i < homes.size(); ++i) {
-    homes[i].setHost(value.homes[i].host.c_str());
-    homes[i].setPort(value.homes[i].port);
+    write(value.homes[i], homes[i]);
   }
   out.setRootDigestHi(value.root_digest.hi);
   out.setRootDigestLo(value.root_digest.lo);

@@ -34,6 +34,8 @@ struct BlobRefData {
 
 void write(bigcast::Id128 value, rpc::Id128::Builder out);
 bigcast::Id128 read(rpc::Id128::Reader in);
+void write(const Address& value, rpc::Endpoint::Builder out);
+Result<Address> read(rpc::Endpoint::Reader in);  // INVALID_ARGUMENT unless it can be dialled
 void write(const bigcast::Error& value, rpc::Error::Builder out);
 bigcast::Error read(rpc::Error::Reader in);  // unknown codes become INTERNAL
 void write(const bigcast::ChunkMeta& value, rpc::ChunkMeta::Builder out);

@@ -78,8 +78,8 @@ class LoginServer final : public Login::Server {
         name, [](unsigned char c) { return c < 0x20 || c == 0x7F; }, ' ');
     Connection* const connection = *connection_;
     if (connection == nullptr) return fail(ErrorCode::kUnavailable, "login: disconnected");
-    auto session =
-        options_->make_session({challenge_.key.name_space(), lease, std::move(name), *connection});
+    auto session = options_->make_session(
+        {challenge_.key.name_space(), lease, std::move(name), params.getPeer(), *connection});
     if (session) connection->allow_bulk();
     return session;
   }
@@ -142,12 +142,14 @@ class BootstrapServer final : public Bootstrap::Server {
 
 class LoginClient {
  public:
-  LoginClient(Connection& connection, const NamespaceKey& key, LeaseId lease, std::string name)
+  LoginClient(Connection& connection, const NamespaceKey& key, LeaseId lease, std::string name,
+              bool is_peer)
       : connection_(connection.handle()),
         bootstrap_(connection.bootstrap().castAs<Bootstrap>()),
         key_(key),
         lease_(lease),
-        name_(std::move(name)) {}
+        name_(std::move(name)),
+        is_peer_(is_peer) {}
 
   kj::Promise<Result<Session::Client>> run() {
     auto request = bootstrap_.helloRequest();
@@ -173,6 +175,7 @@ class LoginClient {
     request.setClientProof(to_data(key_.client_proof(nonce_, *server_nonce, lease_)));
     write(lease_, request.initLease());
     request.setClientName(name_.c_str());
+    request.setPeer(is_peer_);
     return request.send().then([this](auto response) { return finish(response.getResult()); });
   }
 
@@ -193,6 +196,7 @@ class LoginClient {
   NamespaceKey key_;
   LeaseId lease_;
   std::string name_;
+  bool is_peer_;
   Nonce nonce_ = random_nonce();
 };
 
@@ -200,8 +204,8 @@ class LoginClient {
 
 kj::Promise<Result<Session::Client>> login(UvLoop& loop, Connection& connection,
                                            const NamespaceKey& key, LeaseId lease,
-                                           std::string client_name) {
-  auto client = kj::heap<LoginClient>(connection, key, lease, std::move(client_name));
+                                           std::string client_name, bool is_peer) {
+  auto client = kj::heap<LoginClient>(connection, key, lease, std::move(client_name), is_peer);
   auto attempt = client->run().attach(kj::mv(client));
   auto timeout =
       loop.timer()

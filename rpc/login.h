@@ -17,15 +17,17 @@ namespace bigcast::rpc {
 // The client's half: proves and checks, allows bulk frames, gives the session. UNAUTHENTICATED if
 // either side's proof is wrong; UNSUPPORTED for another protocol version; UNAVAILABLE if the
 // connection goes; DEADLINE_EXCEEDED after limits::kLoginTimeoutMs; else what the node answers.
+// `is_peer`: a node that reads chunks for others; such a session keeps nothing alive there.
 kj::Promise<Result<Session::Client>> login(UvLoop& loop, Connection& connection,
                                            const NamespaceKey& key, LeaseId lease,
-                                           std::string client_name);
+                                           std::string client_name, bool is_peer = false);
 
 // A client that has proven that it knows the key of name_space.
 struct LoginRequest {
   std::string name_space;
   LeaseId lease;            // zero: none
   std::string client_name;  // for logs; one line
+  bool is_peer;             // keeps nothing alive here
   Connection& connection;
 };
 

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "server/followers.h"
 
 namespace bigcast {
 namespace {
@@ -26,15 +27,20 @@ class MemoryFileService final : public rpc::MemoryFile::Server {
 
 }  // namespace
 
-BlobService::BlobService(kj::Own<SessionState> session, BlobId id, kj::Own<LiveBlob> live,
-                         kj::Own<RelayBlob> relayed)
+BlobService::BlobService(kj::Own<SessionState> session, kj::Own<LiveBlob> live, Kind kind)
     : session_(kj::mv(session)),
       core_(*session_->core),
-      id_(id),
+      kind_(kind),
       live_(kj::mv(live)),
-      relayed_(kj::mv(relayed)),
+      id_(live_->id),
       drops_seen_(live_->drops()) {
   session_->opens++;
+}
+
+BlobService::BlobService(kj::Own<SessionState> session, kj::Own<RelayBlob> relayed)
+    : BlobService(kj::mv(session), relayed->live(), Kind::kRelayed) {
+  relayed_ = kj::mv(relayed);
+  reader_ = relayed_->new_reader();
 }
 
 BlobService::~BlobService() noexcept(false) { session_->opens--; }
@@ -48,10 +54,12 @@ kj::Promise<void> BlobService::read(ReadContext context) {
                  fmt::format("read: index must be below {}", limits::kChunksPerBlobMax)});
     return kj::READY_NOW;
   }
+  if (kind_ == Kind::kRelayed) reader_->reads(context.getParams().getIndex());
   return serve(context, 0).attach(core_.count_running());
 }
 
 kj::Promise<void> BlobService::serve(ReadContext context, uint32_t rereads) {
+  if (live_->ended() && kind_ == Kind::kCopy) return serve_absent(context, rereads);
   if (live_->ended()) {
     reply_error(context.getResults().initResult(), *live_->ended());
     return kj::READY_NOW;
@@ -64,6 +72,7 @@ kj::Promise<void> BlobService::serve(ReadContext context, uint32_t rereads) {
   const auto mode = context.getParams().getMode();
   switch (location->presence) {
     case Presence::kEnd:
+      if (kind_ == Kind::kCopy) return serve_absent(context, rereads);
       reply_end(context);
       return kj::READY_NOW;
     case Presence::kAbsent:
@@ -87,7 +96,11 @@ kj::Promise<void> BlobService::serve(ReadContext context, uint32_t rereads) {
 }
 
 kj::Promise<void> BlobService::serve_absent(ReadContext context, uint32_t rereads) {
-  if (relayed_.get() != nullptr) return serve_from_home(context);
+  if (kind_ == Kind::kRelayed) return serve_from_home(context, rereads);
+  if (kind_ == Kind::kCopy) {
+    context.getResults().initResult().setAbsent();
+    return kj::READY_NOW;
+  }
   if (!live_->has_writer) {  // sealed, and yet not there: the store lost it
     reply_error(
         context.getResults().initResult(),
@@ -116,6 +129,7 @@ kj::Promise<void> BlobService::serve_from_store(ReadContext context, uint32_t re
       .then([this, context, rereads](kj::Own<Serving> serving) mutable -> kj::Promise<void> {
         if (serving->meta) {
           core_.metrics->bytes_served_inline += serving->meta->stored_size;
+          if (session_->is_peer) core_.metrics->bytes_served_peer += serving->meta->stored_size;
           const ChunkMeta meta = *serving->meta;
           std::byte* bytes = serving->buffer->bytes().data();
           std::memset(bytes + meta.stored_size, 0, padded(meta.stored_size) - meta.stored_size);
@@ -126,8 +140,9 @@ kj::Promise<void> BlobService::serve_from_store(ReadContext context, uint32_t re
         // where the chunk went.
         const Error error = serving->meta.error();
         serving = nullptr;
-        if (relayed_.get() != nullptr && error.code == ErrorCode::kCorrupt) {
-          return serve_from_home(context);
+        if (kind_ == Kind::kCopy) return serve_absent(context, rereads);
+        if (kind_ == Kind::kRelayed && error.code == ErrorCode::kCorrupt) {
+          return serve_from_home(context, rereads + 1);
         }
         if (error.code == ErrorCode::kNotFound && rereads < limits::kRereadsMax) {
           return serve(context, rereads + 1);
@@ -148,34 +163,30 @@ kj::Promise<kj::Own<BlobService::Serving>> BlobService::acquire_serving(uint32_t
       });
 }
 
-kj::Promise<void> BlobService::serve_from_home(ReadContext context) {
+kj::Promise<void> BlobService::serve_from_home(ReadContext context, uint32_t rereads) {
   return relayed_->fetch(context.getParams().getIndex())
-      .then([this, context](kj::Own<FetchedChunk> fetched) mutable {
+      .then([this, context, rereads](kj::Own<FetchedChunk> fetched) mutable -> kj::Promise<void> {
         if (fetched->error) {
           reply_error(context.getResults().initResult(), *fetched->error);
-          return;
+          return kj::READY_NOW;
         }
         if (fetched->end) {
           auto end = context.getResults().initResult().initEnd();
           end.setChunkCount(fetched->end->chunk_count);
           end.setSize(fetched->end->size);
-          return;
+          return kj::READY_NOW;
         }
-        const auto mode = context.getParams().getMode();
-        if (mode == rpc::ReadMode::PREFER_LOCATED && session_->peer->is_unix()) {
-          const auto location = core_.store->locate(id_, context.getParams().getIndex());
-          if (location && location->presence == Presence::kMemfd) {
-            core_.metrics->bytes_served_located += location->meta.stored_size;
-            core_.metrics->chunks_served++;
-            reply_located(context, *location);
-            return;
-          }
+        // From the store, so that a slow reader holds its own share of the serve reserve and not
+        // the receive reserve, which all fetches need.
+        if (fetched->kept && rereads < limits::kRereadsMax) {
+          fetched = nullptr;
+          return serve(context, rereads + 1);
         }
-        // The bytes are at hand, whether the store kept them or not.
         core_.metrics->bytes_served_relay += fetched->meta.stored_size;
         const bigcast::ChunkMeta meta = fetched->meta;
         const std::byte* bytes = fetched->bytes.data();
         reply_chunk(context, meta, bytes, kj::mv(fetched));
+        return kj::READY_NOW;
       });
 }
 
@@ -214,6 +225,27 @@ kj::Promise<void> BlobService::memory(MemoryContext context) {
   auto results = context.getResults();
   results.setFile(kj::heap<MemoryFileService>(file->fd));
   results.setGeneration(file->generation);
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> BlobService::follow(FollowContext context) {
+  session_->heard();
+  auto follower = [&]() -> Result<rpc::Follower::Client> {
+    if (live_->ended()) return tl::unexpected(*live_->ended());
+    if (kind_ != Kind::kHome) return fail(ErrorCode::kInvalidArgument, "follow: only at the home");
+    BIGCAST_ASSIGN(const BlobStat stat, core_.store->stat(id_));
+    if (!live_->followers) live_->followers = std::make_unique<Followers>(core_, *live_, stat);
+    std::optional<rpc::Address> address;
+    if (auto at = rpc::read(context.getParams().getAt())) address = std::move(*at);
+    return live_->followers->join(kj::addRef(*session_), std::move(address),
+                                  context.getParams().getHeld());
+  }();
+  auto result = context.getResults().initResult();
+  if (follower) {
+    result.setFollower(kj::mv(*follower));
+  } else {
+    reply_error(result, follower.error());
+  }
   return kj::READY_NOW;
 }
 

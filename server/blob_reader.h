@@ -13,14 +13,19 @@ namespace bigcast {
 // fetched (on a relay).
 class BlobService final : public rpc::Blob::Server {
  public:
-  // `relayed` is null if this node is the blob's home.
-  BlobService(kj::Own<SessionState> session, BlobId id, kj::Own<LiveBlob> live,
-              kj::Own<RelayBlob> relayed);
+  enum class Kind : uint8_t {
+    kHome,     // waits for the writer
+    kRelayed,  // waits for the home
+    kCopy,     // what is here, for other nodes; never waits
+  };
+  BlobService(kj::Own<SessionState> session, kj::Own<LiveBlob> live, Kind kind);  // kHome, kCopy
+  BlobService(kj::Own<SessionState> session, kj::Own<RelayBlob> relayed);         // kRelayed
   ~BlobService() noexcept(false);
 
   kj::Promise<void> read(ReadContext context) override;
   kj::Promise<void> memory(MemoryContext context) override;
   kj::Promise<void> watch(WatchContext context) override;
+  kj::Promise<void> follow(FollowContext context) override;
 
  private:
   // What reading and sending one chunk takes. Members go last to first: the buffer goes before
@@ -39,7 +44,7 @@ class BlobService final : public rpc::Blob::Server {
   kj::Promise<void> serve(ReadContext context, uint32_t rereads);
   kj::Promise<void> serve_absent(ReadContext context, uint32_t rereads);
   kj::Promise<void> serve_from_store(ReadContext context, uint32_t rereads);
-  kj::Promise<void> serve_from_home(ReadContext context);
+  kj::Promise<void> serve_from_home(ReadContext context, uint32_t rereads);
   void reply_located(ReadContext& context, const Location& location);
   void reply_end(ReadContext& context);
   void reply_chunk(ReadContext& context, const bigcast::ChunkMeta& meta,
@@ -47,9 +52,11 @@ class BlobService final : public rpc::Blob::Server {
 
   kj::Own<SessionState> session_;
   NodeCore& core_;
-  const BlobId id_;
+  const Kind kind_;
   kj::Own<LiveBlob> live_;
-  kj::Own<RelayBlob> relayed_;
+  const BlobId id_;
+  kj::Own<RelayBlob> relayed_;  // of kRelayed, as is the reader
+  kj::Own<Puller::Reader> reader_;
   uint64_t drops_seen_;
 };
 

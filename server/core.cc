@@ -45,28 +45,42 @@ void NodeCore::background(kj::Promise<void> task) {
 
 void NodeCore::remove_blob(BlobId id, const Error& reason) {
   live->end(id, reason);
-  background(on_pool([store = store, id] {
-    const auto removed = store->remove(id);
+  if (is_removing(id)) return;
+  auto removal = on_pool([store = store, id] {
+                   return store->remove(id);
+                 }).then([this, id](Result<void> removed) {
+    removals_.erase(id);
     if (!removed && removed.error().code != ErrorCode::kNotFound) {
       log().warn("removing blob {}: {}", id.to_string(), removed.error().to_string());
     }
-  }));
+    return removed;
+  });
+  const auto entry = removals_.emplace(id, removal.fork()).first;
+  background(entry->second.addBranch().ignoreResult());
+}
+
+kj::Promise<Result<void>> NodeCore::removed(BlobId id) {
+  const auto found = removals_.find(id);
+  if (found == removals_.end()) return Result<void>();
+  return found->second.addBranch();
 }
 
 kj::Promise<kj::Own<CreditPool::Credit>> Peer::acquire_serve_room(uint64_t bytes) {
   return serve_room_->acquire(std::clamp<uint64_t>(bytes, 1, serve_room_->bytes_max()));
 }
 
-SessionState::SessionState(kj::Own<NodeCore> core, kj::Own<Peer> peer, std::string name_space,
-                           LeaseId lease, std::string client_name)
+SessionState::SessionState(kj::Own<NodeCore> core, kj::Own<Peer> peer,
+                           const rpc::LoginRequest& login)
     : core(kj::mv(core)),
       peer(kj::mv(peer)),
-      name_space(std::move(name_space)),
-      lease(lease),
-      client_name(std::move(client_name)),
+      name_space(login.name_space),
+      lease(login.is_peer ? LeaseId{} : login.lease),
+      client_name(login.client_name),
+      is_peer(login.is_peer),
       heard_at(this->core->clock.now()) {
   if (!lease.is_zero()) this->core->leases.attach(lease);
-  if (this->core->relays != nullptr) {
+  if (!is_peer) this->core->attached++;
+  if (this->core->relays != nullptr && !is_peer) {
     relay_use = this->core->relays->use(this->name_space, lease);
   }
   this->core->metrics->sessions++;
@@ -79,12 +93,13 @@ void SessionState::detach() {
   attached = false;
   if (!lease.is_zero()) core->leases.detach(lease);
   relay_use = nullptr;
+  if (!is_peer) core->attached--;
   core->metrics->sessions--;
 }
 
 Result<BlobStat> stat_in(const NodeCore& core, std::string_view name_space, BlobId id) {
   auto stat = core.store->stat(id);
-  if (!stat || stat->name_space != name_space) {
+  if (!stat || stat->name_space != name_space || core.is_removing(id)) {
     if (!stat && stat.error().code != ErrorCode::kNotFound) return stat;
     return fail(ErrorCode::kNotFound, fmt::format("no blob {} here", id.to_string()));
   }

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <unordered_set>
 #include <utility>
 
@@ -19,6 +20,7 @@
 #include "rpc/buffer_pool.h"
 #include "rpc/connection.h"
 #include "rpc/convert.h"
+#include "rpc/login.h"
 #include "rpc/uv_loop.h"
 #include "server/config.h"
 #include "server/credit.h"
@@ -52,8 +54,11 @@ class NodeCore final : public kj::Refcounted {
   kj::Own<void> count_running();
   size_t running() const { return running_; }
 
-  // Ends a blob for all who use it here, then frees what the store has of it.
+  // Ends a blob for all who use it here, then frees what the store has of it. From then on the id
+  // counts as unknown, though the store may take a moment.
   void remove_blob(BlobId id, const Error& reason);
+  bool is_removing(BlobId id) const { return removals_.contains(id); }
+  kj::Promise<Result<void>> removed(BlobId id);  // the end of a removal that is under way
   // Destroys `object` in a later turn of the loop: for what may be running right now.
   template <typename T>
   void destroy_later(T object) {
@@ -77,6 +82,7 @@ class NodeCore final : public kj::Refcounted {
   std::unordered_set<LeaseId> leases_ending;  // expired; their blobs are being removed
   std::unordered_set<UploadService*> uploads;
   Relays* relays = nullptr;  // the node's
+  size_t attached = 0;       // sessions, but for peers'
   std::optional<rpc::Address> advertised;
   const Id128 epoch = Id128::random();
   const TimePoint started_at;
@@ -88,6 +94,7 @@ class NodeCore final : public kj::Refcounted {
   };
   std::shared_ptr<int> pool_use_ = std::make_shared<int>(0);
   size_t running_ = 0;
+  std::unordered_map<BlobId, kj::ForkedPromise<Result<void>>> removals_;
   LogErrors log_errors_;
   kj::Own<kj::TaskSet> tasks_;
 };
@@ -115,8 +122,7 @@ class Peer final : public kj::Refcounted {
 
 // One logged-in session, shared by the capabilities it gave out.
 struct SessionState final : kj::Refcounted {
-  SessionState(kj::Own<NodeCore> core, kj::Own<Peer> peer, std::string name_space, LeaseId lease,
-               std::string client_name);
+  SessionState(kj::Own<NodeCore> core, kj::Own<Peer> peer, const rpc::LoginRequest& login);
   ~SessionState() noexcept(false);
 
   kj::Own<NodeCore> core;
@@ -124,6 +130,7 @@ struct SessionState final : kj::Refcounted {
   const std::string name_space;
   const LeaseId lease;
   const std::string client_name;
+  const bool is_peer;  // another node's, for chunks: keeps nothing alive here
   TimePoint heard_at;
   kj::Own<void> relay_use;  // keeps links to homes while the session is there
   uint32_t uploads = 0;

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "server/followers.h"
+
 namespace bigcast {
 namespace {
 
@@ -15,6 +17,8 @@ kj::Promise<void> add_waiter(Waiters& waiters) {
 }
 
 }  // namespace
+
+LiveBlob::LiveBlob(kj::Own<LiveBlobs> all, BlobId id) : id(id), all_(kj::mv(all)) {}
 
 LiveBlob::~LiveBlob() noexcept(false) {
   const auto found = all_->blobs_.find(id);
@@ -36,6 +40,7 @@ kj::Promise<void> LiveBlob::watch_event() {
 }
 
 void LiveBlob::chunk_came(uint32_t index) {
+  if (followers) followers->chunk_came(index);
   const auto found = chunk_waiters_.find(index);
   if (found == chunk_waiters_.end()) return;
   Waiters waiters = std::move(found->second);
@@ -50,6 +55,7 @@ void LiveBlob::wake_all_chunks() {
 void LiveBlob::sealed() {
   has_writer = false;
   wake_all_chunks();
+  if (followers) followers->changed();
 }
 
 void LiveBlob::drop_copies() {
@@ -63,6 +69,7 @@ void LiveBlob::end(Error error) {
   has_writer = false;
   wake_all_chunks();
   wake(std::exchange(watchers_, {}));
+  if (followers) followers->changed();
 }
 
 kj::Own<LiveBlob> LiveBlobs::get(BlobId id) {

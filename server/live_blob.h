@@ -5,6 +5,7 @@
 #include <kj/refcount.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <unordered_map>
 #include <vector>
@@ -14,17 +15,19 @@
 
 namespace bigcast {
 
+class Followers;
 class LiveBlobs;
 
 // What the loop knows of a blob beyond the store: who waits for its chunks or for its end. It
 // exists while an upload, a reader or the relay refers to it. Use it on the loop's thread only.
 class LiveBlob final : public kj::Refcounted {
  public:
-  LiveBlob(kj::Own<LiveBlobs> all, BlobId id) : id(id), all_(kj::mv(all)) {}
+  LiveBlob(kj::Own<LiveBlobs> all, BlobId id);
   ~LiveBlob() noexcept(false);
 
   const BlobId id;
-  bool has_writer = false;  // an upload here that was neither sealed nor given up
+  bool has_writer = false;               // an upload here that was neither sealed nor given up
+  std::unique_ptr<Followers> followers;  // the relays, at its home; null while there was none
 
   // Set once the blob was removed or its writer gave up.
   const std::optional<Error>& ended() const { return ended_; }

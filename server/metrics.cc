@@ -92,9 +92,15 @@ std::string Metrics::render(const StoreUsage& usage) const {
   out.counter("chunks_served_total", "Chunks served to readers and relays.", chunks_served);
   out.counter("chunks_received_total", "Chunks received from uploads.", chunks_received);
   out.counter("received_bytes_total", "Stored bytes received from uploads.", bytes_received);
-  out.counter("chunks_fetched_total", "Chunks fetched from homes.", chunks_fetched);
-  out.counter("fetched_bytes_total", "Stored bytes fetched from homes.", bytes_fetched);
-  out.counter("chunks_refetched_total", "Chunks fetched again, their copy here being gone.",
+  out.counter("served_peer_bytes_total",
+              "Stored bytes of chunks served to other nodes (in path inline).", bytes_served_peer);
+  out.counters("chunks_fetched_total", "Chunks of others' blobs fetched, by who gave them.",
+               {{{"from", "home"}, chunks_fetched_home}, {{"from", "peer"}, chunks_fetched_peer}});
+  out.counters("fetched_bytes_total", "Stored bytes of others' blobs fetched, by who gave them.",
+               {{{"from", "home"}, bytes_fetched_home}, {{"from", "peer"}, bytes_fetched_peer}});
+  out.counter("peer_fetch_failures_total", "Chunks that a peer was asked for and did not bring.",
+              peer_fetch_failures);
+  out.counter("chunks_refetched_total", "Chunks fetched again, their copy being gone or not kept.",
               chunks_refetched);
   out.counters(
       "checksum_failures_total", "Chunks whose checksum was wrong, by where they were.",

@@ -17,12 +17,16 @@ struct Metrics {
   Number bytes_served_located{0};  // through a descriptor of the memory file
   Number bytes_served_inline{0};   // in answers, from the store
   Number bytes_served_relay{0};    // in answers, straight from a fetch
+  Number bytes_served_peer{0};     // of those in answers from the store: to other nodes
   Number chunks_received{0};       // from uploads
   Number chunks_served{0};
-  Number chunks_fetched{0};    // from homes
-  Number chunks_refetched{0};  // of those: again, since the copy here was gone
+  Number chunks_fetched_home{0};
+  Number chunks_fetched_peer{0};
+  Number chunks_refetched{0};     // of those: again, the copy here being gone or never kept
+  Number peer_fetch_failures{0};  // chunks that a peer did not bring
   Number bytes_received{0};
-  Number bytes_fetched{0};
+  Number bytes_fetched_home{0};
+  Number bytes_fetched_peer{0};
   Number checksum_failures{0};  // of chunks that came in; the store counts its own
   Number uploads_started{0};
   Number uploads_sealed{0};

@@ -77,13 +77,15 @@ Node::~Node() noexcept(false) {
   tasks_.clear();
   listeners_.clear();
   accepted_.clear();
-  // Calls that can't be cancelled (a put that the pool works on) hold on to their session.
+  relays_.clear();
+  // Calls that can't be cancelled (a put that the pool works on) hold on to their session, and
+  // those that can take a turn of the loop to let go of what they read.
   auto& timer = loop_.timer();
   const TimePoint deadline = clock_.now() + std::chrono::milliseconds(limits::kDrainTimeoutMs);
-  while ((!core_->pool_is_idle() || core_->metrics->sessions > 0) && clock_.now() < deadline) {
+  while ((!core_->pool_is_idle() || core_->metrics->sessions > 0 || relays_.in_use()) &&
+         clock_.now() < deadline) {
     timer.afterDelay(1 * kj::MILLISECONDS).wait(loop_.wait_scope());
   }
-  relays_.clear();
   core_->stop_background();
 }
 
@@ -171,9 +173,8 @@ rpc::LoginOptions Node::login_options(uint64_t id) {
 Result<rpc::Session::Client> Node::make_session(uint64_t id, const rpc::LoginRequest& request) {
   const auto found = accepted_.find(id);
   if (found == accepted_.end()) return fail(ErrorCode::kUnavailable, "disconnected");
-  auto state =
-      kj::refcounted<SessionState>(kj::addRef(*core_), kj::refcounted<Peer>(request.connection),
-                                   request.name_space, request.lease, request.client_name);
+  auto state = kj::refcounted<SessionState>(kj::addRef(*core_),
+                                            kj::refcounted<Peer>(request.connection), request);
   found->second.session = kj::addRef(*state);
   log().debug("session of {} in namespace {}", request.client_name, request.name_space);
   return rpc::Session::Client(kj::heap<SessionService>(kj::mv(state)));
@@ -218,7 +219,7 @@ void Node::tick() {
   metrics.leases = core_->leases.size();
   metrics.credit_bytes = core_->credits->bytes_used();
   metrics.serve_buffer_bytes = core_->serve_buffers.bytes_used();
-  if (metrics.sessions > 0) idle_since_ = now;
+  if (core_->attached > 0) idle_since_ = now;
   if (config_.exit_when_idle && now - idle_since_ > *config_.exit_when_idle &&
       idle_.get() != nullptr) {
     idle_->fulfill();

@@ -148,6 +148,8 @@ Result<BlobStat> SessionService::home_of(rpc::OpenTarget::Reader target) const {
   switch (target.which()) {
     case rpc::OpenTarget::NAME:
       return find_home(to_std(target.getName()));
+    case rpc::OpenTarget::COPY_ID:
+      return stat_in(core_, state_->name_space, rpc::read(target.getCopyId()));
     case rpc::OpenTarget::HOME_ID:
       return home_of(rpc::read(target.getHomeId()));
     case rpc::OpenTarget::REF: {
@@ -169,7 +171,9 @@ kj::Promise<void> SessionService::open(OpenContext context) {
   const auto target = context.getParams().getTarget();
   const auto stat = home_of(target);
   if (stat) {
-    reply_opened(context, *stat, core_.live->get(stat->id), kj::Own<RelayBlob>());
+    const auto kind = target.isCopyId() ? BlobService::Kind::kCopy : BlobService::Kind::kHome;
+    reply_opened(context, *stat,
+                 kj::heap<BlobService>(kj::addRef(*state_), core_.live->get(stat->id), kind));
     return kj::READY_NOW;
   }
   if (target.which() == rpc::OpenTarget::REF && stat.error().code == ErrorCode::kNotFound) {
@@ -192,18 +196,16 @@ kj::Promise<void> SessionService::open_relayed(OpenContext context, const rpc::B
           reply_error(context.getResults().initResult(), stat.error());
           return;
         }
-        auto live = (*relayed)->live();
-        reply_opened(context, *stat, kj::mv(live), kj::mv(*relayed));
+        reply_opened(context, *stat, kj::heap<BlobService>(kj::addRef(*state_), kj::mv(*relayed)));
       })
       .attach(core_.count_running());
 }
 
 void SessionService::reply_opened(OpenContext& context, const BlobStat& stat,
-                                  kj::Own<LiveBlob> live, kj::Own<RelayBlob> relayed) {
+                                  rpc::Blob::Client blob) {
   auto opened = context.getResults().initResult().initOpened();
   write_info(core_, stat, opened.initInfo());
-  opened.setBlob(
-      kj::heap<BlobService>(kj::addRef(*state_), stat.id, kj::mv(live), kj::mv(relayed)));
+  opened.setBlob(kj::mv(blob));
 }
 
 kj::Promise<void> SessionService::stat(StatContext context) {
@@ -242,11 +244,10 @@ kj::Promise<void> SessionService::remove(RemoveContext context) {
     reply_void(context.getResults().initResult(), fail(stat.error().code, stat.error().message));
     return kj::READY_NOW;
   }
-  core_.live->end(stat->id, {ErrorCode::kNotFound, fmt::format("'{}' was removed", stat->name)});
-  return core_.on_pool([store = core_.store, id = stat->id] { return store->remove(id); })
-      .then([context](const Result<void>& removed) mutable {
-        reply_void(context.getResults().initResult(), removed);
-      });
+  core_.remove_blob(stat->id, {ErrorCode::kNotFound, fmt::format("'{}' was removed", stat->name)});
+  return core_.removed(stat->id).then([context](const Result<void>& removed) mutable {
+    reply_void(context.getResults().initResult(), removed);
+  });
 }
 
 kj::Promise<void> SessionService::dropCopies(DropCopiesContext context) {

@@ -29,8 +29,7 @@ class SessionService final : public rpc::Session::Server {
   Result<BlobStat> home_of(BlobId id) const;
   Result<BlobStat> home_of(rpc::OpenTarget::Reader target) const;
   kj::Promise<void> open_relayed(OpenContext context, const rpc::BlobRefData& ref);
-  void reply_opened(OpenContext& context, const BlobStat& stat, kj::Own<LiveBlob> live,
-                    kj::Own<class RelayBlob> relayed);
+  void reply_opened(OpenContext& context, const BlobStat& stat, rpc::Blob::Client blob);
 
   kj::Own<SessionState> state_;
   NodeCore& core_;

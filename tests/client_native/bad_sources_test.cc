@@ -1,5 +1,5 @@
-#include "tests/client_native/fault_proxy.h"
 #include "tests/client_native/support.h"
+#include "tests/support/fault_proxy.h"
 
 namespace bigcast::test {
 

@@ -153,6 +153,10 @@ Result<rpc::Blob::Client> Caller::open_home(BlobId id) {
   return open([&](rpc::OpenTarget::Builder target) { rpc::write(id, target.initHomeId()); });
 }
 
+Result<rpc::Blob::Client> Caller::open_copy(BlobId id) {
+  return open([&](rpc::OpenTarget::Builder target) { rpc::write(id, target.initCopyId()); });
+}
+
 Result<void> Caller::remove_name(const std::string& name) {
   auto request = session_.removeRequest();
   request.initTarget().setName(name.c_str());
@@ -202,6 +206,7 @@ kj::Promise<ReadAnswer> start_read(rpc::Blob::Client blob, uint32_t index, rpc::
         if (result.isError()) answer.error = rpc::read(result.getError());
         answer.is_end = result.isEnd();
         answer.is_located = result.isLocated();
+        answer.is_absent = result.isAbsent();
         if (result.isLocated()) {
           answer.meta = *rpc::read(result.getLocated().getMeta(), limits::kChunkSizeMax);
         }

@@ -88,6 +88,7 @@ class Caller {
   Result<rpc::Blob::Client> open_name(const std::string& name);
   Result<rpc::Blob::Client> open_ref(const rpc::BlobRefData& ref);
   Result<rpc::Blob::Client> open_home(BlobId id);
+  Result<rpc::Blob::Client> open_copy(BlobId id);
   Result<void> remove_name(const std::string& name);
   Result<void> drop_copies(BlobId id);
   Result<rpc::BlobRefData> stat(const std::string& name);
@@ -103,6 +104,7 @@ struct ReadAnswer {
   std::optional<Error> error;
   bool is_end = false;
   bool is_located = false;
+  bool is_absent = false;
   bigcast::ChunkMeta meta;
   std::string bytes;  // stored, without the padding
 };

@@ -2,8 +2,10 @@ package io.bigcast.spark;
 
 import io.bigcast.spark.BigcastConf.Key;
 import java.io.File;
+import java.io.IOException;
 import java.lang.reflect.Method;
 import java.net.InetAddress;
+import java.net.NetworkInterface;
 import java.net.UnknownHostException;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -11,6 +13,7 @@ import java.util.Collections;
 import java.util.List;
 import java.util.stream.Collectors;
 import org.apache.spark.SparkConf;
+import org.apache.spark.SparkEnv;
 
 /** The nodes of embedded mode: what Spark's settings say about them, and starting one. */
 final class Embedded {
@@ -19,7 +22,7 @@ final class Embedded {
 
   private Embedded() {}
 
-  /** Makes sure that this host has a node. A driver's listens on TCP, an executor's does not. */
+  /** Makes sure that this host has a node. */
   static void ensureNode(SparkConf spark, BigcastConf conf, AppIdentity app, boolean driver)
       throws BigcastException {
     if (NativeNode.answers(app.id, app.secret)) {
@@ -30,6 +33,8 @@ final class Embedded {
     options.secret = app.secret;
     if (driver) {
       listen(spark, conf, options);
+    } else {
+      listenForPeers(options);
     }
     options.memoryBytes = conf.number(Key.NODE_MEMORY);
     List<String> disks = diskPaths(spark, conf);
@@ -56,6 +61,22 @@ final class Embedded {
       options.advertiseHost = resolve(advertise);
     } else if (bind.isEmpty() || isWildcard(options.listenHost)) {
       options.advertiseHost = resolve(sparksHost);
+    }
+  }
+
+  /**
+   * Where other hosts' nodes can read chunks from this one: at the address of Spark's block
+   * manager, if it is one of this host's. Without it the node reads from others and gives nothing.
+   */
+  private static void listenForPeers(NativeNode.Options options) {
+    String host = SparkEnv.get().blockManager().blockManagerId().host();
+    try {
+      InetAddress address = InetAddress.getByName(host);
+      if (NetworkInterface.getByInetAddress(address) != null) {
+        options.listenHost = address.getHostAddress();
+      }
+    } catch (IOException e) {
+      Warnings.LOG.debug("this host's node gives no chunks to others: {} is not known", host, e);
     }
   }
 

@@ -1,4 +1,4 @@
-#include "server/home_link.h"
+#include "server/peer_link.h"
 
 #include <fmt/format.h>
 #include <kj/debug.h>
@@ -11,32 +11,37 @@
 
 namespace bigcast {
 
-HomeLink::HomeLink(kj::Own<NodeCore> core, rpc::Address address, std::string name_space,
+PeerLink::PeerLink(kj::Own<NodeCore> core, Kind kind, rpc::Address address, std::string name_space,
                    LeaseId lease)
     : core_(kj::mv(core)),
+      kind_(kind),
       address_(std::move(address)),
       name_space_(std::move(name_space)),
-      lease_(lease) {}
+      lease_(kind == Kind::kControl ? lease : LeaseId{}),
+      used_at_(core_->clock.now()) {}
 
-HomeLink::~HomeLink() noexcept(false) {
+PeerLink::~PeerLink() noexcept(false) {
   keeper_ = nullptr;
   session_ = nullptr;
 }
 
-kj::Promise<Result<HomeLink::Open>> HomeLink::open() {
-  KJ_IF_MAYBE (session, session_) return Result<Open>(Open{*session, generation_});
+kj::Promise<Result<PeerLink::Open>> PeerLink::open() {
+  used_at_ = core_->clock.now();
+  KJ_IF_MAYBE (session, session_) {
+    return Result<Open>(Open{*session, generation_, connection_->handle()});
+  }
   if (!connecting_) {
     connecting_ = true;
     attempt_ = connect().fork();
   }
   return KJ_ASSERT_NONNULL(attempt_).addBranch().then(
       [this, self = kj::addRef(*this)]() -> Result<Open> {
-        KJ_IF_MAYBE (session, session_) return Open{*session, generation_};
+        KJ_IF_MAYBE (session, session_) return Open{*session, generation_, connection_->handle()};
         return fail(error_.code, error_.message);
       });
 }
 
-kj::Promise<void> HomeLink::connect() {
+kj::Promise<void> PeerLink::connect() {
   return rpc::Connection::connect(core_->loop, address_)
       .then([this](Result<kj::Own<rpc::Connection>> connected) -> kj::Promise<void> {
         if (!connected) {
@@ -49,14 +54,15 @@ kj::Promise<void> HomeLink::connect() {
       .then([this] { connecting_ = false; });
 }
 
-kj::Promise<void> HomeLink::log_in(kj::Own<rpc::Connection> connection) {
+kj::Promise<void> PeerLink::log_in(kj::Own<rpc::Connection> connection) {
   const auto key = rpc::NamespaceKey::derive(core_->config.secret, name_space_);
-  auto promise = rpc::login(core_->loop, *connection, key, lease_, "relay " + core_->config.name);
+  auto promise = rpc::login(core_->loop, *connection, key, lease_, "relay " + core_->config.name,
+                            kind_ == Kind::kBulk);
   return promise.then(
       [this, connection = kj::mv(connection)](Result<rpc::Session::Client> session) mutable {
         if (!session) {
           error_ = {session.error().code,
-                    fmt::format("home {}: {}", address_.to_string(), session.error().message)};
+                    fmt::format("node {}: {}", address_.to_string(), session.error().message)};
           core_->destroy_later(kj::mv(connection));
           return;
         }
@@ -72,7 +78,7 @@ kj::Promise<void> HomeLink::log_in(kj::Own<rpc::Connection> connection) {
 }
 
 // Ends (or throws) when the home no longer answers.
-kj::Promise<void> HomeLink::keep_alive(uint64_t generation) {
+kj::Promise<void> PeerLink::keep_alive(uint64_t generation) {
   const auto interval = std::min<Duration>(std::chrono::milliseconds(limits::kSessionRenewMs),
                                            core_->config.session_timeout / 3);
   return core_->loop.timer()
@@ -85,11 +91,11 @@ kj::Promise<void> HomeLink::keep_alive(uint64_t generation) {
       .then([this, generation] { return keep_alive(generation); });
 }
 
-void HomeLink::lost(uint64_t generation) {
+void PeerLink::lost(uint64_t generation) {
   if (!is_current(generation)) return;
-  log().info("home {}: the connection is gone", address_.to_string());
+  log().info("node {}: the connection is gone", address_.to_string());
   error_ = {ErrorCode::kUnavailable,
-            fmt::format("home {}: the connection is gone", address_.to_string())};
+            fmt::format("node {}: the connection is gone", address_.to_string())};
   session_ = nullptr;
   // Both may be what is calling us.
   KJ_IF_MAYBE (keeper, keeper_) core_->destroy_later(keeper->attach(kj::addRef(*this)));

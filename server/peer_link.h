@@ -12,17 +12,23 @@
 
 namespace bigcast {
 
-// This node's session at a blob's home: one a home, namespace and lease, shared by all blobs. It
-// connects when it is asked to and renews the session (and so the readers' lease) until it is
-// dropped. A home that does not answer a renewal counts as lost.
-class HomeLink final : public kj::Refcounted {
+// This node's session at another node, shared by all blobs of a namespace and lease. It connects
+// when it is asked to and renews the session until it is dropped. A node that does not answer a
+// renewal counts as lost.
+//
+// Two kinds, so that small calls never wait behind chunks: kControl, to a home, attaches to the
+// readers' lease and so renews it; kBulk, to whoever has chunks, keeps nothing alive there.
+class PeerLink final : public kj::Refcounted {
  public:
-  HomeLink(kj::Own<NodeCore> core, rpc::Address address, std::string name_space, LeaseId lease);
-  ~HomeLink() noexcept(false);
+  enum class Kind : uint8_t { kControl, kBulk };
+  PeerLink(kj::Own<NodeCore> core, Kind kind, rpc::Address address, std::string name_space,
+           LeaseId lease);
+  ~PeerLink() noexcept(false);
 
   struct Open {
     rpc::Session::Client session;
     uint64_t generation;  // of the connection
+    rpc::Connection::Handle connection;
   };
   // Connects if need be; all who wait share one attempt. UNAVAILABLE, UNAUTHENTICATED, ...
   kj::Promise<Result<Open>> open();
@@ -34,6 +40,7 @@ class HomeLink final : public kj::Refcounted {
   void lost(uint64_t generation);
   void close() { lost(generation_); }
   const rpc::Address& address() const { return address_; }
+  TimePoint used_at() const { return used_at_; }  // when it was asked for last
 
  private:
   kj::Promise<void> connect();
@@ -41,9 +48,11 @@ class HomeLink final : public kj::Refcounted {
   kj::Promise<void> keep_alive(uint64_t generation);
 
   kj::Own<NodeCore> core_;
+  const Kind kind_;
   const rpc::Address address_;
   const std::string name_space_;
   const LeaseId lease_;
+  TimePoint used_at_;
   uint64_t generation_ = 0;
   Error error_{ErrorCode::kUnavailable, "never connected"};
   kj::Own<rpc::Connection> connection_;

@@ -1,4 +1,4 @@
-#include "tests/client_native/fault_proxy.h"
+#include "tests/support/fault_proxy.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>

@@ -1,0 +1,70 @@
+#pragma once
+
+#include <kj/async.h>
+#include <kj/memory.h>
+#include <kj/refcount.h>
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <vector>
+
+#include "server/core.h"
+#include "server/swarm.h"
+
+namespace bigcast {
+
+// The relays that follow a blob at its home: where they are, and their long polls. The rules are
+// Swarm's. Belongs to the LiveBlob; on the loop's thread.
+class Followers final {
+ public:
+  // `stat`: what the home has when the first relay comes.
+  Followers(NodeCore& core, LiveBlob& blob, const BlobStat& stat);
+
+  // `held`: a bitmap, see rpc/bigcast.capnp. RESOURCE_EXHAUSTED when there are too many.
+  Result<rpc::Follower::Client> join(kj::Own<SessionState> session,
+                                     std::optional<rpc::Address> address, capnp::Data::Reader held);
+
+  void chunk_came(uint32_t index);
+  void changed();  // the blob was sealed or has ended
+
+ private:
+  friend class FollowerService;
+  // An assignment as a relay needs it.
+  struct Task {
+    uint32_t index = 0;
+    std::optional<rpc::Address> peer;  // none: the home
+    bigcast::ChunkMeta meta;
+  };
+  using Tasks = std::vector<Task>;
+  struct Waiting {
+    uint32_t room = 0;
+    Tasks tasks;
+    kj::Own<kj::PromiseFulfiller<Tasks>> fulfiller;
+  };
+  struct Follower {
+    std::optional<rpc::Address> address;
+    bool knows_end = false;  // was told that the blob is sealed, and its figures
+    kj::Maybe<Waiting> waiting;
+    TimePoint heard_at;
+  };
+
+  void leave(Swarm::Member member);
+  void heard(Swarm::Member member);
+  bool has_news(const Follower& follower) const;
+  // Resolves with what there is to fetch; with nothing when the blob is sealed or ended.
+  kj::Promise<Tasks> next(Swarm::Member member, uint32_t room);
+  void hand_out();
+  Task task_of(const Swarm::Assignment& assignment);
+  bool give_one(Swarm::Member member, Follower& follower);
+  kj::Promise<void> watch_silence();
+
+  NodeCore& core_;
+  LiveBlob& blob_;
+  Swarm swarm_;
+  std::map<Swarm::Member, Follower> followers_;
+  Swarm::Member turn_ = 0;  // who was given something last
+  kj::Promise<void> watcher_;
+};
+
+}  // namespace bigcast

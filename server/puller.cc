@@ -1,0 +1,513 @@
+#include "server/puller.h"
+
+#include <fmt/format.h>
+#include <kj/debug.h>
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "server/relay.h"
+
+namespace bigcast {
+namespace {
+
+bool is_gone(ErrorCode code) { return code == ErrorCode::kNotFound || code == ErrorCode::kAborted; }
+
+// Worth another attempt: the home may come back.
+bool is_passing(ErrorCode code) {
+  return code == ErrorCode::kUnavailable || code == ErrorCode::kDeadlineExceeded;
+}
+
+bool has(const std::vector<bool>& bits, uint32_t index) {
+  return index < bits.size() && bits[index];
+}
+
+void set(std::vector<bool>& bits, uint32_t index, bool value) {
+  if (index >= bits.size()) bits.resize(index + 1);
+  bits[index] = value;
+}
+
+std::vector<kj::byte> to_bitmap(const std::vector<bool>& bits) {
+  std::vector<kj::byte> bytes((bits.size() + 7) / 8);
+  for (size_t i = 0; i < bits.size(); i++) {
+    if (bits[i]) bytes[i / 8] |= static_cast<kj::byte>(1u << (i % 8));
+  }
+  return bytes;
+}
+
+}  // namespace
+
+kj::Own<FetchedChunk> failed_fetch(Error error) {
+  auto fetched = kj::refcounted<FetchedChunk>();
+  fetched->error = std::move(error);
+  return fetched;
+}
+
+Puller::Puller(NodeCore& core, RelayBlob& blob) : core_(core), blob_(blob), tasks_(*this) {}
+
+Puller::~Puller() noexcept(false) { KJ_ASSERT(readers_.empty(), "a reader outlives the puller"); }
+
+void Puller::taskFailed(kj::Exception&& exception) {
+  const Error error = rpc::to_error(exception);
+  log().warn("relaying blob {}: {}", blob_.id().to_string(), error.to_string());
+}
+
+Puller::Reader::~Reader() noexcept(false) {
+  puller_.readers_.erase(this);
+  puller_.wake();
+}
+
+void Puller::Reader::reads(uint32_t index) {
+  if (position_ == index) return;
+  position_ = index;
+  puller_.wake();
+}
+
+kj::Promise<kj::Own<FetchedChunk>> Puller::fetch(uint32_t index) {
+  auto paf = kj::newPromiseAndFulfiller<kj::Own<FetchedChunk>>();
+  auto& waiters = waiting_[index];
+  std::erase_if(waiters, [](auto& waiter) { return !waiter->isWaiting(); });
+  waiters.push_back(kj::mv(paf.fulfiller));
+  set(held_, index, false);
+  wake();
+  return kj::mv(paf.promise);
+}
+
+void Puller::finish(uint32_t index, kj::Own<FetchedChunk> fetched) {
+  retries_.erase(index);
+  const auto found = waiting_.find(index);
+  if (found == waiting_.end()) return;
+  Waiters waiters = std::move(found->second);
+  waiting_.erase(found);
+  for (auto& waiter : waiters) waiter->fulfill(kj::addRef(*fetched));
+}
+
+void Puller::fail_all(const Error& error) {
+  while (!waiting_.empty()) finish(waiting_.begin()->first, failed_fetch(error));
+}
+
+void Puller::copies_dropped() {
+  held_.clear();
+  tried_.clear();
+  transfers_.clear();  // what readers wait for is asked for again
+  for (Reader* reader : readers_) reader->position_.reset();  // nothing ahead until it reads on
+  if (follower_ != nullptr) leave_home();  // and joins again, with nothing
+}
+
+// ---- What is wanted, and telling the home.
+
+void Puller::wake() {
+  if (stepping_) return;
+  stepping_ = true;
+  tasks_.add(kj::evalLater([this] {
+    stepping_ = false;
+    step();
+  }));
+}
+
+void Puller::wake_in(uint32_t delay_ms) {
+  tasks_.add(core_.loop.timer().afterDelay(delay_ms * kj::MILLISECONDS).then([this] { wake(); }));
+}
+
+void Puller::step() {
+  if (blob_.ended()) return;
+  end_beyond();
+  auto wanted = wanted_now();
+  const bool has_news = !gained_.empty() || !failed_.empty() || beat_due_;
+  if (wanted.empty() && transfers_.empty()) sources_.clear();
+  if (!is_following()) {
+    const bool has_copies = std::ranges::find(held_, true) != held_.end();
+    const bool home_is_there = blob_.home() != nullptr;
+    if (!wanted.empty() || (has_copies && home_is_there)) start_following();
+    return;
+  }
+  const bool wants = !wanted.empty();
+  if (has_news || wanted != told_wanted_) send_update(std::move(wanted));
+  if (wants && poll_ == nullptr && room() > 0) poll();
+}
+
+// The blob is sealed: those who wait for more learn where it ends.
+void Puller::end_beyond() {
+  const auto end = blob_.sealed_end();
+  if (!end) return;
+  while (!waiting_.empty() && waiting_.rbegin()->first >= end->chunk_count) {
+    auto fetched = kj::refcounted<FetchedChunk>();
+    fetched->end = *end;
+    finish(waiting_.rbegin()->first, kj::mv(fetched));
+  }
+}
+
+uint32_t Puller::window() const {
+  const StoreUsage usage = core_.store->usage();
+  const uint64_t share = (usage.memory_budget + usage.disk_budget) / limits::kWindowStoreShare;
+  return static_cast<uint32_t>(
+      std::clamp<uint64_t>(share / blob_.chunk_size(), 1, limits::kWindowChunks));
+}
+
+std::vector<uint32_t> Puller::wanted_now() {
+  std::set<uint32_t> wanted;
+  const TimePoint now = core_.clock.now();
+  const auto is_free = [&](uint32_t index) {
+    const auto retry = retries_.find(index);
+    return !transfers_.contains(index) &&
+           (retry == retries_.end() || retry->second.not_before <= now);
+  };
+  for (auto it = waiting_.begin(); it != waiting_.end();) {
+    std::erase_if(it->second, [](auto& waiter) { return !waiter->isWaiting(); });
+    it = it->second.empty() ? waiting_.erase(it) : std::next(it);
+  }
+  for (const auto& [index, waiters] : waiting_) {
+    if (wanted.size() < limits::kWantedMax && is_free(index)) wanted.insert(index);
+  }
+  const auto end = blob_.sealed_end();
+  const uint32_t last = end ? end->chunk_count : limits::kChunksPerBlobMax;
+  const uint32_t ahead = reads_ahead_ ? window() : 0;
+  for (const Reader* reader : readers_) {
+    if (!reader->position_) continue;
+    for (uint32_t i = *reader->position_; i < std::min(last, *reader->position_ + ahead); i++) {
+      if (wanted.size() >= limits::kWantedMax) break;
+      if (!has(tried_, i) && is_free(i)) wanted.insert(i);
+    }
+  }
+  return {wanted.begin(), wanted.end()};
+}
+
+bool Puller::is_following() const {
+  return follower_ != nullptr && blob_.is_home_current(follower_generation_);
+}
+
+void Puller::start_following() {
+  if (joining_) return;
+  joining_ = true;
+  if (follower_ != nullptr) leave_home();
+  tasks_.add(follow()
+                 .catch_([](kj::Exception&& exception) {
+                   const Error error = rpc::to_error(exception);
+                   log().info("following a blob: {}", error.to_string());
+                 })
+                 .then([this] {
+                   joining_ = false;
+                   if (is_following()) {
+                     no_home_since_.reset();
+                     backoff_ms_ = limits::kReconnectBackoffMinMs;
+                     wake();
+                   } else {
+                     on_no_home();
+                   }
+                 }));
+}
+
+kj::Promise<void> Puller::follow() {
+  return blob_.find_home().then([this]() -> kj::Promise<void> {
+    auto* home = blob_.home();
+    if (blob_.ended() || home == nullptr) return kj::READY_NOW;
+    auto request = home->blob.followRequest();
+    if (core_.advertised) rpc::write(*core_.advertised, request.initAt());
+    told_wanted_.clear();
+    gained_.clear();  // `held` has them
+    failed_.clear();
+    const auto held = to_bitmap(held_);
+    request.setHeld(capnp::Data::Reader(held.data(), held.size()));
+    return request.send().then([this, generation = home->generation](auto response) {
+      const auto result = response.getResult();
+      if (!result.isFollower()) {
+        blob_.set_home_error(rpc::read(result.getError()));
+        return;
+      }
+      follower_ = result.getFollower();
+      follower_generation_ = generation;
+    });
+  });
+}
+
+void Puller::on_no_home() {
+  if (blob_.ended()) return;
+  const Error error = blob_.home_error();
+  if (is_gone(error.code)) {
+    blob_.end(error);
+    return;
+  }
+  const TimePoint now = core_.clock.now();
+  if (!no_home_since_) no_home_since_ = now;
+  const auto timeout = std::chrono::milliseconds(limits::kProgressTimeoutMs);
+  if (!is_passing(error.code) || !blob_.is_attached() || now - *no_home_since_ >= timeout) {
+    no_home_since_.reset();
+    fail_all(error);
+  }
+  if (waiting_.empty()) return;  // nobody to hurry for; the blob's watch goes on looking
+  wake_in(backoff_ms_);
+  backoff_ms_ = std::min(2 * backoff_ms_, limits::kReconnectBackoffMaxMs);
+}
+
+void Puller::leave_home() {
+  follower_ = nullptr;
+  // It may be what runs now; and as long as the call lives, so does our part at the home.
+  KJ_IF_MAYBE (running, poll_) core_.destroy_later(kj::mv(*running));
+  poll_ = nullptr;
+}
+
+void Puller::send_update(std::vector<uint32_t> wanted) {
+  auto request = KJ_ASSERT_NONNULL(follower_).updateRequest();
+  auto out = request.initWanted(static_cast<kj::uint>(wanted.size()));
+  for (kj::uint i = 0; i < out.size(); i++) out.set(i, wanted[i]);
+  auto gained = request.initGained(static_cast<kj::uint>(gained_.size()));
+  for (kj::uint i = 0; i < gained.size(); i++) gained.set(i, gained_[i]);
+  auto failed = request.initFailed(static_cast<kj::uint>(failed_.size()));
+  for (kj::uint i = 0; i < failed.size(); i++) {
+    failed[i].setIndex(failed_[i].first);
+    failed[i].setWhy(failed_[i].second);
+  }
+  told_wanted_ = std::move(wanted);
+  gained_.clear();
+  failed_.clear();
+  beat_due_ = false;
+  // If it fails so does the poll, or the next update.
+  tasks_.add(request.send().ignoreResult().catch_(
+      [this, generation = follower_generation_](kj::Exception&&) { blob_.home_lost(generation); }));
+}
+
+void Puller::poll() {
+  auto request = KJ_ASSERT_NONNULL(follower_).nextRequest();
+  request.setRoom(room());
+  poll_ =
+      request.send()
+          .then(
+              [this](capnp::Response<rpc::Follower::NextResults> response) {
+                on_next(response.getResult());
+              },
+              [this, generation = follower_generation_](kj::Exception&&) {
+                blob_.home_lost(generation);
+              })
+          .then([this] {
+            KJ_IF_MAYBE (running, poll_) core_.destroy_later(kj::mv(*running));
+            poll_ = nullptr;
+            wake();
+          })
+          .eagerlyEvaluate([this](kj::Exception&& exception) { taskFailed(kj::mv(exception)); });
+}
+
+void Puller::on_next(rpc::NextResult::Reader result) {
+  if (!result.isOk()) {
+    const Error error = rpc::read(result.getError());
+    if (is_gone(error.code)) return blob_.end(error);
+    log().warn("following blob {}: {}", blob_.id().to_string(), error.to_string());
+    return leave_home();
+  }
+  const auto ok = result.getOk();
+  if (ok.hasSealed()) tasks_.add(blob_.learn(ok.getSealed()).then([this] { wake(); }));
+  for (const auto assignment : ok.getAssignments()) start(assignment);
+}
+
+// How many more chunks there is a place for. One always, so that it is our turn some time.
+uint32_t Puller::room() const {
+  const uint64_t size = blob_.chunk_size();
+  const uint64_t fit =
+      std::min<uint64_t>(core_.credits->bytes_max() / size, limits::kFetchesPerBlobMax);
+  const uint64_t left = fit > transfers_.size() ? fit - transfers_.size() : 0;
+  const uint64_t free = (core_.credits->bytes_max() - core_.credits->bytes_used()) / size;
+  const uint64_t room = std::min(left, free);
+  return static_cast<uint32_t>(transfers_.empty() ? std::max<uint64_t>(room, 1) : room);
+}
+
+// The home gives what a silent relay was given to others.
+kj::Promise<void> Puller::beat() {
+  return core_.loop.timer()
+      .afterDelay(limits::kFollowerBeatMs * kj::MILLISECONDS)
+      .then([this]() -> kj::Promise<void> {
+        if (transfers_.empty()) {
+          beating_ = false;
+          return kj::READY_NOW;
+        }
+        beat_due_ = true;
+        wake();
+        return beat();
+      });
+}
+
+// ---- Fetching.
+
+kj::Maybe<kj::Own<ChunkSource>> Puller::source_at(const rpc::Address& address, bool is_home) {
+  const auto found = sources_.find(address.to_string());
+  if (found != sources_.end()) return kj::addRef(*found->second);
+  auto link = blob_.bulk_link(address);
+  KJ_IF_MAYBE (own, link) {
+    auto source = kj::refcounted<ChunkSource>(kj::addRef(core_), kj::mv(*own), blob_.id(), is_home);
+    sources_[address.to_string()] = kj::addRef(*source);
+    return kj::mv(source);
+  }
+  return nullptr;
+}
+
+void Puller::start(rpc::Assignment::Reader assignment) {
+  const uint32_t index = assignment.getIndex();
+  if (index >= limits::kChunksPerBlobMax || transfers_.contains(index)) return;
+  auto transfer = kj::heap<Transfer>();
+  kj::Maybe<kj::Own<ChunkSource>> source;
+  auto* home = blob_.home();
+  if (assignment.isPeer()) {
+    const auto peer = assignment.getPeer();
+    const auto meta = rpc::read(peer.getMeta(), blob_.chunk_size());
+    const auto address = rpc::read(peer.getAt());
+    if (meta && address) {
+      transfer->meta = *meta;
+      source = source_at(*address, false);
+    }
+  } else if (home != nullptr) {
+    transfer->from_home = true;
+    source = source_at(home->link->address(), true);
+  }
+  KJ_IF_MAYBE (from, source) {
+    auto& entry = transfers_[index];
+    entry = kj::mv(transfer);
+    entry->task =
+        this->transfer(index, kj::mv(*from))
+            .catch_([](kj::Exception&& exception) {
+              return Outcome{rpc::FetchFailure::FAILED, failed_fetch(rpc::to_error(exception))};
+            })
+            .then([this, index](Outcome outcome) { on_outcome(index, kj::mv(outcome)); })
+            .eagerlyEvaluate([this](kj::Exception&& e) { taskFailed(kj::mv(e)); });
+    if (!beating_) {
+      beating_ = true;
+      tasks_.add(beat());
+    }
+    return;
+  }
+  failed_.emplace_back(index, rpc::FetchFailure::DECLINED);
+}
+
+kj::Promise<kj::Maybe<kj::Own<CreditPool::Credit>>> Puller::credit_in_time() {
+  using MaybeCredit = kj::Maybe<kj::Own<CreditPool::Credit>>;
+  auto too_late = core_.loop.timer()
+                      .afterDelay(limits::kPeerStallTimeoutMs * kj::MILLISECONDS)
+                      .then([]() -> MaybeCredit { return nullptr; });
+  return core_.credits->acquire(blob_.chunk_size())
+      .then([](kj::Own<CreditPool::Credit> credit) { return MaybeCredit(kj::mv(credit)); })
+      .exclusiveJoin(kj::mv(too_late));
+}
+
+kj::Promise<Puller::Outcome> Puller::transfer(uint32_t index, kj::Own<ChunkSource> source) {
+  return credit_in_time().then([this, index, source = kj::mv(source)](
+                                   auto maybe_credit) mutable -> kj::Promise<Outcome> {
+    KJ_IF_MAYBE (credit, maybe_credit) {
+      auto read = source->read(index);
+      return read.then([this, index, credit = kj::mv(*credit), source = kj::mv(source)](
+                           Result<ChunkSource::Response> response) mutable -> kj::Promise<Outcome> {
+        if (response) {
+          if (response->getResult().isAbsent()) source->reopen();
+          return keep(index, kj::mv(*response), kj::mv(credit));
+        }
+        const bool absent = response.error().code == ErrorCode::kNotFound;
+        return Outcome{absent ? rpc::FetchFailure::ABSENT : rpc::FetchFailure::FAILED,
+                       failed_fetch(response.error())};
+      });
+    }
+    return Outcome{rpc::FetchFailure::DECLINED,
+                   failed_fetch({ErrorCode::kDeadlineExceeded, "no room to receive it"})};
+  });
+}
+
+kj::Promise<Puller::Outcome> Puller::keep(uint32_t index, ChunkSource::Response response,
+                                          kj::Own<CreditPool::Credit> credit) {
+  const auto result = response.getResult();
+  const auto fails = [](rpc::FetchFailure why, Error error) {
+    return Outcome{why, failed_fetch(std::move(error))};
+  };
+  const auto lies = [&](const std::string& what) {
+    return fails(rpc::FetchFailure::FAILED, {ErrorCode::kCorrupt, "the answer is " + what});
+  };
+  if (result.isError()) return fails(rpc::FetchFailure::FAILED, rpc::read(result.getError()));
+  if (result.isAbsent()) {
+    return fails(rpc::FetchFailure::ABSENT, {ErrorCode::kNotFound, "the holder lost it"});
+  }
+  if (!result.isChunk()) return lies("not a chunk");
+  const auto meta = rpc::read(result.getChunk().getMeta(), blob_.chunk_size());
+  if (!meta) return lies(meta.error().message);
+  const auto data = result.getChunk().getData();
+  const auto& expected = transfers_.at(index)->meta;
+  if (meta->index != index || data.size() < meta->stored_size || (expected && *expected != *meta)) {
+    return lies("another chunk");
+  }
+  auto fetched = kj::refcounted<FetchedChunk>();
+  fetched->meta = *meta;
+  fetched->bytes = {reinterpret_cast<const std::byte*>(data.begin()), meta->stored_size};
+  fetched->credit = kj::mv(credit);
+  fetched->response = kj::mv(response);
+  return core_
+      .on_pool([store = core_.store, id = blob_.id(), meta = *meta, bytes = fetched->bytes,
+                held = kj::addRef(*fetched)]() -> Result<bool> {
+        BIGCAST_TRY(verify_chunk(meta, bytes));
+        const auto stored = store->put_chunk(id, meta, bytes);
+        // Not kept, for want of room, a failing disk or because copies were just asked to go: those
+        // who wait get the bytes all the same.
+        if (!stored && stored.error().code == ErrorCode::kInvalidArgument) {
+          return tl::unexpected(stored.error());
+        }
+        return stored.has_value();
+      })
+      .then([fetched = kj::mv(fetched)](Result<bool> kept) mutable {
+        if (!kept) return Outcome{rpc::FetchFailure::FAILED, failed_fetch(kept.error())};
+        fetched->kept = *kept;
+        return Outcome{std::nullopt, kj::mv(fetched)};
+      });
+}
+
+void Puller::on_outcome(uint32_t index, Outcome outcome) {
+  auto transfer = kj::mv(transfers_.at(index));
+  transfers_.erase(index);
+  const bool from_home = transfer->from_home;
+  core_.destroy_later(kj::mv(transfer));  // its task is what runs now
+  if (!outcome.why) {
+    on_fetched(index, kj::mv(outcome.fetched), from_home);
+  } else {
+    failed_.emplace_back(index, *outcome.why);
+    const Error& error = *outcome.fetched->error;
+    if (error.code == ErrorCode::kCorrupt) core_.metrics->checksum_failures++;
+    if (*outcome.why != rpc::FetchFailure::DECLINED) {
+      log().info("chunk {} of blob {} from {}: {}", index, blob_.id().to_string(),
+                 from_home ? "its home" : "a peer", error.to_string());
+      if (!from_home) core_.metrics->peer_fetch_failures++;
+      if (from_home) on_home_failure(index, error);
+    }
+  }
+  wake();
+}
+
+void Puller::on_fetched(uint32_t index, kj::Own<FetchedChunk> fetched, bool from_home) {
+  Metrics& metrics = *core_.metrics;
+  (from_home ? metrics.chunks_fetched_home : metrics.chunks_fetched_peer)++;
+  (from_home ? metrics.bytes_fetched_home : metrics.bytes_fetched_peer) +=
+      fetched->meta.stored_size;
+  if (has(tried_, index)) metrics.chunks_refetched++;
+  set(tried_, index, true);
+  set(held_, index, fetched->kept);
+  if (fetched->kept) {
+    gained_.push_back(index);
+  } else {
+    failed_.emplace_back(index, rpc::FetchFailure::DECLINED);
+    reads_ahead_ = false;
+  }
+  finish(index, kj::mv(fetched));
+}
+
+void Puller::on_home_failure(uint32_t index, const Error& error) {
+  if (blob_.ended()) return;
+  if (is_gone(error.code)) return blob_.end(error);
+  Retry& retry = retries_[index];
+  const TimePoint now = core_.clock.now();
+  if (error.code == ErrorCode::kCorrupt) {
+    if (++retry.corrupt < limits::kCorruptFetchesMax) return;
+  } else if (is_passing(error.code)) {
+    if (!retry.failing_since) retry.failing_since = now;
+    const auto timeout = std::chrono::milliseconds(limits::kProgressTimeoutMs);
+    if (blob_.is_attached() && now - *retry.failing_since < timeout) {
+      retry.not_before = now + std::chrono::milliseconds(retry.backoff_ms);
+      wake_in(retry.backoff_ms + 1);
+      retry.backoff_ms = std::min(2 * retry.backoff_ms, limits::kReconnectBackoffMaxMs);
+      return;
+    }
+  }
+  set(tried_, index, true);
+  finish(index, failed_fetch(error));
+}
+
+}  // namespace bigcast

@@ -1,0 +1,145 @@
+#pragma once
+
+#include <kj/async.h>
+#include <kj/memory.h>
+#include <kj/refcount.h>
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "server/chunk_source.h"
+#include "server/core.h"
+
+namespace bigcast {
+
+class RelayBlob;
+
+// What a fetch brought: a chunk's bytes, the end of the blob, or an error.
+struct FetchedChunk final : kj::Refcounted {
+  struct End {
+    uint32_t chunk_count = 0;
+    uint64_t size = 0;
+  };
+  std::optional<Error> error;
+  std::optional<End> end;
+  bool kept = false;  // the store has it: better read it there than keep this
+  bigcast::ChunkMeta meta;
+  std::span<const std::byte> bytes;  // stored bytes, readable up to the next multiple of 8
+  // Keep `bytes`; the credit counts them until the last reader is served.
+  kj::Own<CreditPool::Credit> credit;
+  kj::Maybe<capnp::Response<rpc::Blob::ReadResults>> response;
+};
+
+kj::Own<FetchedChunk> failed_fetch(Error error);
+
+// Brings a blob's chunks to this node: tells the home which ones are wanted (what readers wait for,
+// and a window ahead of each reader), fetches each from whom the home names, and reports what
+// came. One fetch a chunk, however many readers wait. Belongs to a RelayBlob.
+class Puller final : private kj::TaskSet::ErrorHandler {
+ public:
+  Puller(NodeCore& core, RelayBlob& blob);
+  ~Puller() noexcept(false);
+
+  // Someone who reads in order: chunks are fetched ahead of it. Must not outlive the puller.
+  class Reader {
+   public:
+    explicit Reader(Puller& puller) : puller_(puller) { puller_.readers_.insert(this); }
+    ~Reader() noexcept(false);
+    KJ_DISALLOW_COPY(Reader);
+    void reads(uint32_t index);  // it asked for this chunk, here or not
+
+   private:
+    friend class Puller;
+    Puller& puller_;
+    std::optional<uint32_t> position_;
+  };
+
+  // For a chunk that the store does not have (any more).
+  kj::Promise<kj::Own<FetchedChunk>> fetch(uint32_t index);
+  void wake();            // the home was found (again), or the blob is sealed
+  void copies_dropped();  // forgets what was here and was coming
+  void fail_all(const Error& error);
+
+ private:
+  // What becomes of an assignment.
+  struct Outcome {
+    std::optional<rpc::FetchFailure> why;  // none: it came
+    kj::Own<FetchedChunk> fetched;
+  };
+  struct Transfer {
+    bool from_home = false;
+    std::optional<bigcast::ChunkMeta> meta;  // as the home knows it, for a peer's answer
+    kj::Promise<void> task = nullptr;
+  };
+  // A chunk that the home could not give.
+  struct Retry {
+    uint32_t corrupt = 0;  // answers that failed their checksum
+    std::optional<TimePoint> failing_since;
+    TimePoint not_before;
+    uint32_t backoff_ms = limits::kReconnectBackoffMinMs;
+  };
+  using Waiters = std::vector<kj::Own<kj::PromiseFulfiller<kj::Own<FetchedChunk>>>>;
+
+  // The loop: what is wanted, told to the home.
+  void step();
+  void end_beyond();
+  std::vector<uint32_t> wanted_now();
+  uint32_t window() const;
+  bool is_following() const;
+  void start_following();
+  kj::Promise<void> follow();
+  void on_no_home();
+  void leave_home();
+  void send_update(std::vector<uint32_t> wanted);
+  void poll();
+  void on_next(rpc::NextResult::Reader result);
+  uint32_t room() const;
+  kj::Promise<void> beat();
+  void wake_in(uint32_t delay_ms);
+
+  // Fetching.
+  void start(rpc::Assignment::Reader assignment);
+  kj::Promise<Outcome> transfer(uint32_t index, kj::Own<ChunkSource> source);
+  kj::Promise<kj::Maybe<kj::Own<CreditPool::Credit>>> credit_in_time();
+  kj::Promise<Outcome> keep(uint32_t index, ChunkSource::Response response,
+                            kj::Own<CreditPool::Credit> credit);
+  kj::Maybe<kj::Own<ChunkSource>> source_at(const rpc::Address& address, bool is_home);
+  void on_outcome(uint32_t index, Outcome outcome);
+  void on_fetched(uint32_t index, kj::Own<FetchedChunk> fetched, bool from_home);
+  void on_home_failure(uint32_t index, const Error& error);
+  void finish(uint32_t index, kj::Own<FetchedChunk> fetched);
+  void taskFailed(kj::Exception&& exception) override;
+
+  NodeCore& core_;
+  RelayBlob& blob_;
+  bool reads_ahead_ = true;  // until a chunk could not be kept
+  std::set<Reader*> readers_;
+  std::map<uint32_t, Waiters> waiting_;
+  std::map<uint32_t, kj::Own<Transfer>> transfers_;
+  std::map<uint32_t, Retry> retries_;
+  std::map<std::string, kj::Own<ChunkSource>> sources_;
+  std::vector<bool> held_;   // kept, as far as is known
+  std::vector<bool> tried_;  // fetched or failed before: not fetched ahead again
+
+  // Towards the home.
+  kj::Maybe<rpc::Follower::Client> follower_;
+  uint64_t follower_generation_ = 0;
+  bool joining_ = false;
+  std::optional<TimePoint> no_home_since_;
+  uint32_t backoff_ms_ = limits::kReconnectBackoffMinMs;
+  std::vector<uint32_t> told_wanted_;
+  std::vector<uint32_t> gained_;
+  std::vector<std::pair<uint32_t, rpc::FetchFailure>> failed_;
+  kj::Maybe<kj::Promise<void>> poll_;
+  bool stepping_ = false;  // a step is due
+  bool beating_ = false;
+  bool beat_due_ = false;
+  kj::TaskSet tasks_;
+};
+
+}  // namespace bigcast

@@ -1,0 +1,164 @@
+#include "server/swarm.h"
+
+#include <algorithm>
+
+#include "base/limits.h"
+
+namespace bigcast {
+namespace {
+
+bool has(const std::vector<bool>& bits, uint32_t index) {
+  return index < bits.size() && bits[index];
+}
+
+}  // namespace
+
+Swarm::Chunk& Swarm::chunk(uint32_t index) {
+  if (index >= chunks_.size()) chunks_.resize(index + 1);
+  return chunks_[index];
+}
+
+void Swarm::home_has(uint32_t index) { chunk(index).at_home = true; }
+
+// ---- Who is there, and what they have.
+
+Swarm::Member Swarm::join(bool can_serve) {
+  members_[next_member_].can_serve = can_serve;
+  return next_member_++;
+}
+
+void Swarm::leave(Member member) {
+  set_silent(member, true);
+  members_.erase(member);
+  for (auto& [id, other] : members_) other.failed_by.erase(member);
+}
+
+void Swarm::set_silent(Member member, bool silent) {
+  MemberState& state = members_.at(member);
+  if (state.silent == silent) return;
+  if (silent) count_all(state, -1);
+  state.silent = silent;
+  if (!silent) count_all(state, +1);
+}
+
+void Swarm::count_all(const MemberState& member, int change) {
+  for (uint32_t index = 0; member.can_serve && index < member.held.size(); index++) {
+    if (member.held[index]) chunk(index).sources += change;
+  }
+  for (const auto& flight : member.flights) count_flight(member, flight.first, change);
+}
+
+void Swarm::count_flight(const MemberState& member, uint32_t index, int change) {
+  if (member.can_serve) chunk(index).sources += change;
+  const auto& holder = member.flights.at(index);
+  if (!holder) {
+    home_load_ += change;
+  } else if (const auto found = members_.find(*holder); found != members_.end()) {
+    found->second.load += change;
+  }
+}
+
+void Swarm::set_held(MemberState& member, uint32_t index, bool held) {
+  if (has(member.held, index) == held) return;
+  if (index >= member.held.size()) member.held.resize(index + 1);
+  member.held[index] = held;
+  if (gives(member)) chunk(index).sources += held ? 1 : -1;
+}
+
+void Swarm::end_flight(MemberState& member, uint32_t index) {
+  if (!member.flights.contains(index)) return;
+  if (!member.silent) count_flight(member, index, -1);
+  member.flights.erase(index);
+}
+
+void Swarm::want(Member member, std::vector<uint32_t> wanted) {
+  MemberState& state = members_.at(member);
+  for (const uint32_t index : wanted) set_held(state, index, false);
+  state.wanted = std::move(wanted);
+}
+
+void Swarm::gained(Member member, uint32_t index) {
+  MemberState& state = members_.at(member);
+  end_flight(state, index);
+  state.failures.erase(index);
+  set_held(state, index, true);
+}
+
+void Swarm::failed(Member member, uint32_t index, Failure failure) {
+  MemberState& state = members_.at(member);
+  const auto flight = state.flights.find(index);
+  if (flight == state.flights.end()) return;
+  const std::optional<Member> holder = flight->second;
+  end_flight(state, index);
+  if (!holder || failure == Failure::kDeclined) return;
+  state.failures[index]++;
+  const auto found = members_.find(*holder);
+  if (found == members_.end()) return;
+  if (failure == Failure::kAbsent) {
+    set_held(found->second, index, false);
+  } else {
+    state.failed_by[*holder].push_back(index);
+  }
+}
+
+// ---- Who gets what.
+
+std::optional<Swarm::Choice> Swarm::choice_of(const MemberState& member, uint32_t index) const {
+  Choice choice{index, chunks_[index].sources, {}};
+  if (choice.sources == 0) return std::nullopt;
+  uint32_t least_load = limits::kPeerLoadMax;
+  bool will_come = false;
+  for (const auto& [id, other] : members_) {
+    if (&other == &member || !gives(other)) continue;
+    const bool holds = has(other.held, index);
+    if (!holds && !other.flights.contains(index)) continue;
+    if (const auto bad = member.failed_by.find(id); bad != member.failed_by.end()) {
+      if (bad->second.size() >= limits::kHolderStrikesMax) continue;
+      if (std::ranges::find(bad->second, index) != bad->second.end()) continue;
+    }
+    will_come = true;
+    if (!holds || other.load >= least_load) continue;
+    least_load = other.load;
+    choice.holder = id;
+  }
+  if (!will_come) return std::nullopt;
+  return choice;
+}
+
+std::optional<Swarm::Assignment> Swarm::assign(Member member) {
+  MemberState& state = members_.at(member);
+  std::optional<uint32_t> from_home;
+  std::optional<Choice> from_peer;
+  std::optional<Choice> repeat;
+  uint32_t ties = 0;
+  for (const uint32_t index : state.wanted) {
+    if (index >= chunks_.size() || !chunks_[index].at_home) continue;
+    if (state.flights.contains(index) || has(state.held, index)) continue;
+    const auto failures = state.failures.find(index);
+    const bool given_up =
+        failures != state.failures.end() && failures->second >= limits::kChunkFailuresMax;
+    const auto choice = given_up ? std::nullopt : choice_of(state, index);
+    if (!choice) {
+      from_home = std::min(from_home.value_or(index), index);
+    } else if (!choice->holder) {
+      if (!repeat || choice->sources < repeat->sources) repeat = choice;
+    } else if (!from_peer || choice->sources < from_peer->sources) {
+      from_peer = choice;
+      ties = 1;
+    } else if (choice->sources == from_peer->sources && random_() % ++ties == 0) {
+      from_peer = choice;
+    }
+  }
+  if (from_home && home_load_ < limits::kHomeLoadMax) return send(state, *from_home, {});
+  if (from_peer) return send(state, from_peer->index, from_peer->holder);
+  if (repeat && home_load_ == 0) return send(state, repeat->index, {});
+  return std::nullopt;
+}
+
+Swarm::Assignment Swarm::send(MemberState& member, uint32_t index, std::optional<Member> holder) {
+  member.flights[index] = holder;
+  if (!member.silent) count_flight(member, index, +1);
+  return {index, holder};
+}
+
+}  // namespace bigcast

@@ -1,0 +1,94 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <random>
+#include <vector>
+
+namespace bigcast {
+
+// Who of a blob's followers fetches which chunk from whom. Kept by the blob's home; pure rules, no
+// I/O and no clock.
+//
+// - A chunk that no follower can pass on, and that none is being sent, is "fresh": it comes from
+//   the home, lowest index first, while the home sends fewer than kHomeLoadMax chunks.
+// - Any other chunk comes from the least loaded holder that sends fewer than kPeerLoadMax, rarest
+//   chunk first, ties at random, so that followers differ in what they have to give.
+// - The home repeats a chunk only while it sends nothing else, or when fetching it failed
+//   kChunkFailuresMax times for that follower.
+// - A holder that failed a follower is not given to it again for that chunk, and after
+//   kHolderStrikesMax failures not at all. A holder that did not have a chunk no longer counts.
+class Swarm {
+ public:
+  using Member = uint32_t;  // never given again
+  enum class Failure : uint8_t { kFailed, kAbsent, kDeclined };
+  struct Assignment {
+    uint32_t index = 0;
+    std::optional<Member> holder;  // none: the home
+    bool operator==(const Assignment&) const = default;
+  };
+
+  explicit Swarm(uint64_t seed) : random_(seed) {}
+
+  void home_has(uint32_t index);
+
+  // can_serve: others can reach it.
+  Member join(bool can_serve);
+  // Its chunks, and those on their way to it, no longer count.
+  void leave(Member member);
+  // Replaces what it wants. It need not be at home yet.
+  void want(Member member, std::vector<uint32_t> wanted);
+  void gained(Member member, uint32_t index);
+  void failed(Member member, uint32_t index, Failure failure);
+  // A silent member is as good as gone, until it is not: what it was given is given to others.
+  void set_silent(Member member, bool silent);
+  bool is_receiving(Member member) const { return !members_.at(member).flights.empty(); }
+
+  // Something to fetch for the member now: never what is on its way to it already.
+  std::optional<Assignment> assign(Member member);
+
+  size_t size() const { return members_.size(); }
+  uint32_t home_load() const { return home_load_; }
+
+ private:
+  struct MemberState {
+    bool can_serve = false;
+    bool silent = false;
+    std::vector<bool> held;
+    std::vector<uint32_t> wanted;
+    std::map<uint32_t, std::optional<Member>> flights;  // chunk on its way -> from whom
+    uint32_t load = 0;                                  // chunks that it sends to others
+    std::map<Member, std::vector<uint32_t>> failed_by;  // holder -> chunks, see kHolderStrikesMax
+    std::map<uint32_t, uint32_t> failures;              // chunk -> how often
+  };
+  struct Chunk {
+    bool at_home = false;
+    uint32_t sources = 0;  // members that hold it, or receive it, and can pass it on
+  };
+  // A chunk that followers can pass on, or soon can.
+  struct Choice {
+    uint32_t index = 0;
+    uint32_t sources = 0;
+    std::optional<Member> holder;  // the least loaded one with room to send it, if any
+  };
+
+  Chunk& chunk(uint32_t index);
+  static bool gives(const MemberState& member) { return member.can_serve && !member.silent; }
+  void set_held(MemberState& member, uint32_t index, bool held);
+  // Counts a flight of a member that is not silent in, or out again.
+  void count_flight(const MemberState& member, uint32_t index, int change);
+  void count_all(const MemberState& member, int change);
+  void end_flight(MemberState& member, uint32_t index);
+  // Nothing: it is the home's turn.
+  std::optional<Choice> choice_of(const MemberState& member, uint32_t index) const;
+  Assignment send(MemberState& member, uint32_t index, std::optional<Member> holder);
+
+  std::map<Member, MemberState> members_;
+  std::vector<Chunk> chunks_;
+  uint32_t home_load_ = 0;
+  Member next_member_ = 0;
+  std::mt19937_64 random_;
+};
+
+}  // namespace bigcast
