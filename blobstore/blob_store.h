@@ -84,6 +84,15 @@ struct MemoryFile {
   uint32_t generation = 0;
 };
 
+// A chunk's stored bytes where they rest, verified when it was made. While `pin` lives the chunk is
+// not evicted; if its blob is removed or its copy dropped the bytes turn to zeros, which fail the
+// checksum of whoever reads them. Must not outlive the store; the pin may go on any thread.
+struct ChunkView {
+  ChunkMeta meta;
+  std::span<const std::byte> bytes;  // readable, and zero, up to the next multiple of 8
+  std::shared_ptr<const void> pin;
+};
+
 // A node's blobs: a memory tier under a budget and, behind it, a disk tier.
 //
 // Memory tier: a memfd a blob (mode 0400 before its descriptor leaves), chunk i's stored bytes at
@@ -93,8 +102,8 @@ struct MemoryFile {
 // relay's and there is no room on disk; homes' chunks are never dropped.
 //
 // Thread-safe: any method from any thread. create, stat, locate, ... are quick; put_chunk,
-// read_chunk, remove and the constructor may do file I/O and block, so call those off event loops.
-// I/O happens outside the lock.
+// read_chunk, view_chunk, remove and the constructor may do file I/O and block, so call those off
+// event loops. I/O happens outside the lock.
 class BlobStore {
  public:
   struct Options {
@@ -141,6 +150,10 @@ class BlobStore {
   // Copies the stored bytes into `buffer` (at least the blob's chunk size) and verifies them.
   // NOT_FOUND: no such blob or chunk here. CORRUPT: the checksum failed.
   virtual Result<ChunkMeta> read_chunk(BlobId id, uint32_t index, std::span<std::byte> buffer) = 0;
+  // The stored bytes in place, for as long as it takes to send them. NOT_FOUND: not resident in a
+  // memory file, or limits::kServeReserve or a quarter of the memory budget is viewed: use
+  // read_chunk. CORRUPT: the checksum failed.
+  virtual Result<ChunkView> view_chunk(BlobId id, uint32_t index) = 0;
   // NOT_FOUND if nothing of the blob is in a memory file.
   virtual Result<MemoryFile> memory_file(BlobId id) = 0;
 

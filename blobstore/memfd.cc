@@ -6,8 +6,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <bit>
 #include <cerrno>
 
+#include "base/limits.h"
 #include "base/log.h"
 
 namespace bigcast {
@@ -28,7 +31,10 @@ Result<std::shared_ptr<Memfd>> Memfd::create(const std::string& name) {
   return file;
 }
 
-Memfd::~Memfd() { close(fd_); }
+Memfd::~Memfd() {
+  for (const Mapping& mapping : mappings_) munmap(mapping.data, mapping.length);
+  close(fd_);
+}
 
 Result<void> Memfd::write(uint64_t offset, std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
@@ -55,6 +61,19 @@ Result<void> Memfd::read(uint64_t offset, std::span<std::byte> buffer) const {
     offset += static_cast<uint64_t>(n);
   }
   return {};
+}
+
+Result<std::span<const std::byte>> Memfd::view(uint64_t offset, size_t length) {
+  constexpr uint64_t kShortestMapping = 64 * limits::kMiB;
+  const std::scoped_lock lock(mutex_);
+  const uint64_t end = offset + length;
+  if (mappings_.empty() || mappings_.back().length < end) {
+    const uint64_t mapped = std::max(kShortestMapping, std::bit_ceil(end));
+    void* data = mmap(nullptr, mapped, PROT_READ, MAP_SHARED, fd_, 0);
+    if (data == MAP_FAILED) return fail(ErrorCode::kIo, errno_message("memory file: map", errno));
+    mappings_.push_back({static_cast<std::byte*>(data), mapped});
+  }
+  return std::span<const std::byte>(mappings_.back().data + offset, length);
 }
 
 void Memfd::punch(uint64_t offset, uint64_t length) {

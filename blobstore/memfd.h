@@ -3,8 +3,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 
@@ -23,14 +25,24 @@ class Memfd {
   Result<void> write(uint64_t offset, std::span<const std::byte> bytes);
   // IO if the file ends before the buffer is full.
   Result<void> read(uint64_t offset, std::span<std::byte> buffer) const;
+  // The bytes in place, mapped for as long as this object lives. IO if they can't be mapped.
+  // Requires: they were written. Touching what was punched since takes new pages.
+  Result<std::span<const std::byte>> view(uint64_t offset, size_t length);
   // Gives the pages back to the system, whoever else holds a descriptor. Both page-aligned.
   void punch(uint64_t offset, uint64_t length);
   // A new descriptor of the same file that can only read; the caller closes it.
   Result<int> open_reader() const;
 
  private:
+  struct Mapping {
+    std::byte* data;
+    uint64_t length;
+  };
+
   explicit Memfd(int fd) : fd_(fd) {}
   int fd_;
+  std::mutex mutex_;               // guards what follows
+  std::vector<Mapping> mappings_;  // of the file's beginning, each twice as long as the one before
 };
 
 }  // namespace bigcast

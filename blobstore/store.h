@@ -42,6 +42,7 @@ struct StoredChunk {
   bool in_memory = false;
   bool on_disk = false;
   uint64_t version = 0;
+  uint32_t views = 0;                                   // while there are any it is not evicted
   uint64_t pages = 0;                                   // bytes of memory accounted for it
   std::shared_ptr<const std::vector<std::byte>> small;  // instead of the memory file
   DiskRuns runs;
@@ -95,6 +96,7 @@ class Store final : public BlobStore {
   std::vector<BlobId> remove_lease(LeaseId lease) override;
   Result<Location> locate(BlobId id, uint32_t index) override;
   Result<ChunkMeta> read_chunk(BlobId id, uint32_t index, std::span<std::byte> buffer) override;
+  Result<ChunkView> view_chunk(BlobId id, uint32_t index) override;
   Result<MemoryFile> memory_file(BlobId id) override;
   Result<BlobId> find(std::string_view name_space, std::string_view name) const override;
   Result<BlobStat> stat(BlobId id) const override;
@@ -145,6 +147,7 @@ class Store final : public BlobStore {
   void touch(StoredChunk& chunk);
   Source source_of(const StoredBlob& blob, const StoredChunk& chunk) const;
   Result<void> read_source(const Source& source, std::span<std::byte> buffer);
+  void end_view(const BlobPtr& blob, const Source& source);
   Result<void> read_failed(BlobId id, const Source& source, Error error);
 
   // store_space.cc
@@ -185,6 +188,7 @@ class Store final : public BlobStore {
   // Threads whose I/O will settle a chunk without waiting for room: to wait for them is safe.
   int moving_ = 0;
   uint64_t settled_ = 0;   // moves that have changed what is free or evictable
+  uint64_t viewed_ = 0;    // bytes in views
   uint64_t versions_ = 0;  // the last StoredChunk::version given
   StoreUsage counters_;
 };

@@ -296,4 +296,49 @@ Result<ChunkMeta> Store::read_chunk(BlobId id, uint32_t index, std::span<std::by
   return fail(ErrorCode::kUnavailable, fmt::format("chunk {}: keeps moving", index));
 }
 
+Result<ChunkView> Store::view_chunk(BlobId id, uint32_t index) {
+  Lock lock(mutex_);
+  BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
+  const auto it = blob->chunks.find(index);
+  const bool here = it != blob->chunks.end() && it->second.readable() && it->second.in_memory &&
+                    !it->second.small && !it->second.busy;
+  const uint64_t viewed_max = std::min<uint64_t>(limits::kServeReserve, memory_budget_ / 4);
+  if (!here || viewed_ + it->second.meta.stored_size > viewed_max) {
+    return fail(ErrorCode::kNotFound, fmt::format("chunk {}: can't be viewed now", index));
+  }
+  StoredChunk& chunk = it->second;
+  touch(chunk);
+  unlist(chunk);
+  chunk.views++;
+  const Source source = source_of(*blob, chunk);
+  viewed_ += source.meta.stored_size;
+  ++counters_.chunks_read_memory;
+  lock.unlock();
+  ChunkView view;
+  view.meta = source.meta;
+  view.pin = std::shared_ptr<const void>(
+      source.memory_file.get(), [this, blob, source](const void*) { end_view(blob, source); });
+  BIGCAST_ASSIGN(view.bytes, source.memory_file->view(source.offset, source.meta.stored_size));
+  if (auto sound = verify_chunk(view.meta, view.bytes); !sound) {
+    BIGCAST_TRY(read_failed(id, source, std::move(sound).error()));
+    return fail(ErrorCode::kNotFound, fmt::format("chunk {}: was dropped meanwhile", index));
+  }
+  return view;
+}
+
+void Store::end_view(const BlobPtr& blob, const Source& source) {
+  const Lock lock(mutex_);
+  viewed_ -= source.meta.stored_size;
+  const auto it = blob->chunks.find(source.meta.index);
+  if (it == blob->chunks.end()) {
+    // Whoever looked at it after it was punched gave it pages again.
+    source.memory_file->punch(source.offset, whole_pages(source.meta.stored_size));
+    return;
+  }
+  StoredChunk& chunk = it->second;
+  if (chunk.version != source.version || --chunk.views > 0 || chunk.busy) return;
+  make_evictable(chunk);
+  changed_.notify_all();
+}
+
 }  // namespace bigcast

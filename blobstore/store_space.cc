@@ -166,6 +166,7 @@ Result<DiskRuns> Store::write_to_disk(Lock& lock, const BlobPtr& blob, const Sto
 void Store::make_evictable(StoredChunk& chunk) {
   const auto entry = entry_of(chunk);
   const bool home = chunk.blob->is_home();
+  if (chunk.views > 0) return;
   if (!chunk.in_memory) {
     if (!home) disk_victims_->insert(entry, chunk.disk_bytes);
     return;

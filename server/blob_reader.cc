@@ -118,21 +118,25 @@ kj::Promise<void> BlobService::serve_from_store(ReadContext context, uint32_t re
     reply_error(context.getResults().initResult(), stat.error());
     return kj::READY_NOW;
   }
-  return acquire_serving(stat->chunk_size)
-      .then([this, context](kj::Own<Serving> serving) mutable {
+  return session_->peer->acquire_serve_room(stat->chunk_size)
+      .then([this, context](kj::Own<CreditPool::Credit> room) mutable {
+        auto serving = kj::heap<Serving>(kj::addRef(core_), kj::mv(room));
         return core_.on_pool([store = core_.store, id = id_, index = context.getParams().getIndex(),
                               serving = kj::mv(serving)]() mutable {
-          serving->meta = store->read_chunk(id, index, serving->buffer->bytes());
+          serving->view(*store, id, index);
           return kj::mv(serving);
         });
+      })
+      .then([this, context, chunk_size = stat->chunk_size](kj::Own<Serving> serving) mutable {
+        return serving->done ? kj::Promise<kj::Own<Serving>>(kj::mv(serving))
+                             : copy_to_serve(context, chunk_size, kj::mv(serving));
       })
       .then([this, context, rereads](kj::Own<Serving> serving) mutable -> kj::Promise<void> {
         if (serving->meta) {
           core_.metrics->bytes_served_inline += serving->meta->stored_size;
           if (session_->is_peer) core_.metrics->bytes_served_peer += serving->meta->stored_size;
           const ChunkMeta meta = *serving->meta;
-          std::byte* bytes = serving->buffer->bytes().data();
-          std::memset(bytes + meta.stored_size, 0, padded(meta.stored_size) - meta.stored_size);
+          const std::byte* bytes = serving->bytes;
           reply_chunk(context, meta, bytes, kj::mv(serving));
           return kj::READY_NOW;
         }
@@ -152,14 +156,41 @@ kj::Promise<void> BlobService::serve_from_store(ReadContext context, uint32_t re
       });
 }
 
-// A buffer of the serve reserve, within the peer's share of it.
-kj::Promise<kj::Own<BlobService::Serving>> BlobService::acquire_serving(uint32_t chunk_size) {
-  return session_->peer->acquire_serve_room(chunk_size)
-      .then([this, chunk_size](kj::Own<CreditPool::Credit> room) {
-        return core_.serve_buffers.acquire(chunk_size)
-            .then([this, room = kj::mv(room)](kj::Own<rpc::BufferPool::Buffer> buffer) mutable {
-              return kj::heap<Serving>(kj::addRef(core_), kj::mv(room), kj::mv(buffer));
-            });
+// Sends what rests in memory from where it is: a copy would cost more than all the rest.
+void BlobService::Serving::view(BlobStore& store, BlobId id, uint32_t index) {
+  auto found = store.view_chunk(id, index);
+  if (!found && found.error().code == ErrorCode::kNotFound) return;
+  done = true;
+  if (!found) {
+    meta = tl::unexpected<Error>(std::move(found).error());
+    return;
+  }
+  meta = found->meta;
+  bytes = found->bytes.data();
+  pin = std::move(found->pin);
+}
+
+void BlobService::Serving::copy(BlobStore& store, BlobId id, uint32_t index) {
+  done = true;
+  meta = store.read_chunk(id, index, buffer->bytes());
+  if (!meta) return;
+  std::byte* copied = buffer->bytes().data();
+  std::memset(copied + meta->stored_size, 0, padded(meta->stored_size) - meta->stored_size);
+  bytes = copied;
+}
+
+kj::Promise<kj::Own<BlobService::Serving>> BlobService::copy_to_serve(ReadContext context,
+                                                                      uint32_t chunk_size,
+                                                                      kj::Own<Serving> serving) {
+  return core_.serve_buffers.acquire(chunk_size)
+      .then([this, context,
+             serving = kj::mv(serving)](kj::Own<rpc::BufferPool::Buffer> buffer) mutable {
+        serving->buffer = kj::mv(buffer);
+        return core_.on_pool([store = core_.store, id = id_, index = context.getParams().getIndex(),
+                              serving = kj::mv(serving)]() mutable {
+          serving->copy(*store, id, index);
+          return kj::mv(serving);
+        });
       });
 }
 

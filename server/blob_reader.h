@@ -3,6 +3,7 @@
 #include <kj/async.h>
 
 #include <cstdint>
+#include <memory>
 
 #include "server/core.h"
 #include "server/relay.h"
@@ -28,19 +29,27 @@ class BlobService final : public rpc::Blob::Server {
   kj::Promise<void> follow(FollowContext context) override;
 
  private:
-  // What reading and sending one chunk takes. Members go last to first: the buffer goes before
-  // the room that counts it, the node (and its pool) after both.
+  // What reading and sending one chunk takes, within the peer's share of the serve reserve. Members
+  // go last to first: the bytes go before the room that counts them, the node (its store and its
+  // buffers) last.
   struct Serving {
-    Serving(kj::Own<NodeCore> core, kj::Own<CreditPool::Credit> room,
-            kj::Own<rpc::BufferPool::Buffer> buffer)
-        : core(kj::mv(core)), room(kj::mv(room)), buffer(kj::mv(buffer)) {}
+    Serving(kj::Own<NodeCore> core, kj::Own<CreditPool::Credit> room)
+        : core(kj::mv(core)), room(kj::mv(room)) {}
+    // On the thread pool. A view may leave it undone: then it takes a buffer, and a copy.
+    void view(BlobStore& store, BlobId id, uint32_t index);
+    void copy(BlobStore& store, BlobId id, uint32_t index);
+
     kj::Own<NodeCore> core;
     kj::Own<CreditPool::Credit> room;
     kj::Own<rpc::BufferPool::Buffer> buffer;
+    std::shared_ptr<const void> pin;
+    bool done = false;
     Result<bigcast::ChunkMeta> meta;
+    const std::byte* bytes = nullptr;  // stored bytes, padded with zeros
   };
 
-  kj::Promise<kj::Own<Serving>> acquire_serving(uint32_t chunk_size);
+  kj::Promise<kj::Own<Serving>> copy_to_serve(ReadContext context, uint32_t chunk_size,
+                                              kj::Own<Serving> serving);
   kj::Promise<void> serve(ReadContext context, uint32_t rereads);
   kj::Promise<void> serve_absent(ReadContext context, uint32_t rereads);
   kj::Promise<void> serve_from_store(ReadContext context, uint32_t rereads);
