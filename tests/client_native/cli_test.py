@@ -1,5 +1,6 @@
 """The bigcast command against a real node: what it prints, its exit codes, what it leaves behind."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -116,6 +117,14 @@ class Cli(unittest.TestCase):
             time.sleep(0.05)
         self.fail("did not come about")
 
+    def is_writing(self, process):
+        """Whether the process has a file of the test's directory open, with or without a name."""
+        for descriptor in pathlib.Path(f"/proc/{process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                if os.readlink(descriptor).startswith(f"{self.dir}/"):
+                    return True
+        return False
+
     def test_put_get_stat_ls_rm(self):
         content = os.urandom(300_000)
         path = self.file("table.bin", content)
@@ -223,7 +232,7 @@ class Cli(unittest.TestCase):
             writer.stdin.flush()
             self.eventually(lambda: self.memory_used() > 0)
             with subprocess.Popen(self.command("get", "ns/slow", target), env=CLEAN) as reader:
-                self.eventually(lambda: any(".part-" in p.name for p in self.dir.iterdir()))
+                self.eventually(lambda: self.is_writing(reader))
                 reader.send_signal(signal.SIGTERM)
                 self.assertEqual(143, reader.wait(timeout=60))
             writer.kill()
@@ -238,7 +247,7 @@ class Cli(unittest.TestCase):
             self.eventually(lambda: self.memory_used() > 0)
             with subprocess.Popen(self.command("get", "ns/gone", self.dir / "x"), env=CLEAN,
                                   stderr=subprocess.PIPE) as reader:
-                self.eventually(lambda: any(".part-" in p.name for p in self.dir.iterdir()))
+                self.eventually(lambda: self.is_writing(reader))
                 writer.kill()
                 self.assertIn(b"ABORTED", reader.stderr.read())
                 self.assertEqual(1, reader.wait(timeout=60))
