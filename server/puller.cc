@@ -91,7 +91,7 @@ void Puller::copies_dropped() {
   tried_.clear();
   transfers_.clear();  // what readers wait for is asked for again
   for (Reader* reader : readers_) reader->position_.reset();  // nothing ahead until it reads on
-  if (follower_ != nullptr) leave_home();  // and joins again, with nothing
+  if (follower_ != nullptr) leave_home();                     // and joins again, with nothing
 }
 
 // ---- What is wanted, and telling the home.
