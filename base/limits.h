@@ -103,7 +103,11 @@ constexpr uint32_t kFetchesPerBlobMax = 4;   // on their way to a relay at once
 constexpr uint32_t kHolderStrikesMax = 2;    // a holder that failed a relay so often is not asked
 constexpr uint32_t kChunkFailuresMax = 2;    // of a chunk, then it comes from the home
 constexpr uint32_t kFollowerBeatMs = 1'000;  // a relay with chunks on their way says so this often
-constexpr uint32_t kFollowerSilentMs = 3'000;     // after that nobody waits for what it was given
+constexpr uint32_t kFollowerSilentMs = 3'000;  // after that nobody waits for what it was given
+// A chunk on its way for so many beats, and four times as many as is usual, is late; for the most,
+// in any case. Others no longer wait for it, nor for whoever sends it.
+constexpr uint32_t kFlightLateBeatsMin = 3;
+constexpr uint32_t kFlightLateBeatsMax = 20;
 constexpr uint32_t kPeerStallTimeoutMs = 4'000;   // a peer that brings no byte is left after this
 constexpr uint32_t kHomeStallTimeoutMs = 10'000;  // ... a home: its credit is freed, and then again
 constexpr uint32_t kPeerLinkIdleMs = 60'000;      // an unused link to a peer is closed

@@ -85,8 +85,9 @@ struct MemoryFile {
 };
 
 // A chunk's stored bytes where they rest, verified when it was made. While `pin` lives the chunk is
-// not evicted; if its blob is removed or its copy dropped the bytes turn to zeros, which fail the
-// checksum of whoever reads them. Must not outlive the store; the pin may go on any thread.
+// not evicted; if its blob is removed or its copy dropped and another view of it ends, the bytes
+// turn to zeros, which fail the checksum of whoever reads them. Must not outlive the store; the pin
+// may go on any thread.
 struct ChunkView {
   ChunkMeta meta;
   std::span<const std::byte> bytes;  // readable, and zero, up to the next multiple of 8
@@ -159,6 +160,8 @@ class BlobStore {
 
   virtual Result<BlobId> find(std::string_view name_space, std::string_view name) const = 0;
   virtual Result<BlobStat> stat(BlobId id) const = 0;
+  // The indices of the chunks that are here, in no order; counts as no hit.
+  virtual std::vector<uint32_t> stored_chunks(BlobId id) const = 0;
   // In order of name, homes only, after `after`, at most `limit`.
   virtual std::vector<BlobStat> list(std::string_view name_space, std::string_view prefix,
                                      std::string_view after, size_t limit) const = 0;

@@ -290,7 +290,7 @@ void Store::free_chunks(Lock& lock, const BlobPtr& blob) {
     if (!erased) log().warn("{}", erased.error().message);
   }
   for (StoredChunk* chunk : ours) {
-    if (chunk->pages > 0 && !chunk->small) {
+    if (chunk->pages > 0 && !chunk->small && chunk->views == 0) {  // else the last view does it
       memory_file->punch(uint64_t{chunk->meta.index} * blob->options.chunk_size, chunk->pages);
     }
     if (!chunk->runs.empty()) disk_->release(chunk->runs);
@@ -333,6 +333,17 @@ Result<BlobStat> Store::stat(BlobId id) const {
   const Lock lock(mutex_);
   BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
   return stat_of(*blob);
+}
+
+std::vector<uint32_t> Store::stored_chunks(BlobId id) const {
+  std::vector<uint32_t> indices;
+  const Lock lock(mutex_);
+  const auto blob = find_blob(id);
+  if (!blob) return indices;
+  for (const auto& [index, chunk] : (*blob)->chunks) {
+    if (chunk.readable()) indices.push_back(index);
+  }
+  return indices;
 }
 
 BlobStat Store::stat_of(const StoredBlob& blob) const {

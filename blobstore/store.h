@@ -100,6 +100,7 @@ class Store final : public BlobStore {
   Result<MemoryFile> memory_file(BlobId id) override;
   Result<BlobId> find(std::string_view name_space, std::string_view name) const override;
   Result<BlobStat> stat(BlobId id) const override;
+  std::vector<uint32_t> stored_chunks(BlobId id) const override;
   std::vector<BlobStat> list(std::string_view name_space, std::string_view prefix,
                              std::string_view after, size_t limit) const override;
   StoreUsage usage() const override;

@@ -330,8 +330,8 @@ void Store::end_view(const BlobPtr& blob, const Source& source) {
   const Lock lock(mutex_);
   viewed_ -= source.meta.stored_size;
   const auto it = blob->chunks.find(source.meta.index);
-  if (it == blob->chunks.end()) {
-    // Whoever looked at it after it was punched gave it pages again.
+  if (it == blob->chunks.end() || it->second.doomed) {
+    // It was left to us; or whoever looked at it after it was punched gave it pages again.
     source.memory_file->punch(source.offset, whole_pages(source.meta.stored_size));
     return;
   }

@@ -159,7 +159,7 @@ kj::Promise<void> BlobService::serve_from_store(ReadContext context, uint32_t re
 // Sends what rests in memory from where it is: a copy would cost more than all the rest.
 void BlobService::Serving::view(BlobStore& store, BlobId id, uint32_t index) {
   auto found = store.view_chunk(id, index);
-  if (!found && found.error().code == ErrorCode::kNotFound) return;
+  if (!found && found.error().code != ErrorCode::kCorrupt) return;
   done = true;
   if (!found) {
     meta = tl::unexpected<Error>(std::move(found).error());

@@ -66,7 +66,9 @@ class NodeCore final : public kj::Refcounted {
   }
   // Runs to its end whatever becomes of the caller; errors are logged.
   void background(kj::Promise<void> task);
+  // The loop is about to end: nothing may be scheduled any more.
   void stop_background() { tasks_ = nullptr; }
+  bool is_stopping() const { return tasks_.get() == nullptr; }
 
   Duration uptime() const { return clock.now() - started_at; }
 
@@ -81,8 +83,9 @@ class NodeCore final : public kj::Refcounted {
   LeaseTable leases;
   std::unordered_set<LeaseId> leases_ending;  // expired; their blobs are being removed
   std::unordered_set<UploadService*> uploads;
-  Relays* relays = nullptr;  // the node's
-  size_t attached = 0;       // sessions, but for peers'
+  Relays* relays = nullptr;       // the node's
+  size_t attached = 0;            // sessions, but for peers'
+  uint64_t link_generations = 0;  // connections made to other nodes so far
   std::optional<rpc::Address> advertised;
   const Id128 epoch = Id128::random();
   const TimePoint started_at;

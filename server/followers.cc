@@ -6,6 +6,8 @@
 #include <random>
 #include <utility>
 
+#include "base/log.h"
+
 namespace bigcast {
 namespace {
 
@@ -60,7 +62,7 @@ kj::Promise<void> FollowerService::update(UpdateContext context) {
   }
   swarm.want(member_, std::move(wanted));
   followers().heard(member_);
-  followers().hand_out();
+  followers().hand_out_soon();
   return kj::READY_NOW;
 }
 
@@ -78,6 +80,12 @@ void FollowerService::reply(NextContext& context, const Followers::Tasks& tasks)
   if (live_->ended()) {
     reply_error(result, *live_->ended());
     return;
+  }
+  if (!live_->has_writer) {  // sealed: the figures, or why there are none
+    if (const auto stat = session_->core->store->stat(live_->id); !stat) {
+      reply_error(result, stat.error());
+      return;
+    }
   }
   auto ok = result.initOk();
   auto out = ok.initAssignments(static_cast<kj::uint>(tasks.size()));
@@ -106,15 +114,12 @@ void FollowerService::reply_sealed(rpc::NextResult::Ok::Builder out) {
 // ---- Who follows.
 
 Followers::Followers(NodeCore& core, LiveBlob& blob, const BlobStat& stat)
-    : core_(core), blob_(blob), swarm_(std::random_device()()), watcher_(kj::READY_NOW) {
-  uint32_t found = 0;
-  for (uint32_t index = 0; found < stat.chunk_count && index < limits::kChunksPerBlobMax; index++) {
-    const auto location = core_.store->locate(stat.id, index);
-    if (!location || location->presence == Presence::kEnd) break;
-    if (location->presence == Presence::kAbsent) continue;
-    swarm_.home_has(index);
-    found++;
-  }
+    : core_(core),
+      blob_(blob),
+      swarm_(std::random_device()()),
+      watcher_(kj::READY_NOW),
+      tasks_(*this) {
+  for (const uint32_t index : core_.store->stored_chunks(stat.id)) swarm_.home_has(index);
 }
 
 Result<rpc::Follower::Client> Followers::join(kj::Own<SessionState> session,
@@ -133,7 +138,7 @@ Result<rpc::Follower::Client> Followers::join(kj::Own<SessionState> session,
     if ((held[i / 8] >> (i % 8) & 1) != 0) swarm_.gained(member, i);
   }
   if (followers_.size() == 1) watcher_ = watch_silence().eagerlyEvaluate(nullptr);
-  hand_out();
+  hand_out_soon();
   return rpc::Follower::Client(
       kj::heap<FollowerService>(kj::mv(session), kj::addRef(blob_), member));
 }
@@ -141,7 +146,7 @@ Result<rpc::Follower::Client> Followers::join(kj::Own<SessionState> session,
 void Followers::leave(Swarm::Member member) {
   followers_.erase(member);
   swarm_.leave(member);
-  hand_out();
+  hand_out_soon();
 }
 
 void Followers::heard(Swarm::Member member) {
@@ -155,13 +160,14 @@ kj::Promise<void> Followers::watch_silence() {
       .afterDelay(limits::kFollowerBeatMs * kj::MILLISECONDS)
       .then([this]() -> kj::Promise<void> {
         if (followers_.empty()) return kj::READY_NOW;
+        swarm_.beat();
         const TimePoint since =
             core_.clock.now() - std::chrono::milliseconds(limits::kFollowerSilentMs);
         for (const auto& [member, follower] : followers_) {
           const bool silent = follower.heard_at < since && swarm_.is_receiving(member);
           if (silent) swarm_.set_silent(member, true);
         }
-        hand_out();
+        hand_out_soon();
         return watch_silence();
       });
 }
@@ -170,10 +176,10 @@ kj::Promise<void> Followers::watch_silence() {
 
 void Followers::chunk_came(uint32_t index) {
   swarm_.home_has(index);
-  hand_out();
+  hand_out_soon();
 }
 
-void Followers::changed() { hand_out(); }
+void Followers::changed() { hand_out_soon(); }
 
 bool Followers::has_news(const Follower& follower) const {
   return blob_.ended() || (!blob_.has_writer && !follower.knows_end);
@@ -184,7 +190,7 @@ kj::Promise<Followers::Tasks> Followers::next(Swarm::Member member, uint32_t roo
   auto paf = kj::newPromiseAndFulfiller<Tasks>();
   // An earlier call that still waits is broken off.
   follower.waiting = Waiting{std::min(room, limits::kAssignmentsMax), {}, kj::mv(paf.fulfiller)};
-  hand_out();
+  hand_out_soon();
   return kj::mv(paf.promise);
 }
 
@@ -212,6 +218,19 @@ bool Followers::give_one(Swarm::Member member, Follower& follower) {
     }
   }
   return false;
+}
+
+void Followers::hand_out_soon() {
+  if (handing_out_ || core_.is_stopping()) return;
+  handing_out_ = true;
+  tasks_.add(kj::evalLater([this] {
+    handing_out_ = false;
+    hand_out();
+  }));
+}
+
+void Followers::taskFailed(kj::Exception&& exception) {
+  log().error("handing out chunks: {}", rpc::to_error(exception).to_string());
 }
 
 // One chunk to each in turn, until there is nothing to give.

@@ -16,7 +16,7 @@ namespace bigcast {
 
 // The relays that follow a blob at its home: where they are, and their long polls. The rules are
 // Swarm's. Belongs to the LiveBlob; on the loop's thread.
-class Followers final {
+class Followers final : private kj::TaskSet::ErrorHandler {
  public:
   // `stat`: what the home has when the first relay comes.
   Followers(NodeCore& core, LiveBlob& blob, const BlobStat& stat);
@@ -54,7 +54,9 @@ class Followers final {
   bool has_news(const Follower& follower) const;
   // Resolves with what there is to fetch; with nothing when the blob is sealed or ended.
   kj::Promise<Tasks> next(Swarm::Member member, uint32_t room);
+  void hand_out_soon();  // once, however much changes until then
   void hand_out();
+  void taskFailed(kj::Exception&& exception) override;
   Task task_of(const Swarm::Assignment& assignment);
   bool give_one(Swarm::Member member, Follower& follower);
   kj::Promise<void> watch_silence();
@@ -64,7 +66,9 @@ class Followers final {
   Swarm swarm_;
   std::map<Swarm::Member, Follower> followers_;
   Swarm::Member turn_ = 0;  // who was given something last
+  bool handing_out_ = false;
   kj::Promise<void> watcher_;
+  kj::TaskSet tasks_;
 };
 
 }  // namespace bigcast

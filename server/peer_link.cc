@@ -66,7 +66,7 @@ kj::Promise<void> PeerLink::log_in(kj::Own<rpc::Connection> connection) {
           core_->destroy_later(kj::mv(connection));
           return;
         }
-        generation_++;
+        generation_ = ++core_->link_generations;
         connection_ = kj::mv(connection);
         session_ = kj::mv(*session);
         keeper_ = keep_alive(generation_)

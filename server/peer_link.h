@@ -27,7 +27,7 @@ class PeerLink final : public kj::Refcounted {
 
   struct Open {
     rpc::Session::Client session;
-    uint64_t generation;  // of the connection
+    uint64_t generation;  // of the connection: different for all links of the node
     rpc::Connection::Handle connection;
   };
   // Connects if need be; all who wait share one attempt. UNAVAILABLE, UNAUTHENTICATED, ...

@@ -116,6 +116,7 @@ void Puller::step() {
   const bool has_news = !gained_.empty() || !failed_.empty() || beat_due_;
   if (wanted.empty() && transfers_.empty()) sources_.clear();
   if (!is_following()) {
+    if (follower_ != nullptr) leave_home();
     const bool has_copies = std::ranges::find(held_, true) != held_.end();
     const bool home_is_there = blob_.home() != nullptr;
     if (!wanted.empty() || (has_copies && home_is_there)) start_following();

@@ -320,6 +320,9 @@ kj::Promise<Result<kj::Own<RelayBlob>>> Relays::open(const rpc::BlobRefData& ref
   }
   auto& entry = blobs_[ref.id];
   if (entry.get() == nullptr) entry = kj::refcounted<RelayBlob>(*this, wanted);
+  if (entry->name_space() != name_space) {
+    return Opened(fail(ErrorCode::kNotFound, fmt::format("no blob {} here", ref.id.to_string())));
+  }
   auto blob = kj::addRef(*entry);
   blob->use_by(kj::addRef(*groups_.at({name_space, lease})));
   auto prepared = blob->prepare();

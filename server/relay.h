@@ -37,6 +37,7 @@ class RelayBlob final : public kj::Refcounted {
   ~RelayBlob() noexcept(false);
 
   BlobId id() const { return id_; }
+  const std::string& name_space() const { return ref_.name_space; }
   kj::Own<LiveBlob> live() { return kj::addRef(*live_); }
   void use_by(kj::Own<RelayGroup> group);
   // Makes sure that the blob is in the store, asking a home for it the first time.

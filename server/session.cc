@@ -176,7 +176,9 @@ kj::Promise<void> SessionService::open(OpenContext context) {
                  kj::heap<BlobService>(kj::addRef(*state_), core_.live->get(stat->id), kind));
     return kj::READY_NOW;
   }
-  if (target.which() == rpc::OpenTarget::REF && stat.error().code == ErrorCode::kNotFound) {
+  // Another node asks for what is here: it never makes us fetch.
+  const bool may_relay = target.isRef() && !state_->is_peer;
+  if (may_relay && stat.error().code == ErrorCode::kNotFound) {
     if (const auto ref = rpc::read(target.getRef())) return open_relayed(context, *ref);
   }
   reply_error(context.getResults().initResult(), stat.error());

@@ -29,6 +29,8 @@ Swarm::Member Swarm::join(bool can_serve) {
 
 void Swarm::leave(Member member) {
   set_silent(member, true);
+  MemberState& state = members_.at(member);
+  while (!state.flights.empty()) end_flight(state, state.flights.begin()->first);
   members_.erase(member);
   for (auto& [id, other] : members_) other.failed_by.erase(member);
 }
@@ -45,12 +47,14 @@ void Swarm::count_all(const MemberState& member, int change) {
   for (uint32_t index = 0; member.can_serve && index < member.held.size(); index++) {
     if (member.held[index]) chunk(index).sources += change;
   }
-  for (const auto& flight : member.flights) count_flight(member, flight.first, change);
+  for (const auto& [index, flight] : member.flights) {
+    if (!flight.late) count_flight(member, index, change);
+  }
 }
 
 void Swarm::count_flight(const MemberState& member, uint32_t index, int change) {
   if (member.can_serve) chunk(index).sources += change;
-  const auto& holder = member.flights.at(index);
+  const auto& holder = member.flights.at(index).holder;
   if (!holder) {
     home_load_ += change;
   } else if (const auto found = members_.find(*holder); found != members_.end()) {
@@ -66,9 +70,35 @@ void Swarm::set_held(MemberState& member, uint32_t index, bool held) {
 }
 
 void Swarm::end_flight(MemberState& member, uint32_t index) {
-  if (!member.flights.contains(index)) return;
+  const auto found = member.flights.find(index);
+  if (found == member.flights.end()) return;
+  const Flight flight = found->second;
+  if (!flight.late && !member.silent) count_flight(member, index, -1);
+  if (flight.late && flight.holder && members_.contains(*flight.holder)) {
+    members_.at(*flight.holder).late--;
+  }
+  member.flights.erase(found);
+}
+
+void Swarm::set_late(MemberState& member, uint32_t index) {
   if (!member.silent) count_flight(member, index, -1);
-  member.flights.erase(index);
+  Flight& flight = member.flights.at(index);
+  flight.late = true;
+  if (!flight.holder) return;
+  if (const auto found = members_.find(*flight.holder); found != members_.end()) {
+    found->second.late++;
+  }
+}
+
+void Swarm::beat() {
+  const double usual = usual_beats_.value_or(limits::kFlightLateBeatsMax);
+  const auto late_after = std::clamp<uint32_t>(
+      static_cast<uint32_t>(4 * usual), limits::kFlightLateBeatsMin, limits::kFlightLateBeatsMax);
+  for (auto& [id, member] : members_) {
+    for (auto& [index, flight] : member.flights) {
+      if (++flight.beats > late_after && !flight.late) set_late(member, index);
+    }
+  }
 }
 
 void Swarm::want(Member member, std::vector<uint32_t> wanted) {
@@ -79,6 +109,10 @@ void Swarm::want(Member member, std::vector<uint32_t> wanted) {
 
 void Swarm::gained(Member member, uint32_t index) {
   MemberState& state = members_.at(member);
+  if (const auto flight = state.flights.find(index); flight != state.flights.end()) {
+    const double beats = flight->second.beats;
+    usual_beats_ = usual_beats_ ? (7 * *usual_beats_ + beats) / 8 : beats;
+  }
   end_flight(state, index);
   state.failures.erase(index);
   set_held(state, index, true);
@@ -88,7 +122,7 @@ void Swarm::failed(Member member, uint32_t index, Failure failure) {
   MemberState& state = members_.at(member);
   const auto flight = state.flights.find(index);
   if (flight == state.flights.end()) return;
-  const std::optional<Member> holder = flight->second;
+  const std::optional<Member> holder = flight->second.holder;
   end_flight(state, index);
   if (!holder || failure == Failure::kDeclined) return;
   state.failures[index]++;
@@ -109,9 +143,10 @@ std::optional<Swarm::Choice> Swarm::choice_of(const MemberState& member, uint32_
   uint32_t least_load = limits::kPeerLoadMax;
   bool will_come = false;
   for (const auto& [id, other] : members_) {
-    if (&other == &member || !gives(other)) continue;
+    if (&other == &member || !gives(other) || other.late > 0) continue;
     const bool holds = has(other.held, index);
-    if (!holds && !other.flights.contains(index)) continue;
+    const auto flight = other.flights.find(index);
+    if (!holds && (flight == other.flights.end() || flight->second.late)) continue;
     if (const auto bad = member.failed_by.find(id); bad != member.failed_by.end()) {
       if (bad->second.size() >= limits::kHolderStrikesMax) continue;
       if (std::ranges::find(bad->second, index) != bad->second.end()) continue;
@@ -156,7 +191,7 @@ std::optional<Swarm::Assignment> Swarm::assign(Member member) {
 }
 
 Swarm::Assignment Swarm::send(MemberState& member, uint32_t index, std::optional<Member> holder) {
-  member.flights[index] = holder;
+  member.flights[index] = Flight{holder};
   if (!member.silent) count_flight(member, index, +1);
   return {index, holder};
 }

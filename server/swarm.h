@@ -17,6 +17,8 @@ namespace bigcast {
 //   chunk first, ties at random, so that followers differ in what they have to give.
 // - The home repeats a chunk only while it sends nothing else, or when fetching it failed
 //   kChunkFailuresMax times for that follower.
+// - A chunk that is late (limits::kFlightLateBeatsMin) counts as if it were not on its way, and a
+//   holder that is late with one is given to nobody: one slow host must not slow down the others.
 // - A holder that failed a follower is not given to it again for that chunk, and after
 //   kHolderStrikesMax failures not at all. A holder that did not have a chunk no longer counts.
 class Swarm {
@@ -43,6 +45,8 @@ class Swarm {
   void failed(Member member, uint32_t index, Failure failure);
   // A silent member is as good as gone, until it is not: what it was given is given to others.
   void set_silent(Member member, bool silent);
+  // Time passes: call it each limits::kFollowerBeatMs.
+  void beat();
   bool is_receiving(Member member) const { return !members_.at(member).flights.empty(); }
 
   // Something to fetch for the member now: never what is on its way to it already.
@@ -52,12 +56,18 @@ class Swarm {
   uint32_t home_load() const { return home_load_; }
 
  private:
+  struct Flight {
+    std::optional<Member> holder;
+    uint32_t beats = 0;
+    bool late = false;
+  };
   struct MemberState {
     bool can_serve = false;
     bool silent = false;
     std::vector<bool> held;
     std::vector<uint32_t> wanted;
-    std::map<uint32_t, std::optional<Member>> flights;  // chunk on its way -> from whom
+    std::map<uint32_t, Flight> flights;                 // chunks on their way
+    uint32_t late = 0;                                  // chunks that it is late to send to others
     uint32_t load = 0;                                  // chunks that it sends to others
     std::map<Member, std::vector<uint32_t>> failed_by;  // holder -> chunks, see kHolderStrikesMax
     std::map<uint32_t, uint32_t> failures;              // chunk -> how often
@@ -76,8 +86,9 @@ class Swarm {
   Chunk& chunk(uint32_t index);
   static bool gives(const MemberState& member) { return member.can_serve && !member.silent; }
   void set_held(MemberState& member, uint32_t index, bool held);
-  // Counts a flight of a member that is not silent in, or out again.
+  // Counts a flight that is not late, of a member that is not silent, in, or out again.
   void count_flight(const MemberState& member, uint32_t index, int change);
+  void set_late(MemberState& member, uint32_t index);
   void count_all(const MemberState& member, int change);
   void end_flight(MemberState& member, uint32_t index);
   // Nothing: it is the home's turn.
@@ -87,6 +98,7 @@ class Swarm {
   std::map<Member, MemberState> members_;
   std::vector<Chunk> chunks_;
   uint32_t home_load_ = 0;
+  std::optional<double> usual_beats_;  // moving average of the flights that arrived
   Member next_member_ = 0;
   std::mt19937_64 random_;
 };

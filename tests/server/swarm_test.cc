@@ -180,6 +180,56 @@ TEST_CASE("what a member that leaves or falls silent had or was getting is given
   }
 }
 
+TEST_CASE("what is late on its way to a slow member comes to others from elsewhere") {
+  Rules rules(2 * limits::kHomeLoadMax);
+  const auto slow = rules.join(upto(limits::kHomeLoadMax));
+  const auto fast = rules.join(upto(2 * limits::kHomeLoadMax));
+  for (uint32_t i = 0; i < limits::kHomeLoadMax; i++) CHECK(rules.swarm.assign(slow));
+  CHECK_FALSE(rules.swarm.assign(fast));
+  for (uint32_t i = 0; i < limits::kFlightLateBeatsMax; i++) rules.swarm.beat();
+  CHECK_FALSE(rules.swarm.assign(fast));
+  rules.swarm.beat();
+  CHECK(rules.swarm.home_load() == 0);
+  for (uint32_t i = 0; i < limits::kHomeLoadMax; i++) {
+    CHECK(rules.swarm.assign(fast) == Assignment{i, {}});
+    rules.swarm.gained(fast, i);
+  }
+  CHECK_FALSE(rules.swarm.assign(slow));  // all that it wants is on its way
+  rules.swarm.gained(slow, 0);
+  CHECK(rules.swarm.home_load() == 0);
+}
+
+TEST_CASE("late is measured by what is usual") {
+  Rules rules(3);
+  const auto a = rules.join({0, 1});
+  CHECK(rules.swarm.assign(a) == Assignment{0, {}});
+  rules.swarm.gained(a, 0);  // within a beat
+  CHECK(rules.swarm.assign(a) == Assignment{1, {}});
+  for (uint32_t i = 0; i < limits::kFlightLateBeatsMin; i++) rules.swarm.beat();
+  CHECK(rules.swarm.home_load() == 1);
+  rules.swarm.beat();
+  CHECK(rules.swarm.home_load() == 0);
+}
+
+TEST_CASE("a holder that is late with a chunk is given to nobody until it has caught up") {
+  for (const bool arrives : {true, false}) {
+    Rules rules(2);
+    const auto holder = rules.holder({0, 1});
+    const auto a = rules.join({0});
+    CHECK(rules.swarm.assign(a) == Assignment{0, holder});
+    for (uint32_t i = 0; i <= limits::kFlightLateBeatsMax; i++) rules.swarm.beat();
+    const auto b = rules.join({1}, false);
+    CHECK(rules.swarm.assign(b) == Assignment{1, {}});
+    if (arrives) {
+      rules.swarm.gained(a, 0);
+    } else {
+      rules.swarm.leave(a);
+    }
+    const auto c = rules.join({1});
+    CHECK(rules.swarm.assign(c) == Assignment{1, holder});
+  }
+}
+
 // Hosts with one link each, all equally fast: a link's transfers share it. One unit of time is one
 // chunk over a whole link.
 class Simulation {

@@ -69,7 +69,11 @@ final class Embedded {
    * manager, if it is one of this host's. Without it the node reads from others and gives nothing.
    */
   private static void listenForPeers(NativeNode.Options options) {
-    String host = SparkEnv.get().blockManager().blockManagerId().host();
+    SparkEnv env = SparkEnv.get();
+    if (env == null) {
+      return; // Spark stops
+    }
+    String host = env.blockManager().blockManagerId().host();
     try {
       InetAddress address = InetAddress.getByName(host);
       if (NetworkInterface.getByInetAddress(address) != null) {
