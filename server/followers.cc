@@ -37,8 +37,8 @@ class FollowerService final : public rpc::Follower::Server {
 
  private:
   Followers& followers() { return *live_->followers; }
+  Followers::Follower& follower() { return followers().followers_.at(member_); }
   void reply(NextContext& context, const Followers::Tasks& tasks);
-  void reply_sealed(rpc::NextResult::Ok::Builder out);
 
   kj::Own<SessionState> session_;
   kj::Own<LiveBlob> live_;
@@ -81,11 +81,14 @@ void FollowerService::reply(NextContext& context, const Followers::Tasks& tasks)
     reply_error(result, *live_->ended());
     return;
   }
-  if (!live_->has_writer) {  // sealed: the figures, or why there are none
-    if (const auto stat = session_->core->store->stat(live_->id); !stat) {
+  std::optional<BlobStat> sealed;  // the figures, or why there are none
+  if (!live_->has_writer) {
+    const auto stat = session_->core->store->stat(live_->id);
+    if (!stat) {
       reply_error(result, stat.error());
       return;
     }
+    if (stat->sealed && !follower().knows_end) sealed = *stat;
   }
   auto ok = result.initOk();
   auto out = ok.initAssignments(static_cast<kj::uint>(tasks.size()));
@@ -99,16 +102,9 @@ void FollowerService::reply(NextContext& context, const Followers::Tasks& tasks)
       out[i].setHome();
     }
   }
-  reply_sealed(ok);
-}
-
-void FollowerService::reply_sealed(rpc::NextResult::Ok::Builder out) {
-  Followers::Follower& follower = followers().followers_.at(member_);
-  if (follower.knows_end || live_->has_writer) return;
-  const auto stat = session_->core->store->stat(live_->id);
-  if (!stat || !stat->sealed) return;
-  follower.knows_end = true;
-  write_info(*session_->core, *stat, out.initSealed());
+  if (!sealed) return;
+  follower().knows_end = true;
+  write_info(*session_->core, *sealed, ok.initSealed());
 }
 
 // ---- Who follows.

@@ -11,8 +11,6 @@
 namespace bigcast {
 namespace {
 
-bool is_gone(ErrorCode code) { return code == ErrorCode::kNotFound || code == ErrorCode::kAborted; }
-
 // Worth another attempt: the home may come back.
 bool is_passing(ErrorCode code) {
   return code == ErrorCode::kUnavailable || code == ErrorCode::kDeadlineExceeded;
@@ -436,14 +434,16 @@ kj::Promise<Puller::Outcome> Puller::keep(uint32_t index, ChunkSource::Response 
   return core_
       .on_pool([store = core_.store, id = blob_.id(), meta = *meta, bytes = fetched->bytes,
                 held = kj::addRef(*fetched)]() -> Result<bool> {
-        BIGCAST_TRY(verify_chunk(meta, bytes));
-        const auto stored = store->put_chunk(id, meta, bytes);
-        // Not kept, for want of room, a failing disk or because copies were just asked to go: those
-        // who wait get the bytes all the same.
-        if (!stored && stored.error().code == ErrorCode::kInvalidArgument) {
+        const auto stored = store->put_chunk(id, meta, bytes);  // verifies it
+        if (stored) return true;
+        const ErrorCode code = stored.error().code;
+        if (code == ErrorCode::kCorrupt || code == ErrorCode::kInvalidArgument) {
           return tl::unexpected(stored.error());
         }
-        return stored.has_value();
+        // Not kept, for want of room, a failing disk or because copies were just asked to go: those
+        // who wait get the bytes all the same. The store may not have come to look at them.
+        BIGCAST_TRY(verify_chunk(meta, bytes));
+        return false;
       })
       .then([fetched = kj::mv(fetched)](Result<bool> kept) mutable {
         if (!kept) return Outcome{rpc::FetchFailure::FAILED, failed_fetch(kept.error())};

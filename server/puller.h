@@ -37,6 +37,11 @@ struct FetchedChunk final : kj::Refcounted {
 
 kj::Own<FetchedChunk> failed_fetch(Error error);
 
+// The home will never have the blob again.
+inline bool is_gone(ErrorCode code) {
+  return code == ErrorCode::kNotFound || code == ErrorCode::kAborted;
+}
+
 // Brings a blob's chunks to this node: tells the home which ones are wanted (what readers wait for,
 // and a window ahead of each reader), fetches each from whom the home names, and reports what
 // came. One fetch a chunk, however many readers wait. Belongs to a RelayBlob.

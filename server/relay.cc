@@ -8,11 +8,6 @@
 #include "base/log.h"
 
 namespace bigcast {
-namespace {
-
-bool is_gone(ErrorCode code) { return code == ErrorCode::kNotFound || code == ErrorCode::kAborted; }
-
-}  // namespace
 
 // ---- RelayBlob: where the blob's home is.
 

@@ -24,6 +24,14 @@ def cannot_run(why):
     sys.exit(CANNOT_RUN_HERE)
 
 
+def run(main):
+    """Runs a bench; Ctrl-C ends it as it ends any command, once its context managers are left."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
 def parse_size(text):
     """'512m' -> bytes; suffixes k, m and g are powers of 1024."""
     match = re.fullmatch(r"(\d+)([kmg]?)", text.lower())
