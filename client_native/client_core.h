@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "client_native/client.h"
-#include "client_native/io_thread.h"
 #include "client_native/node_link.h"
+#include "rpc/io_thread.h"
 
 namespace bigcast {
 
@@ -72,11 +72,11 @@ class ClientCore {
   ClientCore(const ClientCore&) = delete;
   ClientCore& operator=(const ClientCore&) = delete;
 
-  IoThread& io() { return io_; }
+  rpc::IoThread& io() { return io_; }
   Nodes& nodes() { return *nodes_; }  // on the I/O thread only
 
  private:
-  IoThread io_;
+  rpc::IoThread io_;
   std::unique_ptr<Nodes> nodes_;
 };
 

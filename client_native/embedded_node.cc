@@ -20,10 +20,10 @@
 
 #include "base/ids.h"
 #include "base/limits.h"
-#include "client_native/io_thread.h"
 #include "rpc/address.h"
 #include "rpc/auth.h"
 #include "rpc/connection.h"
+#include "rpc/io_thread.h"
 #include "rpc/login.h"
 
 namespace bigcast {
@@ -41,7 +41,7 @@ constexpr auto kElectionInterval = std::chrono::milliseconds(50);
 enum class Found : uint8_t { kNode, kLeavingNode };  // one that drains takes nothing new
 
 // Logs in to whoever answers: a squatter that does not know the secret is UNAUTHENTICATED.
-Result<Found> probe(IoThread& io, const std::string& application_id, const Secret& secret,
+Result<Found> probe(rpc::IoThread& io, const std::string& application_id, const Secret& secret,
                     Deadline deadline) {
   BIGCAST_ASSIGN(const auto address, rpc::Address::parse(embedded_node_address(application_id)));
   const auto key = rpc::NamespaceKey::derive(secret, "default");
@@ -240,7 +240,7 @@ Result<void> check_id(const std::string& application_id) {
 }
 
 // Ready means that it listens; the first answer may still take a moment.
-Result<void> attach(IoThread& io, const EmbeddedNodeOptions& options, Deadline deadline) {
+Result<void> attach(rpc::IoThread& io, const EmbeddedNodeOptions& options, Deadline deadline) {
   for (;;) {
     auto answer = probe(io, options.application_id, options.secret, deadline);
     if (answer) return {};
@@ -260,7 +260,7 @@ std::string embedded_node_address(const std::string& application_id) {
 
 Result<bool> embedded_node_answers(const std::string& application_id, const Secret& secret) {
   BIGCAST_TRY(check_id(application_id));
-  IoThread io;
+  rpc::IoThread io;
   const auto answer = probe(io, application_id, secret, start_deadline());
   if (!answer && answer.error().code == ErrorCode::kUnauthenticated) {
     return tl::unexpected(answer.error());
@@ -271,7 +271,7 @@ Result<bool> embedded_node_answers(const std::string& application_id, const Secr
 Result<bool> ensure_embedded_node(const EmbeddedNodeOptions& options) {
   BIGCAST_TRY(check_id(options.application_id));
   const Deadline deadline = start_deadline();
-  IoThread io;
+  rpc::IoThread io;
   std::string in_use;
   for (;;) {
     auto present = probe(io, options.application_id, options.secret, deadline);

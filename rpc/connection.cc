@@ -7,11 +7,13 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <deque>
 
 #include "base/limits.h"
+#include "rpc/bulk_socket.h"
 #include "rpc/frame.h"
 #include "rpc/polled_fd.h"
 #include "rpc/socket.h"
@@ -33,6 +35,7 @@ kj::Exception disconnected(std::string_view why) {
 struct LinkOptions {
   bool is_unix = false;
   bool is_server = false;
+  IoThreads* threads = nullptr;
 };
 
 // The one connection of our two-party network: frames over a socket. The RPC system drops it when
@@ -44,6 +47,7 @@ class Link final : public Network::Connection, public FrameSink, public kj::Refc
         socket_(kj::mv(socket)),
         is_unix_(options.is_unix),
         fds_max_(options.is_unix && !options.is_server ? limits::kFdsPerMessageMax : 0),
+        threads_(options.threads),
         buffers_(FrameBuffers::of_this_thread()) {
     auto peer = peer_id_.initRoot<twoparty::VatId>();
     peer.setSide(options.is_server ? twoparty::Side::CLIENT : twoparty::Side::SERVER);
@@ -61,6 +65,7 @@ class Link final : public Network::Connection, public FrameSink, public kj::Refc
   void close(const kj::Exception& reason) {
     if (!mark_closed(reason)) return;
     read_canceler_.cancel(reason);
+    bulk_ = nullptr;
   }
 
   // VatNetwork::Connection
@@ -90,12 +95,17 @@ class Link final : public Network::Connection, public FrameSink, public kj::Refc
   kj::Promise<MaybeMessage> read_frame();
   kj::Promise<MaybeMessage> fail_read(const std::string& why);
   ssize_t receive();
+  kj::Promise<MaybeMessage> read_body(BulkSocket& bulk);
+  kj::Promise<MaybeMessage> finish_frame();
+  kj::Maybe<BulkSocket&> bulk();
   bool take_descriptors(const msghdr& header);
   std::string advance_stage();
   std::string count_call(capnp::IncomingRpcMessage& message);
 
   kj::Promise<void> write_loop();
   kj::Promise<void> write_queued();
+  bool is_bulk(const OutgoingFrame& frame);
+  kj::Promise<void> write_bulk(BulkSocket& bulk, OutgoingFrame& frame);
   ssize_t write_some();
   void consume(size_t bytes);
 
@@ -106,10 +116,13 @@ class Link final : public Network::Connection, public FrameSink, public kj::Refc
   size_t frame_max_ = limits::kPreLoginFrameMax;
   uint32_t calls_max_ = limits::kPreLoginCallsMax;
   uint32_t calls_open_ = 0;
-  uint64_t bytes_sent_ = 0;
-  uint64_t bytes_received_ = 0;
+  std::atomic<uint64_t> bytes_sent_{0};  // these two also by an I/O thread
+  std::atomic<uint64_t> bytes_received_{0};
   capnp::MallocMessageBuilder peer_id_;
   kj::Maybe<kj::Exception> closed_;
+
+  IoThreads* const threads_;  // null: none
+  kj::Maybe<kj::Own<BulkSocket>> bulk_;
 
   kj::Own<FrameBuffers> buffers_;
   Stage stage_ = Stage::kFirstWord;
@@ -120,6 +133,7 @@ class Link final : public Network::Connection, public FrameSink, public kj::Refc
   kj::Canceler read_canceler_;
 
   std::deque<kj::Own<OutgoingFrame>> queue_;
+  kj::Canceler bulk_write_canceler_;
   kj::TimePoint last_progress_ = kj::origin<kj::TimePoint>();
   kj::Own<kj::PromiseFulfiller<void>> more_;     // the writer waits for it
   kj::Own<kj::PromiseFulfiller<void>> drained_;  // shutdown() waits for it
@@ -129,6 +143,7 @@ class Link final : public Network::Connection, public FrameSink, public kj::Refc
 bool Link::mark_closed(const kj::Exception& reason) {
   if (closed_ != nullptr) return false;
   closed_ = kj::cp(reason);
+  bulk_write_canceler_.cancel(reason);  // it reads what the queue owns
   const auto dropped = std::exchange(queue_, {});
   socket_->close(reason);
   if (drained_.get() != nullptr) drained_->fulfill();
@@ -218,21 +233,41 @@ kj::Promise<MaybeMessage> Link::read_frame() {
     bytes_received_ += static_cast<uint64_t>(size);
     target_ = target_.subspan(static_cast<size_t>(size));
     if (!target_.empty()) continue;
-    if (stage_ != Stage::kBody) {
-      const std::string problem = advance_stage();
-      if (!problem.empty()) return fail_read("bad frame: " + problem);
-      continue;
-    }
-    auto frame = kj::mv(frame_);
-    const std::string problem = count_call(*frame);
-    if (!problem.empty()) return fail_read(problem);
-    return MaybeMessage(kj::Own<capnp::IncomingRpcMessage>(kj::mv(frame)));
+    if (stage_ == Stage::kBody) return finish_frame();
+    const std::string problem = advance_stage();
+    if (!problem.empty()) return fail_read("bad frame: " + problem);
+    if (target_.size() < limits::kBulkBytesMin) continue;
+    KJ_IF_MAYBE (socket, bulk()) return read_body(*socket);
   }
+}
+
+kj::Promise<MaybeMessage> Link::read_body(BulkSocket& bulk) {
+  return bulk.receive(target_, bytes_received_)
+      .then([this] { return finish_frame(); },
+            [this](kj::Exception&& why) {
+              return fail_read(std::string(why.getDescription().cStr()));
+            });
+}
+
+kj::Promise<MaybeMessage> Link::finish_frame() {
+  auto frame = kj::mv(frame_);
+  const std::string problem = count_call(*frame);
+  if (!problem.empty()) return fail_read(problem);
+  return MaybeMessage(kj::Own<capnp::IncomingRpcMessage>(kj::mv(frame)));
+}
+
+// Null without I/O threads, or when this can't be had: then the loop moves everything itself.
+kj::Maybe<BulkSocket&> Link::bulk() {
+  if (threads_ == nullptr) return nullptr;
+  if (bulk_ == nullptr) bulk_ = BulkSocket::open(loop_, *threads_, socket_->fd());
+  KJ_IF_MAYBE (socket, bulk_) return **socket;
+  return nullptr;
 }
 
 kj::Promise<MaybeMessage> Link::fail_read(const std::string& why) {
   kj::Exception reason = disconnected(why);
   mark_closed(reason);
+  bulk_ = nullptr;
   frame_ = nullptr;
   return reason;
 }
@@ -271,6 +306,9 @@ kj::Promise<void> Link::write_loop() {
 
 kj::Promise<void> Link::write_queued() {
   while (!queue_.empty()) {
+    if (is_bulk(*queue_.front())) {
+      KJ_IF_MAYBE (socket, bulk()) return write_bulk(*socket, *queue_.front());
+    }
     const ssize_t size = write_some();
     if (size >= 0) {
       consume(static_cast<size_t>(size));
@@ -290,6 +328,25 @@ kj::Promise<void> Link::write_queued() {
   return kj::READY_NOW;
 }
 
+bool Link::is_bulk(const OutgoingFrame& frame) {
+  if (threads_ == nullptr || !frame.unsent_fds().empty()) return false;
+  size_t bytes = 0;
+  for (const iovec& piece : frame.unsent()) bytes += piece.iov_len;
+  return bytes >= limits::kBulkBytesMin;
+}
+
+// The first frame of the queue; it stays there until all of it is sent.
+kj::Promise<void> Link::write_bulk(BulkSocket& bulk, OutgoingFrame& frame) {
+  const auto unsent = frame.unsent();
+  auto sent = bulk.send({unsent.begin(), unsent.end()}, bytes_sent_);
+  return bulk_write_canceler_.wrap(kj::mv(sent)).then([this] {
+    last_progress_ = loop_.timer().now();
+    const auto written = kj::mv(queue_.front());  // its pins end when the queue is in order again
+    queue_.pop_front();
+    return write_queued();
+  });
+}
+
 // One sendmsg with as many frames as fit. A frame with descriptors begins a call of its own: they
 // arrive with its first byte.
 ssize_t Link::write_some() {
@@ -299,6 +356,7 @@ ssize_t Link::write_some() {
       control{};
   msghdr header{};
   for (const auto& frame : queue_) {
+    if (count > 0 && is_bulk(*frame)) break;
     const auto fds = frame->unsent_fds();
     if (is_unix_ && !fds.empty()) {
       if (count > 0) break;
@@ -457,43 +515,45 @@ tl::unexpected<bigcast::Error> unreachable(const Address& address, std::string_v
   return fail(ErrorCode::kUnavailable, fmt::format("{}: {}", address.to_string(), why));
 }
 
-ConnectResult finish_connect(UvLoop& loop, kj::Own<PolledFd> socket, const Address& address) {
+ConnectResult finish_connect(UvLoop& loop, kj::Own<PolledFd> socket, const Address& address,
+                             IoThreads* threads) {
   int status = 0;
   socklen_t size = sizeof status;
   if (getsockopt(socket->fd(), SOL_SOCKET, SO_ERROR, &status, &size) != 0) status = errno;
   if (status != 0) return unreachable(address, std::strerror(status));
-  const LinkOptions options{address.kind == Address::Kind::kUnix, false};
+  const LinkOptions options{address.kind == Address::Kind::kUnix, false, threads};
   auto connection = kj::heap<ConnectionImpl>(loop, kj::mv(socket), options);
   connection->start(nullptr);
   return kj::Own<Connection>(kj::mv(connection));
 }
 
 kj::Promise<ConnectResult> try_connect(UvLoop& loop, const Address& address,
-                                       const SocketAddress& target) {
+                                       const SocketAddress& target, IoThreads* threads) {
   auto fd = open_socket(target);
   if (!fd) return ConnectResult(tl::unexpected(fd.error()));
   auto socket = kj::heap<PolledFd>(loop.uv(), *fd);
   const int status = ::connect(*fd, target.get(), target.size);
   const int error_number = status == 0 ? 0 : errno;
-  if (error_number == 0) return finish_connect(loop, kj::mv(socket), address);
+  if (error_number == 0) return finish_connect(loop, kj::mv(socket), address, threads);
   if (error_number == EAGAIN) {  // a Unix socket whose backlog is full
     socket = nullptr;
-    return loop.timer().afterDelay(kBacklogRetry).then([&loop, address, target]() {
-      return try_connect(loop, address, target);
+    return loop.timer().afterDelay(kBacklogRetry).then([&loop, address, target, threads]() {
+      return try_connect(loop, address, target, threads);
     });
   }
   if (error_number != EINPROGRESS && error_number != EINTR) {
     return ConnectResult(unreachable(address, std::strerror(error_number)));
   }
   auto connected = socket->writable();
-  return connected.then([&loop, address, socket = kj::mv(socket)]() mutable {
-    return finish_connect(loop, kj::mv(socket), address);
+  return connected.then([&loop, address, threads, socket = kj::mv(socket)]() mutable {
+    return finish_connect(loop, kj::mv(socket), address, threads);
   });
 }
 
 }  // namespace
 
-kj::Promise<ConnectResult> Connection::connect(UvLoop& loop, const Address& address) {
+kj::Promise<ConnectResult> Connection::connect(UvLoop& loop, const Address& address,
+                                               IoThreads* threads) {
   const auto target = to_socket_address(address);
   if (!target) return ConnectResult(tl::unexpected(target.error()));
   auto timeout = loop.timer()
@@ -502,14 +562,14 @@ kj::Promise<ConnectResult> Connection::connect(UvLoop& loop, const Address& addr
                        return unreachable(address, fmt::format("no answer within {} ms",
                                                                limits::kConnectTimeoutMs));
                      });
-  return try_connect(loop, address, *target).exclusiveJoin(kj::mv(timeout));
+  return try_connect(loop, address, *target, threads).exclusiveJoin(kj::mv(timeout));
 }
 
 kj::Own<Connection> Connection::serve(
     UvLoop& loop, int fd, bool is_unix,
-    kj::Function<capnp::Capability::Client(Connection&)> make_bootstrap) {
-  auto connection =
-      kj::heap<ConnectionImpl>(loop, kj::heap<PolledFd>(loop.uv(), fd), LinkOptions{is_unix, true});
+    kj::Function<capnp::Capability::Client(Connection&)> make_bootstrap, IoThreads* threads) {
+  auto connection = kj::heap<ConnectionImpl>(loop, kj::heap<PolledFd>(loop.uv(), fd),
+                                             LinkOptions{is_unix, true, threads});
   connection->start(make_bootstrap(*connection));
   return connection;
 }

@@ -16,11 +16,14 @@
 
 namespace bigcast::rpc {
 
+class IoThreads;
+
 // One Cap'n Proto RPC connection over a socket that libuv polls (an own VatNetwork). Frames are at
 // most limits::kPreLoginFrameMax until allow_bulk(), then limits::kFrameMax; a frame with a bad
 // segment table (no segments, too many, too long) closes the connection before Cap'n Proto sees
 // it. Unix sockets pass descriptors. A connection that has bytes to send and moves none for
 // limits::kProgressTimeoutMs is closed. A peer may have limits::kCallsPerConnectionMax calls open.
+// With `threads`, parts of frames from limits::kBulkBytesMin on are moved by those.
 // Lives on its loop's thread; destroying it closes the socket and rejects all calls. Don't destroy
 // it inside a method that it serves.
 //
@@ -30,12 +33,14 @@ namespace bigcast::rpc {
 class Connection {
  public:
   // UNAVAILABLE, naming the address, if nobody answers within limits::kConnectTimeoutMs.
-  static kj::Promise<Result<kj::Own<Connection>>> connect(UvLoop& loop, const Address& address);
+  static kj::Promise<Result<kj::Own<Connection>>> connect(UvLoop& loop, const Address& address,
+                                                          IoThreads* threads = nullptr);
   // Takes over a connected, non-blocking socket and serves on it what `make_bootstrap` gives. The
   // connection is closed unless allow_bulk() is called within limits::kLoginTimeoutMs.
   static kj::Own<Connection> serve(
       UvLoop& loop, int fd, bool is_unix,
-      kj::Function<capnp::Capability::Client(Connection&)> make_bootstrap);
+      kj::Function<capnp::Capability::Client(Connection&)> make_bootstrap,
+      IoThreads* threads = nullptr);
   virtual ~Connection() noexcept(false) = default;
 
   virtual capnp::Capability::Client bootstrap() = 0;  // of the other side

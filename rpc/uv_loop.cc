@@ -4,6 +4,7 @@
 #include <kj/time.h>
 
 #include <map>
+#include <mutex>
 #include <vector>
 
 namespace bigcast::rpc {
@@ -27,7 +28,11 @@ struct PendingWork {
 struct UvLoop::Impl final : kj::EventPort {
   Impl() : timer(kj::systemPreciseMonotonicClock().now()) {
     check_uv(uv_loop_init(&loop), "uv_loop_init");
-    check_uv(uv_async_init(&loop, &wake_up, [](uv_async_t*) {}), "uv_async_init");
+    const auto on_wake_up = [](uv_async_t* async) {
+      static_cast<Impl*>(async->data)->run_posted();
+    };
+    check_uv(uv_async_init(&loop, &wake_up, on_wake_up), "uv_async_init");
+    wake_up.data = this;
     check_uv(uv_timer_init(&loop, &next_timer), "uv_timer_init");
     event_loop.emplace(*this);
     scope.emplace(*event_loop);
@@ -78,6 +83,15 @@ struct UvLoop::Impl final : kj::EventPort {
     uv_async_send(&wake_up);
   }
 
+  void run_posted() {
+    std::vector<std::function<void()>> works;
+    {
+      const std::lock_guard lock(posted_mutex);
+      works.swap(posted);
+    }
+    for (const auto& work : works) work();
+  }
+
   bool after_run() {
     timer.advanceTo(kj::systemPreciseMonotonicClock().now());
     return woken.exchange(false);
@@ -95,6 +109,8 @@ struct UvLoop::Impl final : kj::EventPort {
   kj::TimerImpl timer;
   size_t works_pending = 0;
   std::map<int, SignalWatch> signals;
+  std::mutex posted_mutex;
+  std::vector<std::function<void()>> posted;
   std::optional<kj::EventLoop> event_loop;
   std::optional<kj::WaitScope> scope;
 };
@@ -105,6 +121,14 @@ UvLoop::~UvLoop() noexcept(false) = default;
 kj::WaitScope& UvLoop::wait_scope() { return *impl_->scope; }
 kj::Timer& UvLoop::timer() { return impl_->timer; }
 uv_loop_t* UvLoop::uv() { return &impl_->loop; }
+
+void UvLoop::post(std::function<void()> work) {
+  {
+    const std::lock_guard lock(impl_->posted_mutex);
+    impl_->posted.push_back(std::move(work));
+  }
+  uv_async_send(&impl_->wake_up);
+}
 
 kj::Promise<void> UvLoop::on_signal(int signum) {
   auto [entry, is_new] = impl_->signals.try_emplace(signum);

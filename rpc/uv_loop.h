@@ -15,7 +15,7 @@
 namespace bigcast::rpc {
 
 // A thread's event loop: KJ's promises on top of libuv. KJ is outermost; libuv waits. Make one a
-// thread and use it on that thread only, but for wake-ups through kj::Executor or
+// thread and use it on that thread only, but for post(), and wake-ups through kj::Executor or
 // kj::newPromiseAndCrossThreadFulfiller, which it supports. Never call .wait() inside a callback.
 //
 //   UvLoop loop;
@@ -30,6 +30,10 @@ class UvLoop {
   kj::WaitScope& wait_scope();
   kj::Timer& timer();  // monotonic
   uv_loop_t* uv();
+
+  // From any thread: runs `work`, which must not throw, on the loop's thread, in order. What is
+  // still to be run when the loop ends is dropped.
+  void post(std::function<void()> work);
 
   // Resolves when the process gets `signum`; from then on that signal has no default action.
   kj::Promise<void> on_signal(int signum);

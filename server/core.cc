@@ -12,6 +12,7 @@ namespace bigcast {
 NodeCore::NodeCore(rpc::UvLoop& loop, const Config& config, const Clock& clock,
                    std::shared_ptr<BlobStore> store, std::shared_ptr<Metrics> metrics)
     : loop(loop),
+      io_threads(rpc::IoThreads::default_count()),
       config(config),
       clock(clock),
       store(std::move(store)),

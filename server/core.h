@@ -18,6 +18,7 @@
 #include "rpc/address.h"
 #include "rpc/bigcast.capnp.h"
 #include "rpc/buffer_pool.h"
+#include "rpc/bulk_socket.h"
 #include "rpc/connection.h"
 #include "rpc/convert.h"
 #include "rpc/login.h"
@@ -73,6 +74,7 @@ class NodeCore final : public kj::Refcounted {
   Duration uptime() const { return clock.now() - started_at; }
 
   rpc::UvLoop& loop;
+  rpc::IoThreads io_threads;  // the large parts of frames
   const Config& config;
   const Clock& clock;
   const std::shared_ptr<BlobStore> store;

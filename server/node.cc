@@ -141,10 +141,12 @@ void Node::accept(int fd, bool is_unix) {
   Accepted& accepted = accepted_[id];
   core_->metrics->connections++;
   accepted.peer = rpc::peer_name(fd);
-  accepted.connection =
-      rpc::Connection::serve(loop_, fd, is_unix, [this, id](rpc::Connection& connection) {
+  accepted.connection = rpc::Connection::serve(
+      loop_, fd, is_unix,
+      [this, id](rpc::Connection& connection) {
         return rpc::make_bootstrap(connection, login_options(id));
-      });
+      },
+      &core_->io_threads);
   core_->background(
       accepted.connection->on_disconnect().catch_([](kj::Exception&&) {}).then([this, id] {
         close(id);

@@ -42,7 +42,7 @@ kj::Promise<Result<PeerLink::Open>> PeerLink::open() {
 }
 
 kj::Promise<void> PeerLink::connect() {
-  return rpc::Connection::connect(core_->loop, address_)
+  return rpc::Connection::connect(core_->loop, address_, &core_->io_threads)
       .then([this](Result<kj::Own<rpc::Connection>> connected) -> kj::Promise<void> {
         if (!connected) {
           error_ = connected.error();

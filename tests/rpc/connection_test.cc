@@ -110,8 +110,8 @@ struct Fixture {
           return kj::heap<BlobServer>(store);
         }) {}
 
-  kj::Own<Connection> connect() {
-    auto connection = server.connect();
+  kj::Own<Connection> connect(bool as_node = false) {
+    auto connection = as_node ? server.connect_as_node() : server.connect();
     connection->allow_bulk();
     return connection;
   }
@@ -143,9 +143,9 @@ TEST_CASE("chunks of 4 MiB arrive whole, over every kind of socket, and their pi
   for (const Address& address : {tcp(), Address::tcp("::1", 0), unix_socket()}) {
     CAPTURE(address.to_string());
     Fixture f(address);
-    auto connection = f.connect();
     const Digest128 expected = digest_of(f.store.bytes);
-    for (uint32_t round = 0; round < 3; ++round) {
+    for (const bool as_node : {false, true}) {
+      auto connection = f.connect(as_node);
       std::vector<capnp::RemotePromise<rpc::Blob::ReadResults>> window;
       for (uint32_t i = 0; i < 8; ++i) window.push_back(f.read(*connection, i));
       for (uint32_t i = 0; i < 8; ++i) {
@@ -155,11 +155,26 @@ TEST_CASE("chunks of 4 MiB arrive whole, over every kind of socket, and their pi
         REQUIRE(chunk.getData().size() == kChunk);
         REQUIRE(digest_of_reader(chunk.getData()) == expected);
       }
+      CHECK(f.pins_are_gone());
+      CHECK(connection->bytes_received() > 8 * kChunk);
+      CHECK(f.server.connections().back()->bytes_sent() == connection->bytes_received());
+      CHECK(connection->is_unix() == (address.kind == Address::Kind::kUnix));
     }
+  }
+}
+
+TEST_CASE("a node that gives up a connection in the middle of a chunk lets go of its memory") {
+  for (const Address& address : {tcp(), unix_socket()}) {
+    Fixture f(address);
+    auto connection = f.connect(true);
+    std::vector<capnp::RemotePromise<rpc::Blob::ReadResults>> window;
+    for (uint32_t i = 0; i < 20; ++i) window.push_back(f.read(*connection, i));
+    // Some of a chunk has come, not all of it.
+    REQUIRE(
+        run_until(f.loop, [&]() { return connection->bytes_received() % kChunk > kChunk / 8; }));
+    connection = nullptr;
+    CHECK_THROWS_AS(window[19].wait(f.loop.wait_scope()), kj::Exception);
     CHECK(f.pins_are_gone());
-    CHECK(connection->bytes_received() > 24 * kChunk);
-    CHECK(f.server.connections()[0]->bytes_sent() == connection->bytes_received());
-    CHECK(connection->is_unix() == (address.kind == Address::Kind::kUnix));
   }
 }
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "rpc/bulk_socket.h"
 #include "rpc/connection.h"
 #include "rpc/uv_loop.h"
 
@@ -28,6 +29,7 @@ inline std::string abstract_name(const std::string& what) {
   return "@bigcast-test-" + std::to_string(getpid()) + "-" + what;
 }
 
+// With I/O threads, as a node.
 class TestServer {
  public:
   using MakeBootstrap = std::function<capnp::Capability::Client(Connection&)>;
@@ -43,20 +45,23 @@ class TestServer {
   std::vector<kj::Own<Connection>>& connections() { return connections_; }
   size_t disconnected() const { return disconnected_; }
 
-  kj::Own<Connection> connect() {
-    return value_of(Connection::connect(loop_, address()).wait(loop_.wait_scope()));
-  }
+  kj::Own<Connection> connect() { return connect_with(nullptr); }  // as a client does
+  kj::Own<Connection> connect_as_node() { return connect_with(&threads_); }
 
  private:
+  kj::Own<Connection> connect_with(rpc::IoThreads* threads) {
+    return value_of(Connection::connect(loop_, address(), threads).wait(loop_.wait_scope()));
+  }
   void add(int fd, bool is_unix) {
-    auto connection =
-        Connection::serve(loop_, fd, is_unix, [this](Connection& c) { return make_bootstrap_(c); });
+    auto connection = Connection::serve(
+        loop_, fd, is_unix, [this](Connection& c) { return make_bootstrap_(c); }, &threads_);
     watches_.push_back(
         connection->on_disconnect().then([this]() { ++disconnected_; }).eagerlyEvaluate(nullptr));
     connections_.push_back(kj::mv(connection));
   }
 
   UvLoop& loop_;
+  rpc::IoThreads threads_{2};
   MakeBootstrap make_bootstrap_;
   size_t disconnected_ = 0;
   std::vector<kj::Own<Connection>> connections_;

@@ -3,6 +3,7 @@
 #include <kj/async.h>
 #include <kj/exception.h>
 
+#include <future>
 #include <memory>
 #include <thread>
 #include <utility>
@@ -11,11 +12,10 @@
 #include "rpc/convert.h"
 #include "rpc/uv_loop.h"
 
-namespace bigcast {
+namespace bigcast::rpc {
 
-// A thread with an event loop on which all connections of a client live. Everything that touches
-// KJ promises or capabilities runs there, through `blocking`. All signals are blocked on it, so
-// that a host process (a JVM) handles its own. Thread-safe.
+// A thread with an event loop. Everything that touches its KJ promises or capabilities runs there.
+// All signals are blocked on it, so that a host process (a JVM) handles its own. Thread-safe.
 class IoThread {
  public:
   IoThread();
@@ -23,7 +23,7 @@ class IoThread {
   IoThread(const IoThread&) = delete;
   IoThread& operator=(const IoThread&) = delete;
 
-  rpc::UvLoop& loop() { return *loop_; }  // use on the thread only
+  UvLoop& loop() { return *loop_; }  // use on the thread only
 
   // Runs `work` on the thread, waits for the kj::Promise<Result<T>> it returns, and returns its
   // Result; a thrown exception becomes an Error. `work` must end by a deadline of its own.
@@ -32,14 +32,19 @@ class IoThread {
     try {
       return executor_->executeSync(work);
     } catch (const kj::Exception& exception) {
-      return tl::unexpected<Error>(rpc::to_error(exception));
+      return tl::unexpected<bigcast::Error>(to_error(exception));
     }
   }
 
-  // Runs `work`, which returns nothing and must not throw, on the thread.
+  // Runs `work`, which returns nothing and must not throw, on the thread, and waits for its end.
   template <typename Work>
   void run(Work work) {
-    executor_->executeSync(work);
+    std::promise<void> done;
+    loop_->post([&] {
+      work();
+      done.set_value();
+    });
+    done.get_future().wait();
   }
 
  private:
@@ -47,9 +52,9 @@ class IoThread {
   void main(Start& start);
 
   kj::Own<const kj::Executor> executor_;
-  rpc::UvLoop* loop_ = nullptr;
+  UvLoop* loop_ = nullptr;
   kj::Own<kj::PromiseFulfiller<void>> stop_;  // lives on the thread
   std::thread thread_;
 };
 
-}  // namespace bigcast
+}  // namespace bigcast::rpc

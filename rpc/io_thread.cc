@@ -1,11 +1,11 @@
-#include "client_native/io_thread.h"
+#include "rpc/io_thread.h"
 
 #include <pthread.h>
 
 #include <csignal>
 #include <future>
 
-namespace bigcast {
+namespace bigcast::rpc {
 
 struct IoThread::Start {
   std::promise<void> ready;
@@ -37,7 +37,7 @@ void IoThread::main(Start& start) {
   pthread_setname_np(pthread_self(), "bigcast-io");
   std::promise<void> ready = std::move(start.ready);
   try {
-    rpc::UvLoop loop;
+    UvLoop loop;
     auto stopped = kj::newPromiseAndFulfiller<void>();
     loop_ = &loop;
     stop_ = kj::mv(stopped.fulfiller);
@@ -54,4 +54,4 @@ void IoThread::main(Start& start) {
   }
 }
 
-}  // namespace bigcast
+}  // namespace bigcast::rpc
