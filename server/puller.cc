@@ -11,11 +11,6 @@
 namespace bigcast {
 namespace {
 
-// Worth another attempt: the home may come back.
-bool is_passing(ErrorCode code) {
-  return code == ErrorCode::kUnavailable || code == ErrorCode::kDeadlineExceeded;
-}
-
 bool has(const std::vector<bool>& bits, uint32_t index) {
   return index < bits.size() && bits[index];
 }
@@ -23,14 +18,6 @@ bool has(const std::vector<bool>& bits, uint32_t index) {
 void set(std::vector<bool>& bits, uint32_t index, bool value) {
   if (index >= bits.size()) bits.resize(index + 1);
   bits[index] = value;
-}
-
-std::vector<kj::byte> to_bitmap(const std::vector<bool>& bits) {
-  std::vector<kj::byte> bytes((bits.size() + 7) / 8);
-  for (size_t i = 0; i < bits.size(); i++) {
-    if (bits[i]) bytes[i / 8] |= static_cast<kj::byte>(1u << (i % 8));
-  }
-  return bytes;
 }
 
 }  // namespace
@@ -41,7 +28,8 @@ kj::Own<FetchedChunk> failed_fetch(Error error) {
   return fetched;
 }
 
-Puller::Puller(NodeCore& core, RelayBlob& blob) : core_(core), blob_(blob), tasks_(*this) {}
+Puller::Puller(NodeCore& core, RelayBlob& blob)
+    : core_(core), blob_(blob), home_(core, blob, *this), tasks_(*this) {}
 
 Puller::~Puller() noexcept(false) { KJ_ASSERT(readers_.empty(), "a reader outlives the puller"); }
 
@@ -89,10 +77,10 @@ void Puller::copies_dropped() {
   tried_.clear();
   transfers_.clear();  // what readers wait for is asked for again
   for (Reader* reader : readers_) reader->position_.reset();  // nothing ahead until it reads on
-  if (follower_ != nullptr) leave_home();                     // and joins again, with nothing
+  home_.leave();                                              // and joins again, with nothing
 }
 
-// ---- What is wanted, and telling the home.
+// ---- What is wanted.
 
 void Puller::wake() {
   if (stepping_) return;
@@ -111,18 +99,8 @@ void Puller::step() {
   if (blob_.ended()) return;
   end_beyond();
   auto wanted = wanted_now();
-  const bool has_news = !gained_.empty() || !failed_.empty() || beat_due_;
   if (wanted.empty() && transfers_.empty()) sources_.clear();
-  if (!is_following()) {
-    if (follower_ != nullptr) leave_home();
-    const bool has_copies = std::ranges::find(held_, true) != held_.end();
-    const bool home_is_there = blob_.home() != nullptr;
-    if (!wanted.empty() || (has_copies && home_is_there)) start_following();
-    return;
-  }
-  const bool wants = !wanted.empty();
-  if (has_news || wanted != told_wanted_) send_update(std::move(wanted));
-  if (wants && poll_ == nullptr && room() > 0) poll();
+  home_.step(std::move(wanted));
 }
 
 // The blob is sealed: those who wait for more learn where it ends.
@@ -171,131 +149,7 @@ std::vector<uint32_t> Puller::wanted_now() {
   return {wanted.begin(), wanted.end()};
 }
 
-bool Puller::is_following() const {
-  return follower_ != nullptr && blob_.is_home_current(follower_generation_);
-}
-
-void Puller::start_following() {
-  if (joining_) return;
-  joining_ = true;
-  if (follower_ != nullptr) leave_home();
-  tasks_.add(follow()
-                 .catch_([](kj::Exception&& exception) {
-                   const Error error = rpc::to_error(exception);
-                   log().info("following a blob: {}", error.to_string());
-                 })
-                 .then([this] {
-                   joining_ = false;
-                   if (is_following()) {
-                     no_home_since_.reset();
-                     backoff_ms_ = limits::kReconnectBackoffMinMs;
-                     wake();
-                   } else {
-                     on_no_home();
-                   }
-                 }));
-}
-
-kj::Promise<void> Puller::follow() {
-  return blob_.find_home().then([this]() -> kj::Promise<void> {
-    auto* home = blob_.home();
-    if (blob_.ended() || home == nullptr) return kj::READY_NOW;
-    auto request = home->blob.followRequest();
-    if (core_.advertised) rpc::write(*core_.advertised, request.initAt());
-    told_wanted_.clear();
-    gained_.clear();  // `held` has them
-    failed_.clear();
-    const auto held = to_bitmap(held_);
-    request.setHeld(capnp::Data::Reader(held.data(), held.size()));
-    return request.send().then([this, generation = home->generation](auto response) {
-      const auto result = response.getResult();
-      if (!result.isFollower()) {
-        blob_.set_home_error(rpc::read(result.getError()));
-        return;
-      }
-      follower_ = result.getFollower();
-      follower_generation_ = generation;
-    });
-  });
-}
-
-void Puller::on_no_home() {
-  if (blob_.ended()) return;
-  const Error error = blob_.home_error();
-  if (is_gone(error.code)) {
-    blob_.end(error);
-    return;
-  }
-  const TimePoint now = core_.clock.now();
-  if (!no_home_since_) no_home_since_ = now;
-  const auto timeout = std::chrono::milliseconds(limits::kProgressTimeoutMs);
-  if (!is_passing(error.code) || !blob_.is_attached() || now - *no_home_since_ >= timeout) {
-    no_home_since_.reset();
-    fail_all(error);
-  }
-  if (waiting_.empty()) return;  // nobody to hurry for; the blob's watch goes on looking
-  wake_in(backoff_ms_);
-  backoff_ms_ = std::min(2 * backoff_ms_, limits::kReconnectBackoffMaxMs);
-}
-
-void Puller::leave_home() {
-  follower_ = nullptr;
-  // It may be what runs now; and as long as the call lives, so does our part at the home.
-  KJ_IF_MAYBE (running, poll_) core_.destroy_later(kj::mv(*running));
-  poll_ = nullptr;
-}
-
-void Puller::send_update(std::vector<uint32_t> wanted) {
-  auto request = KJ_ASSERT_NONNULL(follower_).updateRequest();
-  auto out = request.initWanted(static_cast<kj::uint>(wanted.size()));
-  for (kj::uint i = 0; i < out.size(); i++) out.set(i, wanted[i]);
-  auto gained = request.initGained(static_cast<kj::uint>(gained_.size()));
-  for (kj::uint i = 0; i < gained.size(); i++) gained.set(i, gained_[i]);
-  auto failed = request.initFailed(static_cast<kj::uint>(failed_.size()));
-  for (kj::uint i = 0; i < failed.size(); i++) {
-    failed[i].setIndex(failed_[i].first);
-    failed[i].setWhy(failed_[i].second);
-  }
-  told_wanted_ = std::move(wanted);
-  gained_.clear();
-  failed_.clear();
-  beat_due_ = false;
-  // If it fails so does the poll, or the next update.
-  tasks_.add(request.send().ignoreResult().catch_(
-      [this, generation = follower_generation_](kj::Exception&&) { blob_.home_lost(generation); }));
-}
-
-void Puller::poll() {
-  auto request = KJ_ASSERT_NONNULL(follower_).nextRequest();
-  request.setRoom(room());
-  poll_ =
-      request.send()
-          .then(
-              [this](capnp::Response<rpc::Follower::NextResults> response) {
-                on_next(response.getResult());
-              },
-              [this, generation = follower_generation_](kj::Exception&&) {
-                blob_.home_lost(generation);
-              })
-          .then([this] {
-            KJ_IF_MAYBE (running, poll_) core_.destroy_later(kj::mv(*running));
-            poll_ = nullptr;
-            wake();
-          })
-          .eagerlyEvaluate([this](kj::Exception&& exception) { taskFailed(kj::mv(exception)); });
-}
-
-void Puller::on_next(rpc::NextResult::Reader result) {
-  if (!result.isOk()) {
-    const Error error = rpc::read(result.getError());
-    if (is_gone(error.code)) return blob_.end(error);
-    log().warn("following blob {}: {}", blob_.id().to_string(), error.to_string());
-    return leave_home();
-  }
-  const auto ok = result.getOk();
-  if (ok.hasSealed()) tasks_.add(blob_.learn(ok.getSealed()).then([this] { wake(); }));
-  for (const auto assignment : ok.getAssignments()) start(assignment);
-}
+bool Puller::has_copies() const { return std::ranges::find(held_, true) != held_.end(); }
 
 // How many more chunks there is a place for. One always, so that it is our turn some time.
 uint32_t Puller::room() const {
@@ -306,21 +160,6 @@ uint32_t Puller::room() const {
   const uint64_t free = (core_.credits->bytes_max() - core_.credits->bytes_used()) / size;
   const uint64_t room = std::min(left, free);
   return static_cast<uint32_t>(transfers_.empty() ? std::max<uint64_t>(room, 1) : room);
-}
-
-// The home gives what a silent relay was given to others.
-kj::Promise<void> Puller::beat() {
-  return core_.loop.timer()
-      .afterDelay(limits::kFollowerBeatMs * kj::MILLISECONDS)
-      .then([this]() -> kj::Promise<void> {
-        if (transfers_.empty()) {
-          beating_ = false;
-          return kj::READY_NOW;
-        }
-        beat_due_ = true;
-        wake();
-        return beat();
-      });
 }
 
 // ---- Fetching.
@@ -365,13 +204,9 @@ void Puller::start(rpc::Assignment::Reader assignment) {
             })
             .then([this, index](Outcome outcome) { on_outcome(index, kj::mv(outcome)); })
             .eagerlyEvaluate([this](kj::Exception&& e) { taskFailed(kj::mv(e)); });
-    if (!beating_) {
-      beating_ = true;
-      tasks_.add(beat());
-    }
     return;
   }
-  failed_.emplace_back(index, rpc::FetchFailure::DECLINED);
+  home_.failed(index, rpc::FetchFailure::DECLINED);
 }
 
 kj::Promise<kj::Maybe<kj::Own<CreditPool::Credit>>> Puller::credit_in_time() {
@@ -460,7 +295,7 @@ void Puller::on_outcome(uint32_t index, Outcome outcome) {
   if (!outcome.why) {
     on_fetched(index, kj::mv(outcome.fetched), from_home);
   } else {
-    failed_.emplace_back(index, *outcome.why);
+    home_.failed(index, *outcome.why);
     const Error& error = *outcome.fetched->error;
     if (error.code == ErrorCode::kCorrupt) core_.metrics->checksum_failures++;
     if (*outcome.why != rpc::FetchFailure::DECLINED) {
@@ -482,9 +317,9 @@ void Puller::on_fetched(uint32_t index, kj::Own<FetchedChunk> fetched, bool from
   set(tried_, index, true);
   set(held_, index, fetched->kept);
   if (fetched->kept) {
-    gained_.push_back(index);
+    home_.gained(index);
   } else {
-    failed_.emplace_back(index, rpc::FetchFailure::DECLINED);
+    home_.failed(index, rpc::FetchFailure::DECLINED);
     reads_ahead_ = false;
   }
   finish(index, kj::mv(fetched));

@@ -14,6 +14,7 @@
 
 #include "server/chunk_source.h"
 #include "server/core.h"
+#include "server/home_follower.h"
 
 namespace bigcast {
 
@@ -42,9 +43,14 @@ inline bool is_gone(ErrorCode code) {
   return code == ErrorCode::kNotFound || code == ErrorCode::kAborted;
 }
 
-// Brings a blob's chunks to this node: tells the home which ones are wanted (what readers wait for,
-// and a window ahead of each reader), fetches each from whom the home names, and reports what
-// came. One fetch a chunk, however many readers wait. Belongs to a RelayBlob.
+// Worth another attempt: whoever did not answer may come back.
+inline bool is_passing(ErrorCode code) {
+  return code == ErrorCode::kUnavailable || code == ErrorCode::kDeadlineExceeded;
+}
+
+// Brings a blob's chunks to this node: decides which ones are wanted (what readers wait for, and a
+// window ahead of each reader) and fetches each from whom the home names. One fetch a chunk,
+// however many readers wait. Belongs to a RelayBlob.
 class Puller final : private kj::TaskSet::ErrorHandler {
  public:
   Puller(NodeCore& core, RelayBlob& blob);
@@ -70,6 +76,15 @@ class Puller final : private kj::TaskSet::ErrorHandler {
   void copies_dropped();  // forgets what was here and was coming
   void fail_all(const Error& error);
 
+  // For the follower.
+  void wake_in(uint32_t delay_ms);
+  void start(rpc::Assignment::Reader assignment);
+  uint32_t room() const;
+  bool is_fetching() const { return !transfers_.empty(); }
+  bool is_awaited() const { return !waiting_.empty(); }
+  bool has_copies() const;
+  const std::vector<bool>& held() const { return held_; }
+
  private:
   // What becomes of an assignment.
   struct Outcome {
@@ -90,25 +105,12 @@ class Puller final : private kj::TaskSet::ErrorHandler {
   };
   using Waiters = std::vector<kj::Own<kj::PromiseFulfiller<kj::Own<FetchedChunk>>>>;
 
-  // The loop: what is wanted, told to the home.
   void step();
   void end_beyond();
   std::vector<uint32_t> wanted_now();
   uint32_t window() const;
-  bool is_following() const;
-  void start_following();
-  kj::Promise<void> follow();
-  void on_no_home();
-  void leave_home();
-  void send_update(std::vector<uint32_t> wanted);
-  void poll();
-  void on_next(rpc::NextResult::Reader result);
-  uint32_t room() const;
-  kj::Promise<void> beat();
-  void wake_in(uint32_t delay_ms);
 
   // Fetching.
-  void start(rpc::Assignment::Reader assignment);
   kj::Promise<Outcome> transfer(uint32_t index, kj::Own<ChunkSource> source);
   kj::Promise<kj::Maybe<kj::Own<CreditPool::Credit>>> credit_in_time();
   kj::Promise<Outcome> keep(uint32_t index, ChunkSource::Response response,
@@ -130,20 +132,8 @@ class Puller final : private kj::TaskSet::ErrorHandler {
   std::map<std::string, kj::Own<ChunkSource>> sources_;
   std::vector<bool> held_;   // kept, as far as is known
   std::vector<bool> tried_;  // fetched or failed before: not fetched ahead again
-
-  // Towards the home.
-  kj::Maybe<rpc::Follower::Client> follower_;
-  uint64_t follower_generation_ = 0;
-  bool joining_ = false;
-  std::optional<TimePoint> no_home_since_;
-  uint32_t backoff_ms_ = limits::kReconnectBackoffMinMs;
-  std::vector<uint32_t> told_wanted_;
-  std::vector<uint32_t> gained_;
-  std::vector<std::pair<uint32_t, rpc::FetchFailure>> failed_;
-  kj::Maybe<kj::Promise<void>> poll_;
+  HomeFollower home_;
   bool stepping_ = false;  // a step is due
-  bool beating_ = false;
-  bool beat_due_ = false;
   kj::TaskSet tasks_;
 };
 
