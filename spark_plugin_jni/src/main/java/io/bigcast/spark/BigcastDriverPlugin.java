@@ -2,6 +2,7 @@ package io.bigcast.spark;
 
 import io.bigcast.spark.BigcastConf.Key;
 import io.bigcast.spark.BigcastStats.Reason;
+import java.io.IOException;
 import java.lang.reflect.Field;
 import java.util.Collections;
 import java.util.Map;
@@ -18,6 +19,9 @@ import org.apache.spark.broadcast.BroadcastManager;
  * whatever is wrong is told in one warning, and Spark goes on without Bigcast.
  */
 final class BigcastDriverPlugin implements DriverPlugin {
+  /** Null while Bigcast is off. */
+  private volatile DriverSide side;
+
   @Override
   public Map<String, String> init(SparkContext context, PluginContext pluginContext) {
     try {
@@ -39,11 +43,16 @@ final class BigcastDriverPlugin implements DriverPlugin {
   }
 
   @Override
+  public Object receive(Object message) throws IOException {
+    return DriverMessages.receive(message, side);
+  }
+
+  @Override
   public void shutdown() {
     // Spark stops the factory later, when no task can read any more; that is where we end.
   }
 
-  private static Map<String, String> start(SparkContext context)
+  private Map<String, String> start(SparkContext context)
       throws ReflectiveOperationException {
     SparkConf spark = SparkEnv.get().conf();
     BigcastConf conf = BigcastConf.from(spark);
@@ -56,9 +65,10 @@ final class BigcastDriverPlugin implements DriverPlugin {
     }
     Reason always = alwaysDelegate(context, spark, conf);
     AppIdentity app = AppIdentity.create();
-    DriverSide side = new DriverSide(spark, conf, app);
-    wrapFactory(new OffloadRules(conf.number(Key.MIN_SIZE)), side, always);
+    DriverSide made = new DriverSide(spark, conf, app);
+    wrapFactory(new OffloadRules(conf.number(Key.MIN_SIZE)), made, always);
     if (always == null) {
+      side = made;
       Warnings.LOG.info(
           "Bigcast {} (native {}), {} mode: broadcasts of {} bytes and more leave the driver",
           NativeLibrary.jarVersion(),

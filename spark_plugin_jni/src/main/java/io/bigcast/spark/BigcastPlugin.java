@@ -19,6 +19,7 @@ public final class BigcastPlugin implements SparkPlugin {
       @Override
       public void init(PluginContext context, Map<String, String> extraConf) {
         Metrics.registerExecutor(context.metricRegistry());
+        ExecutorSide.start(context);
       }
 
       @Override

@@ -1,7 +1,9 @@
 package io.bigcast.spark;
 
+import java.io.Serializable;
 import org.apache.spark.SparkConf;
 import org.apache.spark.SparkEnv;
+import org.apache.spark.api.plugin.PluginContext;
 
 /**
  * What an executor's JVM has of Bigcast: one connection, opened by the first task that reads. It
@@ -10,9 +12,31 @@ import org.apache.spark.SparkEnv;
 final class ExecutorSide {
   private static Connection connection;
 
+  /** Null until the plugin starts. */
+  private static volatile PluginContext plugin;
+
   private ExecutorSide() {}
 
+  static void start(PluginContext context) {
+    plugin = context;
+  }
+
+  /**
+   * Asks the driver, and waits for its answer at most spark.rpc.askTimeout.
+   *
+   * @throws BigcastException what the driver threw; UNAVAILABLE if it can't be asked
+   */
+  static <A extends Serializable> A ask(DriverRequest<A> request) throws BigcastException {
+    PluginContext context = plugin;
+    if (context == null) {
+      throw new BigcastException(
+          BigcastException.Code.UNAVAILABLE, "this executor's plugin has not started");
+    }
+    return DriverMessages.ask(context, request);
+  }
+
   static void close() {
+    plugin = null;
     Connection closing;
     synchronized (ExecutorSide.class) {
       closing = connection;
