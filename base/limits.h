@@ -110,6 +110,9 @@ constexpr uint32_t kFollowerSilentMs = 3'000;  // after that nobody waits for wh
 // in any case. Others no longer wait for it, nor for whoever sends it.
 constexpr uint32_t kFlightLateBeatsMin = 3;
 constexpr uint32_t kFlightLateBeatsMax = 20;
+constexpr size_t kAnnouncedMax = 1024;        // blobs that a home announces at once
+constexpr size_t kHomesFollowedMax = 64;      // whose announcements a lease's sessions hear
+constexpr uint32_t kPrefetchRetryMs = 1'000;  // memory that was full is looked at again this often
 constexpr uint32_t kPeerStallTimeoutMs = 4'000;   // a peer that brings no byte is left after this
 constexpr uint32_t kHomeStallTimeoutMs = 10'000;  // ... a home: its credit is freed, and then again
 constexpr uint32_t kPeerLinkIdleMs = 60'000;      // an unused link to a peer is closed

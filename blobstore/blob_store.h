@@ -17,6 +17,10 @@
 
 namespace bigcast {
 
+// Why a chunk is put. Ahead: nobody has asked for it yet; it takes free memory only, and leaves
+// before all others until it is read.
+enum class Put : uint8_t { kAwaited, kAhead };
+
 // A home keeps a blob's chunks until it is removed; a relay may drop any of them at any time.
 enum class BlobRole : uint8_t { kHome, kRelay };
 
@@ -132,7 +136,7 @@ class BlobStore {
   // same chunk again is a no-op; another digest for it is INVALID_ARGUMENT. For a relay with no
   // room: RESOURCE_EXHAUSTED, and the chunk is simply not kept.
   virtual Result<void> put_chunk(BlobId id, const ChunkMeta& meta,
-                                 std::span<const std::byte> stored) = 0;
+                                 std::span<const std::byte> stored, Put why = Put::kAwaited) = 0;
 
   // Checks that chunks 0..chunk_count-1 are there (home) and that their raw sizes add up to `size`,
   // computes the root digest, gives back what was reserved and not used. Idempotent. For a relay it

@@ -75,7 +75,8 @@ Store::Store(const Options& options, std::unique_ptr<eviction::Policy> victims,
       disk_(std::move(disk)),
       victims_(std::move(victims)),
       relay_victims_(eviction::make_policy(victims_->name())),
-      disk_victims_(eviction::make_policy(victims_->name())) {}
+      disk_victims_(eviction::make_policy(victims_->name())),
+      unread_victims_(eviction::make_policy(victims_->name())) {}
 
 Result<Store::BlobPtr> Store::find_blob(BlobId id) const {
   const auto it = blobs_.find(id);

@@ -41,6 +41,7 @@ struct StoredChunk {
   bool doomed = false;
   bool in_memory = false;
   bool on_disk = false;
+  bool unread = false;  // put ahead, and not read since
   uint64_t version = 0;
   uint32_t views = 0;                                   // while there are any it is not evicted
   uint64_t pages = 0;                                   // bytes of memory accounted for it
@@ -87,8 +88,8 @@ class Store final : public BlobStore {
 
   Result<void> create(const CreateOptions& options) override;
   Result<void> reserve(BlobId id, uint64_t total) override;
-  Result<void> put_chunk(BlobId id, const ChunkMeta& meta,
-                         std::span<const std::byte> stored) override;
+  Result<void> put_chunk(BlobId id, const ChunkMeta& meta, std::span<const std::byte> stored,
+                         Put why) override;
   Result<BlobStat> seal(BlobId id, uint64_t size, uint32_t chunk_count,
                         std::optional<Digest128> relay_root_digest) override;
   Result<void> remove(BlobId id) override;
@@ -181,6 +182,7 @@ class Store final : public BlobStore {
   const std::unique_ptr<eviction::Policy> victims_;
   const std::unique_ptr<eviction::Policy> relay_victims_;
   const std::unique_ptr<eviction::Policy> disk_victims_;
+  const std::unique_ptr<eviction::Policy> unread_victims_;  // these leave first, in no other list
   uint64_t memory_used_ = 0;
   uint64_t homes_used_ = 0;                      // bytes of homes' chunks in either tier
   uint64_t reserved_ = 0;                        // sum of reserved_left

@@ -28,7 +28,8 @@ Result<void> Store::check_chunk(const StoredBlob& blob, const ChunkMeta& meta) c
   return {};
 }
 
-Result<void> Store::put_chunk(BlobId id, const ChunkMeta& meta, std::span<const std::byte> stored) {
+Result<void> Store::put_chunk(BlobId id, const ChunkMeta& meta, std::span<const std::byte> stored,
+                              Put why) {
   if (stored.size() != meta.stored_size) {
     return fail(ErrorCode::kInvalidArgument,
                 fmt::format("chunk {}: {} bytes were declared, {} came", meta.index,
@@ -42,6 +43,7 @@ Result<void> Store::put_chunk(BlobId id, const ChunkMeta& meta, std::span<const 
   lock.lock();
   BIGCAST_ASSIGN(StoredChunk* const chunk, claim(lock, blob, meta));
   if (chunk == nullptr) return {};
+  chunk->unread = why == Put::kAhead;
   auto filled = fill(lock, blob, *chunk, stored);
   if (filled && !chunk->doomed) {
     chunk->busy = false;
@@ -189,6 +191,11 @@ void Store::close_if_empty(StoredBlob& blob) {
 
 void Store::touch(StoredChunk& chunk) {
   const auto entry = entry_of(chunk);
+  if (chunk.unread) {
+    chunk.unread = false;
+    unread_victims_->erase(entry);
+    if (!chunk.busy) make_evictable(chunk);
+  }
   victims_->hit(entry);
   relay_victims_->hit(entry);
   disk_victims_->hit(entry);

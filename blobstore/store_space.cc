@@ -57,6 +57,7 @@ Result<void> Store::make_room(Lock& lock, const StoredChunk& chunk) {
   const uint64_t needed = whole_pages(chunk.meta.stored_size);
   while (!chunk.doomed) {
     if (memory_used_ + needed <= memory_budget_) return {};
+    if (chunk.unread) return fail(ErrorCode::kResourceExhausted, "no memory is free");
     const uint64_t before = settled_;
     BIGCAST_ASSIGN(const bool evicted, evict_one(lock));
     if (evicted || settled_ != before) continue;
@@ -72,6 +73,10 @@ Result<void> Store::make_room(Lock& lock, const StoredChunk& chunk) {
 
 // False if nothing can leave now; an error if that is a disk's fault.
 Result<bool> Store::evict_one(Lock& lock) {
+  if (const auto unread = unread_victims_->evict()) {
+    drop(lock, *unread);
+    return true;
+  }
   const auto entry = victims_->evict();
   if (!entry) return false;
   auto& chunk = chunk_of(*entry);
@@ -171,6 +176,10 @@ void Store::make_evictable(StoredChunk& chunk) {
     if (!home) disk_victims_->insert(entry, chunk.disk_bytes);
     return;
   }
+  if (chunk.unread) {
+    unread_victims_->insert(entry, chunk.pages);
+    return;
+  }
   if (!home) relay_victims_->insert(entry, chunk.pages);
   if (!home || disk_) victims_->insert(entry, chunk.pages);
 }
@@ -180,6 +189,7 @@ void Store::unlist(StoredChunk& chunk) {
   victims_->erase(entry);
   relay_victims_->erase(entry);
   disk_victims_->erase(entry);
+  unread_victims_->erase(entry);
 }
 
 }  // namespace bigcast

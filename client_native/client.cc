@@ -85,6 +85,7 @@ class ClientHandle final : public Client {
   Result<void> remove_ref(std::string_view bytes) override;
   Result<void> drop_copies_ref(std::string_view bytes) override;
   Result<NodeSummary> ping() override;
+  Result<void> follow_home(const std::string& home) override;
 
  private:
   struct Page {
@@ -234,6 +235,11 @@ Result<NodeSummary> ClientHandle::ping() {
           return summary;
         });
   });
+}
+
+Result<void> ClientHandle::follow_home(const std::string& home) {
+  BIGCAST_ASSIGN(const auto address, rpc::Address::parse(home));
+  return core_->io().blocking([&]() { return core_->nodes().follow_home(address); });
 }
 
 }  // namespace

@@ -38,6 +38,9 @@ struct UploadOptions {
   Compression compression = Compression::kAuto;
   bool until_removed = false;
   bool replace = false;
+  // Once the blob is known to have so many raw bytes, hosts whose readers follow its home begin to
+  // fetch it, before anybody asks for it. 0: never. Needs a lease.
+  uint64_t announce_from = 0;
 };
 
 struct BlobSummary {
@@ -114,6 +117,10 @@ class Client {
   virtual Result<void> remove_ref(std::string_view ref) = 0;
   virtual Result<void> drop_copies_ref(std::string_view ref) = 0;
   virtual Result<NodeSummary> ping() = 0;
+  // Has the local node fetch what writers with this client's lease announce at `home`
+  // ("host:port"), into free memory only. Holds until the client goes, also when the local node is
+  // started again. INVALID_ARGUMENT without a local node or a lease.
+  virtual Result<void> follow_home(const std::string& home) = 0;
 };
 
 }  // namespace bigcast

@@ -112,8 +112,53 @@ kj::Promise<void> Nodes::keep_alive() {
     // Started, not awaited: a node that is slow to answer must not delay the renewals of others.
     for (auto& [address, link] : control_) renewals_.add(link->keep_alive(true));
     for (auto& [address, link] : bulk_) renewals_.add(link->keep_alive(false));
+    if (!followed_.empty()) renewals_.add(follow_again());
     return keep_alive();
   });
+}
+
+kj::Promise<Result<void>> Nodes::tell_to_follow(NodeSession& local, const rpc::Address& home) {
+  auto request = local.session.followHomeRequest();
+  rpc::write(home, request.initHome());
+  auto told = request.send().then(
+      [](capnp::Response<rpc::Session::FollowHomeResults>&& response) -> Result<void> {
+        const auto result = response.getResult();
+        if (result.isError()) return tl::unexpected(rpc::read(result.getError()));
+        return {};
+      });
+  return bounded<void>(loop_, local, targets_.timeout_ms, kj::mv(told));
+}
+
+kj::Promise<Result<void>> Nodes::follow_home(const rpc::Address& home) {
+  if (!targets_.local_node) {
+    return Result<void>(fail(ErrorCode::kInvalidArgument, "follow_home: there is no local node"));
+  }
+  if (home.kind != rpc::Address::Kind::kTcp) {
+    return Result<void>(fail(ErrorCode::kInvalidArgument, "follow_home: must be host:port"));
+  }
+  return control_of(*targets_.local_node)
+      .then([this, home](Result<kj::Own<NodeSession>> local) -> kj::Promise<Result<void>> {
+        if (!local) return Result<void>(tl::unexpected(local.error()));
+        if (followed_.empty()) told_ = kj::addRef(**local);
+        followed_.emplace(home.to_string(), home);
+        return tell_to_follow(**local, home);
+      });
+}
+
+kj::Promise<void> Nodes::follow_again() {
+  return control_of(*targets_.local_node)
+      .then([this](Result<kj::Own<NodeSession>> local) -> kj::Promise<void> {
+        if (!local) return kj::READY_NOW;  // tried again with the next renewal
+        KJ_IF_MAYBE (told, told_) {
+          if (told->get() == local->get()) return kj::READY_NOW;
+        }
+        told_ = kj::addRef(**local);
+        kj::Vector<kj::Promise<void>> all;
+        for (const auto& [name, home] : followed_) {
+          all.add(tell_to_follow(**local, home).ignoreResult());
+        }
+        return kj::joinPromises(all.releaseAsArray());
+      });
 }
 
 void Nodes::taskFailed(kj::Exception&& exception) {

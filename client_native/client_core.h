@@ -46,6 +46,9 @@ class Nodes : private kj::TaskSet::ErrorHandler {
   // Connects to the entry point and attaches to the local node. Fails if neither answers.
   kj::Promise<Result<void>> start();
 
+  // Asks the local node to follow this home, now and whenever there is a new session with it.
+  kj::Promise<Result<void>> follow_home(const rpc::Address& home);
+
   rpc::UvLoop& loop() { return loop_; }
   const ClientTargets& targets() const { return targets_; }
 
@@ -54,12 +57,16 @@ class Nodes : private kj::TaskSet::ErrorHandler {
   NodeLink& link(Links& links, const rpc::Address& address);
   kj::Promise<Result<kj::Own<NodeSession>>> first(Links& links, size_t position);
   kj::Promise<void> keep_alive();
+  kj::Promise<Result<void>> tell_to_follow(NodeSession& local, const rpc::Address& home);
+  kj::Promise<void> follow_again();
   void taskFailed(kj::Exception&& exception) override;
 
   rpc::UvLoop& loop_;
   const ClientTargets targets_;
   Links control_;
   Links bulk_;
+  std::map<std::string, rpc::Address> followed_;
+  kj::Maybe<kj::Own<NodeSession>> told_;  // the local node's session that knows them
   kj::TaskSet renewals_{*this};
   kj::Promise<void> keeping_alive_;
 };

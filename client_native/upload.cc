@@ -97,6 +97,7 @@ kj::Promise<Result<void>> UploadJob::create() {
         params.setChunkSize(options_.chunk_size);
         params.setUntilRemoved(options_.until_removed);
         params.setReplace(options_.replace);
+        params.setAnnounceFrom(options_.announce_from);
         return bounded_call<void>(request.send().then(
             [this](capnp::Response<rpc::Session::CreateResults>&& response) -> Result<void> {
               auto result = response.getResult();

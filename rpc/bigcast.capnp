@@ -115,6 +115,13 @@ interface Session {
   # Frees the blob here and, by their watches, on all relays. NOT_FOUND if there is none.
   dropCopies @7 (id :Id128) -> (result :VoidResult);
   # Asks all relays to free their copies; the home keeps its own.
+
+  announcements @8 (seen :UInt64) -> (blobs :List(BlobRef), seen :UInt64);
+  # For relays: the blobs that were announced for the session's lease after `seen`, 0 at first; waits
+  # while there is none. Whoever hears of one may fetch it before it is asked for.
+  followHome @9 (home :Endpoint) -> (result :VoidResult);
+  # For readers, at their host's node: it fetches what that home announces, into free memory only,
+  # until the last session of the lease has left.
 }
 
 struct VoidResult {
@@ -138,6 +145,7 @@ struct CreateOptions {
   untilRemoved @3 :Bool;        # true: lives until removed; false: as long as the session's lease
   replace @4 :Bool;             # false: an existing name is ALREADY_EXISTS; true: it is replaced
                                 # when this blob is sealed
+  announceFrom @5 :UInt64;      # announced once it is known to have so many raw bytes; 0: never
 }
 
 struct CreateResult {

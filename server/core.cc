@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "server/announcements.h"
 #include "server/relay.h"
 
 namespace bigcast {
@@ -20,6 +21,7 @@ NodeCore::NodeCore(rpc::UvLoop& loop, const Config& config, const Clock& clock,
       credits(kj::refcounted<CreditPool>(limits::kReceiveReserve)),
       serve_buffers(limits::kServeReserve),
       live(kj::refcounted<LiveBlobs>()),
+      announcements(std::make_unique<Announcements>()),
       leases(clock, config.lease_grace),
       started_at(clock.now()),
       tasks_(kj::heap<kj::TaskSet>(log_errors_)) {}
@@ -46,6 +48,7 @@ void NodeCore::background(kj::Promise<void> task) {
 
 void NodeCore::remove_blob(BlobId id, const Error& reason) {
   live->end(id, reason);
+  announcements->withdraw(id);
   if (is_removing(id)) return;
   auto removal = on_pool([store = store, id] {
                    return store->remove(id);

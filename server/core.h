@@ -30,6 +30,7 @@
 
 namespace bigcast {
 
+class Announcements;
 class Relays;
 class UploadService;
 
@@ -82,6 +83,7 @@ class NodeCore final : public kj::Refcounted {
   kj::Own<CreditPool> credits;
   rpc::BufferPool serve_buffers;
   kj::Own<LiveBlobs> live;
+  const std::unique_ptr<Announcements> announcements;
   LeaseTable leases;
   std::unordered_set<LeaseId> leases_ending;  // expired; their blobs are being removed
   std::unordered_set<UploadService*> uploads;

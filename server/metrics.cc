@@ -98,6 +98,10 @@ std::string Metrics::render(const StoreUsage& usage) const {
                {{{"from", "home"}, chunks_fetched_home}, {{"from", "peer"}, chunks_fetched_peer}});
   out.counters("fetched_bytes_total", "Stored bytes of others' blobs fetched, by who gave them.",
                {{{"from", "home"}, bytes_fetched_home}, {{"from", "peer"}, bytes_fetched_peer}});
+  out.counter("prefetched_bytes_total", "Stored bytes fetched before a reader asked for them.",
+              bytes_prefetched);
+  out.counter("prefetch_wasted_bytes_total", "Stored bytes fetched that no reader asked for.",
+              bytes_prefetch_wasted);
   out.counter("peer_fetch_failures_total", "Chunks that a peer was asked for and did not bring.",
               peer_fetch_failures);
   out.counter("chunks_refetched_total", "Chunks fetched again, their copy being gone or not kept.",

@@ -22,8 +22,10 @@ struct Metrics {
   Number chunks_served{0};
   Number chunks_fetched_home{0};
   Number chunks_fetched_peer{0};
-  Number chunks_refetched{0};     // of those: again, the copy here being gone or never kept
-  Number peer_fetch_failures{0};  // chunks that a peer did not bring
+  Number chunks_refetched{0};       // of those: again, the copy here being gone or never kept
+  Number bytes_prefetched{0};       // fetched before a reader asked
+  Number bytes_prefetch_wasted{0};  // ... of those, gone before a reader asked; or not kept
+  Number peer_fetch_failures{0};    // chunks that a peer did not bring
   Number bytes_received{0};
   Number bytes_fetched_home{0};
   Number bytes_fetched_peer{0};

@@ -44,6 +44,7 @@ Puller::Reader::~Reader() noexcept(false) {
 }
 
 void Puller::Reader::reads(uint32_t index) {
+  puller_.unread_.erase(index);
   if (position_ == index) return;
   position_ = index;
   puller_.wake();
@@ -76,8 +77,20 @@ void Puller::copies_dropped() {
   held_.clear();
   tried_.clear();
   transfers_.clear();  // what readers wait for is asked for again
+  prefetches_ = false;
+  forget_unread();
   for (Reader* reader : readers_) reader->position_.reset();  // nothing ahead until it reads on
   home_.leave();                                              // and joins again, with nothing
+}
+
+void Puller::prefetch() {
+  prefetches_ = true;
+  wake();
+}
+
+void Puller::forget_unread() {
+  for (const auto& [index, size] : unread_) core_.metrics->bytes_prefetch_wasted += size;
+  unread_.clear();
 }
 
 // ---- What is wanted.
@@ -146,7 +159,43 @@ std::vector<uint32_t> Puller::wanted_now() {
       if (!has(tried_, i) && is_free(i)) wanted.insert(i);
     }
   }
+  if (prefetches_) {
+    while (prefetch_from_ < last && has(tried_, prefetch_from_)) prefetch_from_++;
+    uint32_t free = free_chunks();
+    for (uint32_t i = prefetch_from_; i < last && free > 0; i++) {
+      if (wanted.size() >= limits::kWantedMax) break;
+      if (!has(tried_, i) && is_free(i) && wanted.insert(i).second) free--;
+    }
+    wait_for_memory(free == 0 && prefetch_from_ < last);
+  }
   return {wanted.begin(), wanted.end()};
+}
+
+// Nothing tells when memory becomes free.
+void Puller::wait_for_memory(bool is_full) {
+  if (!is_full || prefetch_waits_) return;
+  prefetch_waits_ = true;
+  const auto delay = limits::kPrefetchRetryMs * kj::MILLISECONDS;
+  tasks_.add(core_.loop.timer().afterDelay(delay).then([this] {
+    prefetch_waits_ = false;
+    wake();
+  }));
+}
+
+uint32_t Puller::free_chunks() const {
+  const StoreUsage usage = core_.store->usage();
+  const uint64_t taken = usage.memory_used + transfers_.size() * uint64_t{blob_.chunk_size()};
+  if (taken >= usage.memory_budget) return 0;
+  return static_cast<uint32_t>(
+      std::min<uint64_t>((usage.memory_budget - taken) / blob_.chunk_size(), limits::kWantedMax));
+}
+
+bool Puller::is_near_reader(uint32_t index) const {
+  if (waiting_.contains(index)) return true;
+  const uint32_t ahead = reads_ahead_ ? window() : 0;
+  return std::ranges::any_of(readers_, [&](const Reader* reader) {
+    return reader->position_ && index >= *reader->position_ && index - *reader->position_ < ahead;
+  });
 }
 
 bool Puller::has_copies() const { return std::ranges::find(held_, true) != held_.end(); }
@@ -266,10 +315,12 @@ kj::Promise<Puller::Outcome> Puller::keep(uint32_t index, ChunkSource::Response 
   fetched->bytes = {reinterpret_cast<const std::byte*>(data.begin()), meta->stored_size};
   fetched->credit = kj::mv(credit);
   fetched->response = kj::mv(response);
+  transfers_.at(index)->ahead = !is_near_reader(index);
+  const Put why = transfers_.at(index)->ahead ? Put::kAhead : Put::kAwaited;
   return core_
-      .on_pool([store = core_.store, id = blob_.id(), meta = *meta, bytes = fetched->bytes,
+      .on_pool([store = core_.store, id = blob_.id(), meta = *meta, bytes = fetched->bytes, why,
                 held = kj::addRef(*fetched)]() -> Result<bool> {
-        const auto stored = store->put_chunk(id, meta, bytes);  // verifies it
+        const auto stored = store->put_chunk(id, meta, bytes, why);  // verifies it
         if (stored) return true;
         const ErrorCode code = stored.error().code;
         if (code == ErrorCode::kCorrupt || code == ErrorCode::kInvalidArgument) {
@@ -291,9 +342,8 @@ void Puller::on_outcome(uint32_t index, Outcome outcome) {
   auto transfer = kj::mv(transfers_.at(index));
   transfers_.erase(index);
   const bool from_home = transfer->from_home;
-  core_.destroy_later(kj::mv(transfer));  // its task is what runs now
   if (!outcome.why) {
-    on_fetched(index, kj::mv(outcome.fetched), from_home);
+    on_fetched(index, kj::mv(outcome.fetched), *transfer);
   } else {
     home_.failed(index, *outcome.why);
     const Error& error = *outcome.fetched->error;
@@ -305,22 +355,32 @@ void Puller::on_outcome(uint32_t index, Outcome outcome) {
       if (from_home) on_home_failure(index, error);
     }
   }
+  core_.destroy_later(kj::mv(transfer));  // its task is what runs now
   wake();
 }
 
-void Puller::on_fetched(uint32_t index, kj::Own<FetchedChunk> fetched, bool from_home) {
+void Puller::on_fetched(uint32_t index, kj::Own<FetchedChunk> fetched, const Transfer& transfer) {
   Metrics& metrics = *core_.metrics;
-  (from_home ? metrics.chunks_fetched_home : metrics.chunks_fetched_peer)++;
-  (from_home ? metrics.bytes_fetched_home : metrics.bytes_fetched_peer) +=
-      fetched->meta.stored_size;
+  const uint32_t size = fetched->meta.stored_size;
+  (transfer.from_home ? metrics.chunks_fetched_home : metrics.chunks_fetched_peer)++;
+  (transfer.from_home ? metrics.bytes_fetched_home : metrics.bytes_fetched_peer) += size;
   if (has(tried_, index)) metrics.chunks_refetched++;
+  if (unread_.erase(index) > 0) metrics.bytes_prefetch_wasted += size;  // it left unread
   set(tried_, index, true);
   set(held_, index, fetched->kept);
   if (fetched->kept) {
     home_.gained(index);
   } else {
     home_.failed(index, rpc::FetchFailure::DECLINED);
-    reads_ahead_ = false;
+    if (!transfer.ahead) reads_ahead_ = false;
+  }
+  if (transfer.ahead && !waiting_.contains(index)) {
+    metrics.bytes_prefetched += size;
+    if (fetched->kept) {
+      unread_[index] = size;
+    } else {
+      metrics.bytes_prefetch_wasted += size;
+    }
   }
   finish(index, kj::mv(fetched));
 }

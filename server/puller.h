@@ -72,6 +72,9 @@ class Puller final : private kj::TaskSet::ErrorHandler {
 
   // For a chunk that the store does not have (any more).
   kj::Promise<kj::Own<FetchedChunk>> fetch(uint32_t index);
+  // From now on fetches all of the blob as it comes, as far as memory is free.
+  void prefetch();
+  void forget_unread();   // it is gone here: what nobody asked for was fetched for nothing
   void wake();            // the home was found (again), or the blob is sealed
   void copies_dropped();  // forgets what was here and was coming
   void fail_all(const Error& error);
@@ -93,6 +96,7 @@ class Puller final : private kj::TaskSet::ErrorHandler {
   };
   struct Transfer {
     bool from_home = false;
+    bool ahead = false;                      // when it came no reader waited for it or was near
     std::optional<bigcast::ChunkMeta> meta;  // as the home knows it, for a peer's answer
     kj::Promise<void> task = nullptr;
   };
@@ -108,6 +112,9 @@ class Puller final : private kj::TaskSet::ErrorHandler {
   void step();
   void end_beyond();
   std::vector<uint32_t> wanted_now();
+  bool is_near_reader(uint32_t index) const;
+  uint32_t free_chunks() const;
+  void wait_for_memory(bool is_full);
   uint32_t window() const;
 
   // Fetching.
@@ -117,7 +124,7 @@ class Puller final : private kj::TaskSet::ErrorHandler {
                             kj::Own<CreditPool::Credit> credit);
   kj::Maybe<kj::Own<ChunkSource>> source_at(const rpc::Address& address, bool is_home);
   void on_outcome(uint32_t index, Outcome outcome);
-  void on_fetched(uint32_t index, kj::Own<FetchedChunk> fetched, bool from_home);
+  void on_fetched(uint32_t index, kj::Own<FetchedChunk> fetched, const Transfer& transfer);
   void on_home_failure(uint32_t index, const Error& error);
   void finish(uint32_t index, kj::Own<FetchedChunk> fetched);
   void taskFailed(kj::Exception&& exception) override;
@@ -132,6 +139,10 @@ class Puller final : private kj::TaskSet::ErrorHandler {
   std::map<std::string, kj::Own<ChunkSource>> sources_;
   std::vector<bool> held_;   // kept, as far as is known
   std::vector<bool> tried_;  // fetched or failed before: not fetched ahead again
+  bool prefetches_ = false;
+  uint32_t prefetch_from_ = 0;           // all before it were tried
+  bool prefetch_waits_ = false;          // for memory to become free
+  std::map<uint32_t, uint32_t> unread_;  // prefetched: stored size
   HomeFollower home_;
   bool stepping_ = false;  // a step is due
   kj::TaskSet tasks_;

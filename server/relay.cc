@@ -253,6 +253,7 @@ void RelayBlob::end(const Error& reason) {
     core_->live->end(id_, reason);
   }
   puller_.fail_all(reason);
+  puller_.forget_unread();
   relays_.forget(id_);
 }
 
@@ -262,6 +263,8 @@ RelayGroup::~RelayGroup() noexcept(false) { relays_.groups_.erase({name_space, l
 
 void RelayGroup::detach() {
   if (--sessions_ > 0) return;
+  for (auto& [home, listener] : listeners_) relays_.core_.destroy_later(kj::mv(listener));
+  listeners_.clear();
   for (auto& [key, link] : links_) link->close();
   links_.clear();
 }
@@ -272,6 +275,17 @@ kj::Own<PeerLink> RelayGroup::link(const rpc::Address& address, PeerLink::Kind k
     link = kj::refcounted<PeerLink>(kj::addRef(relays_.core_), kind, address, name_space, lease);
   }
   return kj::addRef(*link);
+}
+
+Result<void> RelayGroup::follow_home(const rpc::Address& home) {
+  const std::string name = home.to_string();
+  if (listeners_.contains(name)) return {};
+  if (listeners_.size() >= limits::kHomesFollowedMax) {
+    return fail(ErrorCode::kResourceExhausted,
+                fmt::format("followHome: at most {} homes a lease", limits::kHomesFollowedMax));
+  }
+  listeners_[name] = kj::heap<HomeListener>(relays_, *this, home);
+  return {};
 }
 
 void RelayGroup::close_idle_links(TimePoint now) {
@@ -303,6 +317,12 @@ kj::Own<void> Relays::use(const std::string& name_space, LeaseId lease) {
 
 bool Relays::is_myself(const rpc::Address& address) const {
   return core_.advertised && *core_.advertised == address;
+}
+
+Result<void> Relays::follow_home(const rpc::Address& home, const std::string& name_space,
+                                 LeaseId lease) {
+  if (is_myself(home)) return {};  // what is written here is here
+  return groups_.at({name_space, lease})->follow_home(home);
 }
 
 kj::Promise<Result<kj::Own<RelayBlob>>> Relays::open(const rpc::BlobRefData& ref,

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "rpc/convert.h"
+#include "server/announcements.h"
 #include "server/core.h"
 #include "server/peer_link.h"
 #include "server/puller.h"
@@ -44,6 +45,7 @@ class RelayBlob final : public kj::Refcounted {
   kj::Promise<Result<void>> prepare();
   kj::Own<Puller::Reader> new_reader() { return kj::heap<Puller::Reader>(puller_); }
   kj::Promise<kj::Own<FetchedChunk>> fetch(uint32_t index);
+  void prefetch() { puller_.prefetch(); }
   // True once nobody has been attached, or no home was heard of, for the grace.
   bool expired(TimePoint now);
   void end(const Error& reason);  // for all who read it; frees its chunks
@@ -106,6 +108,8 @@ class RelayGroup final : public kj::Refcounted {
   void attach() { sessions_++; }
   void detach();
   kj::Own<PeerLink> link(const rpc::Address& address, PeerLink::Kind kind);
+  // Fetches what this home announces, until the last session has left.
+  Result<void> follow_home(const rpc::Address& home);
   void close_idle_links(TimePoint now);
 
  private:
@@ -113,6 +117,7 @@ class RelayGroup final : public kj::Refcounted {
   Relays& relays_;
   size_t sessions_ = 0;
   std::map<std::pair<PeerLink::Kind, std::string>, kj::Own<PeerLink>> links_;
+  std::map<std::string, kj::Own<HomeListener>> listeners_;
 };
 
 // All that this node relays. Must outlive the sessions and blobs that it gave out.
@@ -126,6 +131,9 @@ class Relays {
   // Requires: a use() of that namespace and lease. NOT_FOUND, UNAVAILABLE, ...
   kj::Promise<Result<kj::Own<RelayBlob>>> open(const rpc::BlobRefData& ref,
                                                const std::string& name_space, LeaseId lease);
+  // Requires: a use() of that namespace and lease.
+  Result<void> follow_home(const rpc::Address& home, const std::string& name_space, LeaseId lease);
+  NodeCore& core() { return core_; }
   void tick(TimePoint now);  // ends what has expired; call it every now and then
   size_t size() const { return blobs_.size(); }
   void clear() { blobs_.clear(); }  // the node stops

@@ -116,8 +116,9 @@ kj::Promise<void> SessionService::create(CreateContext context) {
   }
   auto created = result.initCreated();
   write_ref(core_, *stat, created.initRef());
-  created.setUpload(kj::heap<UploadService>(kj::addRef(*state_), *stat,
-                                            context.getParams().getOptions().getReplace()));
+  const auto options = context.getParams().getOptions();
+  created.setUpload(kj::heap<UploadService>(kj::addRef(*state_), *stat, options.getReplace(),
+                                            options.getAnnounceFrom()));
   return kj::READY_NOW;
 }
 
@@ -258,10 +259,39 @@ kj::Promise<void> SessionService::dropCopies(DropCopiesContext context) {
   Result<void> result;
   if (!stat) {
     result = fail(stat.error().code, stat.error().message);
-  } else if (LiveBlob* live = core_.live->find(stat->id)) {
-    live->drop_copies();
+  } else {
+    core_.announcements->withdraw(stat->id);
+    if (LiveBlob* live = core_.live->find(stat->id)) live->drop_copies();
   }
   reply_void(context.getResults().initResult(), result);
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> SessionService::announcements(AnnouncementsContext context) {
+  heard();
+  context.allowCancellation();
+  return core_.announcements->next(state_->name_space, state_->lease, context.getParams().getSeen())
+      .then([this, context](const Announcements::News& news) mutable {
+        auto results = context.getResults();
+        results.setSeen(news.seen);
+        auto out = results.initBlobs(static_cast<kj::uint>(news.blobs.size()));
+        for (kj::uint i = 0; i < out.size(); i++) {
+          const auto stat = stat_in(core_, state_->name_space, news.blobs[i]);
+          if (stat) write_ref(core_, *stat, out[i]);
+        }
+      });
+}
+
+kj::Promise<void> SessionService::followHome(FollowHomeContext context) {
+  heard();
+  const auto followed = [&]() -> Result<void> {
+    if (state_->lease.is_zero() || state_->is_peer) {
+      return fail(ErrorCode::kInvalidArgument, "followHome: only for sessions with a lease");
+    }
+    BIGCAST_ASSIGN(const rpc::Address home, rpc::read(context.getParams().getHome()));
+    return core_.relays->follow_home(home, state_->name_space, state_->lease);
+  }();
+  reply_void(context.getResults().initResult(), followed);
   return kj::READY_NOW;
 }
 

@@ -21,6 +21,8 @@ class SessionService final : public rpc::Session::Server {
   kj::Promise<void> list(ListContext context) override;
   kj::Promise<void> remove(RemoveContext context) override;
   kj::Promise<void> dropCopies(DropCopiesContext context) override;
+  kj::Promise<void> announcements(AnnouncementsContext context) override;
+  kj::Promise<void> followHome(FollowHomeContext context) override;
 
  private:
   void heard() { state_->heard(); }

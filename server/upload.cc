@@ -6,6 +6,7 @@
 #include <span>
 
 #include "base/log.h"
+#include "server/announcements.h"
 
 namespace bigcast {
 namespace {
@@ -20,7 +21,8 @@ std::span<const std::byte> as_bytes(capnp::Data::Reader data, size_t size) {
 
 }  // namespace
 
-UploadService::UploadService(kj::Own<SessionState> session, const BlobStat& stat, bool replaces)
+UploadService::UploadService(kj::Own<SessionState> session, const BlobStat& stat, bool replaces,
+                             uint64_t announce_from)
     : session_(kj::mv(session)),
       core_(*session_->core),
       live_(core_.live->get(stat.id)),
@@ -28,11 +30,13 @@ UploadService::UploadService(kj::Own<SessionState> session, const BlobStat& stat
       name_(stat.name),
       chunk_size_(stat.chunk_size),
       size_(stat.size),
-      replaces_(replaces) {
+      replaces_(replaces),
+      announce_from_(announce_from) {
   live_->has_writer = true;
   session_->uploads++;
   core_.uploads.insert(this);
   core_.metrics->uploads_started++;
+  announce(size_.value_or(0));
 }
 
 UploadService::~UploadService() noexcept(false) {
@@ -41,6 +45,12 @@ UploadService::~UploadService() noexcept(false) {
   if (!sealed_ && !live_->ended()) {
     abort({ErrorCode::kAborted, fmt::format("the writer of '{}' gave up", name_)});
   }
+}
+
+void UploadService::announce(uint64_t size) {
+  if (announce_from_ == 0 || size < announce_from_) return;
+  announce_from_ = 0;
+  if (const auto stat = core_.store->stat(id_)) core_.announcements->announce(*stat);
 }
 
 void UploadService::abort(const Error& reason) {
@@ -213,6 +223,7 @@ kj::Promise<void> UploadService::put(PutContext context) {
   }
   index_max_ = std::max(index_max_, meta->index);
   if (meta->raw_size < chunk_size_) short_chunk_ = meta->index;
+  announce(uint64_t{meta->index} * chunk_size_ + meta->raw_size);
   const auto stored = as_bytes(context.getParams().getData(), meta->stored_size);
   return core_
       .on_pool([store = core_.store, id = id_, meta = *meta, stored] {

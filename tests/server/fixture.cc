@@ -81,6 +81,7 @@ Result<Created> Caller::create(const NewBlob& blob) {
   options.setChunkSize(blob.chunk_size);
   options.setUntilRemoved(blob.until_removed);
   options.setReplace(blob.replace);
+  options.setAnnounceFrom(blob.announce_from);
   auto response = request.send().wait(loop_.wait_scope());
   const auto result = response.getResult();
   if (result.isError()) return tl::unexpected(rpc::read(result.getError()));

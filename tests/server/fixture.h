@@ -65,6 +65,7 @@ struct NewBlob {
   uint32_t chunk_size = kSmallChunk;
   bool until_removed = true;
   bool replace = false;
+  uint64_t announce_from = 0;
 };
 
 struct Created {
