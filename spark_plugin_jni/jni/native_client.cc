@@ -59,7 +59,8 @@ JNIEXPORT jlong JNICALL Java_io_bigcast_spark_NativeClient_share(JNIEnv* env, jc
 
 JNIEXPORT jlong JNICALL Java_io_bigcast_spark_NativeClient_upload(JNIEnv* env, jclass, jlong client,
                                                                   jstring name, jint chunk_size,
-                                                                  jboolean compress) {
+                                                                  jboolean compress,
+                                                                  jlong announce_from) {
   return guarded(env, [&]() -> jlong {
     auto owner = take(client);
     bigcast::UploadOptions options;
@@ -67,11 +68,20 @@ JNIEXPORT jlong JNICALL Java_io_bigcast_spark_NativeClient_upload(JNIEnv* env, j
     options.chunk_size = static_cast<uint32_t>(chunk_size);
     options.compression =
         compress == JNI_TRUE ? bigcast::Compression::kAuto : bigcast::Compression::kNever;
+    options.announce_from = static_cast<uint64_t>(announce_from);
     auto handle = std::make_unique<bigcast::jni::UploadHandle>();
     handle->upload = value_or_throw(owner->upload(std::move(options)));
     handle->client = std::move(owner);
     handle->chunk_size = static_cast<size_t>(chunk_size);
     return to_handle(handle.release());
+  });
+}
+
+JNIEXPORT void JNICALL Java_io_bigcast_spark_NativeClient_followHome(JNIEnv* env, jclass,
+                                                                     jlong client, jstring home) {
+  guarded(env, [&] {
+    auto owner = take(client);
+    value_or_throw(owner->follow_home(bigcast::jni::to_string(env, home)));
   });
 }
 

@@ -35,6 +35,8 @@ def on_hosts(run):
         staying = [pid for host in range(hosts.count) for pid in hosts.pids(host)]
         one_pull_a_host(run, area, Others(hosts, staying), daemons)
         if run.jar:
+            with run.report.under("eager"):
+                before_the_read(run, Others(hosts, staying), daemons)
             with run.report.under("shared"):
                 executor_elsewhere(run, Others(hosts, staying), daemons)
 
@@ -54,7 +56,8 @@ def one_pull_a_host(run, area, hosts, daemons):
         "spark.bigcasttest.megabytes": str(MEGABYTES),
         "spark.bigcasttest.gate": str(gate),
     } | WORKER_CONF | (
-        {"spark.bigcast.port": str(PORT), "spark.bigcast.chunkSize": "256k"} if run.jar else {}))
+        {"spark.bigcast.port": str(PORT), "spark.bigcast.chunkSize": "256k",
+         "spark.bigcast.prefetch": "lazy"} if run.jar else {}))
     watches = [Watch(hosts, host) for host in range(hosts.count)]
     steps = Steps(area, watches, submit(run, daemons, "StepJob", conf))
     received = drive(run, hosts, steps, gate)
@@ -111,6 +114,43 @@ def at_the_gate(run, hosts, gate):
             f"a host had {each} bytes before its executors had one object"
             for each in had if not 0 < each <= MEGABYTES << 19])
     return problem
+
+
+def before_the_read(run, hosts, daemons):
+    """With the default, hosts have a broadcast before anybody reads it."""
+    area = run.area("eager", hosts.address(0))
+    gate = area.folder / "gate"
+    gate.mkdir()
+    (gate / "go").touch()
+    conf = area.conf(run.jar, {
+        "spark.bigcasttest.executors": str(EXECUTORS),
+        "spark.bigcasttest.megabytes": str(MEGABYTES),
+        "spark.bigcasttest.gate": str(gate),
+    } | WORKER_CONF)
+    watches = [Watch(hosts, host) for host in range(hosts.count)]
+    steps = Steps(area, watches, submit(run, daemons, "StepJob", conf))
+    problem = steps.wait("ready")
+    before = [hosts.traffic(host).received for host in range(hosts.count)]
+    steps.go_on()
+    problem = problem or steps.wait("made") or wait_for(
+        lambda: all(stored(hosts, host) >= MEGABYTES << 20 for host in range(1, hosts.count)),
+        lambda: f"they have {[stored(hosts, host) for host in range(1, hosts.count)]}")
+    run.report.check("fetched_before_the_read", problem)
+    for step in ("read", "unpersisted", "destroyed"):
+        steps.go_on()
+        problem = problem or steps.wait(step)
+        if step == "read":
+            after = [hosts.traffic(host).received for host in range(hosts.count)]
+    steps.go_on()
+    code = steps.end()
+    run.report.check("exit", problem or (f"code {code}" if code else ""))
+    received = [is_ - was for was, is_ in zip(before, after)][1:]
+    size = counters(sparks.read(area.out)).get("uploadedStoredBytes", 0)
+    run.report.check("one_pull_a_host",
+                     [f"host {host} received {count} bytes for {size}"
+                      for host, count in enumerate(received, 1) if not size < count <= 1.1 * size])
+    left = [f"host {host}: {what}" for host, watch in enumerate(watches) for what in watch.left()]
+    run.report.check("nothing_left", left + files_left([area.local, area.tmp]))
 
 
 def executor_elsewhere(run, hosts, daemons):

@@ -15,6 +15,8 @@ import scala.Tuple2;
  */
 final class BigcastConf {
   static final String PREFIX = "spark.bigcast.";
+  private static final String EAGER = "eager";
+  private static final String LAZY = "lazy";
 
   private enum Type {
     BOOLEAN,
@@ -36,6 +38,21 @@ final class BigcastConf {
         "serialised broadcasts of at least this size go to Bigcast; 0: all"),
     CHUNK_SIZE("chunkSize", Type.BYTES, "4m", 64 << 10, 16 << 20, "unit of transfer"),
     COMPRESS("compress", Type.BOOLEAN, "true", 0, 1, "LZ4 for chunks that shrink by it"),
+    PREFETCH(
+        "prefetch",
+        Type.TEXT,
+        "eager",
+        0,
+        0,
+        "eager: executors' hosts fetch a large broadcast while it is written, and nodes start with the"
+            + " application; lazy: both at the first use"),
+    PREFETCH_MIN_SIZE(
+        "prefetchMinSize",
+        Type.BYTES,
+        "16m",
+        1,
+        Long.MAX_VALUE,
+        "broadcasts of at least this size are fetched eagerly"),
     LOCAL_READS(
         "localReads",
         Type.BOOLEAN,
@@ -210,6 +227,11 @@ final class BigcastConf {
         .collect(Collectors.toList());
   }
 
+  /** Whether executors' hosts fetch before they are asked. */
+  boolean prefetches() {
+    return text(Key.PREFETCH).equalsIgnoreCase(EAGER);
+  }
+
   /** True: use the nodes of spark.bigcast.servers; false: start nodes of our own. */
   boolean shared() {
     return !list(Key.SERVERS).isEmpty();
@@ -220,6 +242,11 @@ final class BigcastConf {
     if (key.type == Type.BOOLEAN) {
       if (!text.equalsIgnoreCase("true") && !text.equalsIgnoreCase("false")) {
         throw new IllegalArgumentException(key.key + " must be true or false, not '" + text + "'");
+      }
+    } else if (key == Key.PREFETCH) {
+      if (!text.equalsIgnoreCase(EAGER) && !text.equalsIgnoreCase(LAZY)) {
+        throw new IllegalArgumentException(
+            key.key + " must be " + EAGER + " or " + LAZY + ", not '" + text + "'");
       }
     } else if (key.type != Type.TEXT && !text.isEmpty()) {
       long value = parse(key, text);

@@ -40,6 +40,10 @@ final class BigcastDriverPlugin implements DriverPlugin {
   @Override
   public void registerMetrics(String appId, PluginContext context) {
     Metrics.registerDriver(context.metricRegistry());
+    DriverSide started = side;
+    if (started != null) {
+      started.startHome();
+    }
   }
 
   @Override

@@ -2,11 +2,14 @@ package io.bigcast.spark;
 
 import io.bigcast.spark.BigcastConf.Key;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.Iterator;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ExecutionException;
 import org.apache.spark.SparkConf;
 
@@ -36,6 +39,9 @@ final class Connection implements AutoCloseable {
   /** One a home, made or being made, least recently used first; what failed is not kept. */
   private final Map<String, CompletableFuture<NativeClient>> clients =
       new LinkedHashMap<>(8, 0.75f, true);
+
+  /** Shared mode: the homes to follow, whichever client there is. */
+  private final Set<String> followed = ConcurrentHashMap.newKeySet();
 
   private BigcastException failure;
   private long retryAt;
@@ -68,6 +74,23 @@ final class Connection implements AutoCloseable {
         }
         throw e;
       }
+    }
+  }
+
+  /**
+   * Has this host's node, if there is one, fetch what the driver announces at this home. In embedded
+   * mode each client follows its home anyway.
+   */
+  void follow(String home) throws BigcastException {
+    if (!conf.shared()) {
+      client(home);
+    } else if (followed.add(home)) {
+      call(
+          "",
+          client -> {
+            followAll(client, Collections.singleton(home));
+            return null;
+          });
     }
   }
 
@@ -153,9 +176,12 @@ final class Connection implements AutoCloseable {
   private void make(String home, CompletableFuture<NativeClient> made) {
     try {
       NativeLibrary.load(conf);
-      NativeClient client =
-          NativeClient.connect(conf.shared() ? sharedOptions() : embeddedOptions(home));
+      NativeClient.Options options = conf.shared() ? sharedOptions() : embeddedOptions(home);
+      NativeClient client = NativeClient.connect(options);
       rest(null);
+      if (conf.prefetches() && !driver && !options.localNode.isEmpty()) {
+        followAll(client, conf.shared() ? followed : Collections.singleton(home));
+      }
       made.complete(client);
     } catch (Throwable e) {
       synchronized (this) {
@@ -165,6 +191,16 @@ final class Connection implements AutoCloseable {
         }
       }
       made.completeExceptionally(e);
+    }
+  }
+
+  private static void followAll(NativeClient client, Set<String> homes) {
+    for (String home : homes) {
+      try {
+        client.followHome(home);
+      } catch (BigcastException e) {
+        Warnings.LOG.debug("broadcasts of {} are fetched when they are read", home, e);
+      }
     }
   }
 

@@ -5,6 +5,8 @@ import io.bigcast.spark.BigcastStats.Reason;
 import java.io.IOException;
 import java.util.Iterator;
 import java.util.Map;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionException;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.ThreadPoolExecutor;
@@ -29,6 +31,7 @@ final class DriverSide {
   private final Connection connection;
   private final Map<Long, byte[]> refs = new ConcurrentHashMap<>();
   private final ThreadPoolExecutor removals;
+  private final CompletableFuture<String> followable = new CompletableFuture<>();
 
   DriverSide(SparkConf spark, BigcastConf conf, AppIdentity app) {
     this.conf = conf;
@@ -55,6 +58,43 @@ final class DriverSide {
   /** From now on this is the one that values are read back by. */
   void start() {
     current = this;
+  }
+
+  /**
+   * Starts the home, in the background, so that executors' hosts can follow it before there is
+   * anything to fetch. Not before Spark knows the application's id.
+   */
+  void startHome() {
+    if (!conf.prefetches()) {
+      return;
+    }
+    Thread thread =
+        new Thread(
+            () -> {
+              try {
+                followable.complete(
+                    connection.call("", client -> conf.shared() ? client.advertised() : homeOf(client)));
+              } catch (BigcastException e) {
+                followable.completeExceptionally(e);
+              }
+            },
+            "bigcast-start");
+    thread.setDaemon(true);
+    thread.start();
+  }
+
+  /**
+   * The home that executors' hosts may follow, "host:port", as far as it is known: empty while it is
+   * being started.
+   *
+   * @throws BigcastException if there is none
+   */
+  String homeToFollow() throws BigcastException {
+    try {
+      return followable.getNow("");
+    } catch (CompletionException e) {
+      throw Sneaky.<BigcastException>rethrow(e.getCause());
+    }
   }
 
   /** For values that the driver has to read back. */
@@ -258,7 +298,8 @@ final class DriverSide {
                 return reached.upload(
                     app.id + "/broadcast-" + id,
                     (int) conf.number(Key.CHUNK_SIZE),
-                    conf.flag(Key.COMPRESS));
+                    conf.flag(Key.COMPRESS),
+                    conf.prefetches() ? conf.number(Key.PREFETCH_MIN_SIZE) : 0);
               });
       return upload;
     }

@@ -1,5 +1,6 @@
 package io.bigcast.spark;
 
+import io.bigcast.spark.BigcastConf.Key;
 import java.io.Serializable;
 import org.apache.spark.SparkConf;
 import org.apache.spark.SparkEnv;
@@ -19,6 +20,18 @@ final class ExecutorSide {
 
   static void start(PluginContext context) {
     plugin = context;
+    if (prefetches()) {
+      Prefetch.start();
+    }
+  }
+
+  private static boolean prefetches() {
+    try {
+      BigcastConf conf = BigcastConf.from(SparkEnv.get().conf());
+      return conf.flag(Key.ENABLED) && conf.prefetches();
+    } catch (IllegalArgumentException e) {
+      return false; // the driver has told
+    }
   }
 
   /**

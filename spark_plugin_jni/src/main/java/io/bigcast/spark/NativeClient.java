@@ -39,8 +39,15 @@ final class NativeClient extends NativeHandle {
             options.progressTimeoutMs));
   }
 
-  NativeUpload upload(String name, int chunkSize, boolean compress) throws BigcastException {
-    return new NativeUpload(upload(share(), name, chunkSize, compress));
+  /** @param announceFrom bytes from which on hosts that follow the home fetch it; 0: never */
+  NativeUpload upload(String name, int chunkSize, boolean compress, long announceFrom)
+      throws BigcastException {
+    return new NativeUpload(upload(share(), name, chunkSize, compress, announceFrom));
+  }
+
+  /** Has this host's node fetch what is announced at a home, "host:port", until the client ends. */
+  void followHome(String home) throws BigcastException {
+    followHome(share(), home);
   }
 
   NativeDownload download(byte[] ref) throws BigcastException {
@@ -92,8 +99,11 @@ final class NativeClient extends NativeHandle {
 
   private static native long share(long client);
 
-  private static native long upload(long client, String name, int chunkSize, boolean compress)
+  private static native long upload(
+      long client, String name, int chunkSize, boolean compress, long announceFrom)
       throws BigcastException;
+
+  private static native void followHome(long client, String home) throws BigcastException;
 
   private static native long download(long client, byte[] ref) throws BigcastException;
 
