@@ -109,6 +109,17 @@ jlongArray to_java_longs(JNIEnv* env, const std::vector<jlong>& values) {
   return check(env, result);
 }
 
+jobjectArray to_java_strings(JNIEnv* env, const std::vector<std::string>& texts) {
+  jclass type = check(env, env->FindClass("java/lang/String"));
+  const auto size = static_cast<jsize>(texts.size());
+  jobjectArray result = check(env, env->NewObjectArray(size, type, nullptr));
+  for (jsize i = 0; i < size; ++i) {
+    env->SetObjectArrayElement(result, i, to_java(env, texts[static_cast<size_t>(i)]));
+    check(env, nullptr);
+  }
+  return result;
+}
+
 jobject to_java_buffer(JNIEnv* env, void* data, size_t size) {
   return check(env, env->NewDirectByteBuffer(data, static_cast<jlong>(size)));
 }

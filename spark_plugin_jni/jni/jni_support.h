@@ -53,6 +53,7 @@ std::vector<std::string> to_strings(JNIEnv* env, jobjectArray texts);
 std::string to_bytes(JNIEnv* env, jbyteArray bytes);
 jstring to_java(JNIEnv* env, const std::string& text);
 jbyteArray to_java_bytes(JNIEnv* env, std::string_view bytes);
+jobjectArray to_java_strings(JNIEnv* env, const std::vector<std::string>& texts);
 jlongArray to_java_longs(JNIEnv* env, const std::vector<jlong>& values);
 // A direct buffer over memory that the caller keeps alive for as long as Java may touch it.
 jobject to_java_buffer(JNIEnv* env, void* data, size_t size);

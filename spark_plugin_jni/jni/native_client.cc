@@ -112,11 +112,12 @@ JNIEXPORT void JNICALL Java_io_bigcast_spark_NativeClient_dropCopies(JNIEnv* env
   });
 }
 
-JNIEXPORT jstring JNICALL Java_io_bigcast_spark_NativeClient_advertised(JNIEnv* env, jclass,
-                                                                        jlong client) {
-  return guarded(env, [&]() -> jstring {
+JNIEXPORT jobjectArray JNICALL Java_io_bigcast_spark_NativeClient_node(JNIEnv* env, jclass,
+                                                                       jlong client) {
+  return guarded(env, [&]() -> jobjectArray {
     auto owner = take(client);
-    return bigcast::jni::to_java(env, value_or_throw(owner->ping()).advertised);
+    const auto node = value_or_throw(owner->ping());
+    return bigcast::jni::to_java_strings(env, {node.epoch, node.advertised});
   });
 }
 

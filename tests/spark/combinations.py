@@ -348,8 +348,11 @@ class Steps:
         return "" if line in sparks.read(self.area.out).splitlines() else f"no {line!r}"
 
     def go_on(self):
+        self.tell("go")
+
+    def tell(self, command):
         with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(b"go\n")
+            self.process.stdin.write(f"{command}\n".encode())
             self.process.stdin.flush()
 
     def end(self, timeout_s=SMALL_TIMEOUT_S):

@@ -1,6 +1,7 @@
 """Which combinations a Spark line runs."""
 
 import combinations
+import faults
 import hosts
 import shared
 
@@ -10,6 +11,7 @@ ALL = {
     "pyspark-min0": combinations.pyspark_min0,
     "pyspark-kryo-defaults": combinations.pyspark_kryo_defaults,
     "hosts": hosts.on_hosts,
+    "faults": faults.on_hosts,
     "shared": shared.contexts_on_one_node,
     "driver-killed": combinations.driver_killed,
     "upload-fails": combinations.upload_fails,

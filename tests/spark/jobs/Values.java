@@ -178,7 +178,8 @@ final class Values {
     private void readObject(ObjectInputStream in) throws IOException, ClassNotFoundException {
       folder = in.readUTF();
       if (!folder.isEmpty()) {
-        Files.createFile(Path.of(folder, "reading-" + SparkEnv.get().executorId()));
+        // It may be there: a read that fails half-way begins again.
+        Files.write(Path.of(folder, "reading-" + SparkEnv.get().executorId()), new byte[0]);
         waitFor(Path.of(folder, "go"));
       }
       pieces = (ArrayList<byte[]>) in.readObject();

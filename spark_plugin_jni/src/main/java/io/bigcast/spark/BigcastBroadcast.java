@@ -4,6 +4,7 @@ import java.io.IOException;
 import java.io.ObjectOutputStream;
 import java.lang.ref.Reference;
 import java.lang.ref.SoftReference;
+import java.lang.ref.WeakReference;
 import org.apache.spark.SparkEnv;
 import org.apache.spark.broadcast.Broadcast;
 
@@ -14,35 +15,51 @@ import org.apache.spark.broadcast.Broadcast;
 public final class BigcastBroadcast<T> extends Broadcast<T> {
   private static final long serialVersionUID = 1L;
 
-  private final byte[] ref;
+  private volatile BlobPlace place;
 
-  /** "host:port" of the blob's home in embedded mode, else empty. */
-  private final String home;
+  /** How the driver holds its value; null in handles that were deserialised. */
+  private final transient Keep keep;
 
-  /** The driver's own value, unless Spark asked to keep the serialised form only. */
+  /** The driver's own value, if it is to be held come what may. */
   private transient T held;
 
   private transient Reference<T> cached;
 
-  BigcastBroadcast(long id, byte[] ref, String home, T value, boolean serializedOnly) {
+  /** How the driver holds a value that it may need again. */
+  enum Keep {
+    STRONGLY,
+    /** Where Torrent's is weak: planning a join asks for the value again and again. */
+    SOFTLY,
+    WEAKLY
+  }
+
+  BigcastBroadcast(long id, BlobPlace place, T value, Keep keep) {
     super(id, BlobReader.anyTag());
-    this.ref = ref;
-    this.home = home;
-    if (serializedOnly) {
-      // Soft where Torrent's is weak: planning a join asks for the value again and again, and each
-      // time it is gone the driver would have to read and rebuild it.
-      cached = new SoftReference<>(value);
-    } else {
-      held = value;
-    }
+    this.place = place;
+    this.keep = keep;
+    hold(value);
+  }
+
+  private void hold(T value) {
+    held = keep == Keep.STRONGLY ? value : null;
+    cached = keep == Keep.WEAKLY ? new WeakReference<>(value) : new SoftReference<>(value);
   }
 
   @Override
-  public synchronized T getValue() {
-    T value = held != null ? held : cached == null ? null : cached.get();
-    if (value == null) {
-      value = read();
-      cached = new SoftReference<>(value);
+  public T getValue() {
+    T value = heldValue();
+    return value == null ? readAndHold() : value;
+  }
+
+  /** Null if this handle does not have the value, or not any more. */
+  synchronized T heldValue() {
+    return held != null ? held : cached == null ? null : cached.get();
+  }
+
+  private T readAndHold() {
+    T value = read();
+    synchronized (this) {
+      hold(value);
     }
     return value;
   }
@@ -64,9 +81,9 @@ public final class BigcastBroadcast<T> extends Broadcast<T> {
   private T read() {
     try {
       if (SparkEnv.get().executorId().equals("driver")) {
-        return BlobReader.read(id(), ref, "", DriverSide.currentConnection(), true);
+        return DriverSide.readBack(id(), place);
       }
-      return BlobReader.read(id(), ref, home, ExecutorSide.connection(), false);
+      return BlobReader.read(id(), place, ExecutorSide.connection(), false);
     } catch (IOException e) {
       // Broadcast.getValue declares nothing, being Scala; IOException is what Torrent throws.
       throw Sneaky.rethrow(e);
@@ -81,6 +98,7 @@ public final class BigcastBroadcast<T> extends Broadcast<T> {
     } catch (Exception e) {
       throw new IOException(e);
     }
+    place = DriverSide.latestPlace(id(), place);
     out.defaultWriteObject();
   }
 }

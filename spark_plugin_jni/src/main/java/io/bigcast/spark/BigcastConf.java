@@ -23,6 +23,7 @@ final class BigcastConf {
     BYTES,
     MILLISECONDS,
     INTEGER,
+    CHOICE,
     TEXT
   }
 
@@ -40,12 +41,14 @@ final class BigcastConf {
     COMPRESS("compress", Type.BOOLEAN, "true", 0, 1, "LZ4 for chunks that shrink by it"),
     PREFETCH(
         "prefetch",
-        Type.TEXT,
-        "eager",
+        Type.CHOICE,
+        EAGER,
         0,
         0,
         "eager: executors' hosts fetch a large broadcast while it is written, and nodes start with the"
-            + " application; lazy: both at the first use"),
+            + " application; lazy: both at the first use",
+        EAGER,
+        LAZY),
     PREFETCH_MIN_SIZE(
         "prefetchMinSize",
         Type.BYTES,
@@ -53,6 +56,18 @@ final class BigcastConf {
         1,
         Long.MAX_VALUE,
         "broadcasts of at least this size are fetched eagerly"),
+    KEEP_VALUE(
+        "driver.keepValue",
+        Type.CHOICE,
+        "auto",
+        0,
+        0,
+        "whether the driver keeps the live value, which is what a lost blob is replaced from; auto: of"
+            + " what the application broadcasts, and of what Spark does (SQL relations) until memory"
+            + " is short",
+        "auto",
+        "always",
+        "never"),
     LOCAL_READS(
         "localReads",
         Type.BOOLEAN,
@@ -153,14 +168,23 @@ final class BigcastConf {
     private final Type type;
     private final long min;
     private final long max;
+    private final List<String> choices;
 
-    Key(String name, Type type, String defaultValue, long min, long max, String doc) {
+    Key(
+        String name,
+        Type type,
+        String defaultValue,
+        long min,
+        long max,
+        String doc,
+        String... choices) {
       this.key = PREFIX + name;
       this.type = type;
       this.defaultValue = defaultValue;
       this.min = min;
       this.max = max;
       this.doc = doc;
+      this.choices = Arrays.asList(choices);
     }
   }
 
@@ -229,12 +253,28 @@ final class BigcastConf {
 
   /** Whether executors' hosts fetch before they are asked. */
   boolean prefetches() {
-    return text(Key.PREFETCH).equalsIgnoreCase(EAGER);
+    return text(Key.PREFETCH).equals(EAGER);
   }
 
   /** True: use the nodes of spark.bigcast.servers; false: start nodes of our own. */
   boolean shared() {
     return !list(Key.SERVERS).isEmpty();
+  }
+
+  /**
+   * How the driver holds a value.
+   *
+   * @param serializedOnly Spark does not ask for more than the serialised form
+   */
+  BigcastBroadcast.Keep keep(boolean serializedOnly) {
+    switch (text(Key.KEEP_VALUE)) {
+      case "always":
+        return BigcastBroadcast.Keep.STRONGLY;
+      case "never":
+        return BigcastBroadcast.Keep.WEAKLY;
+      default:
+        return serializedOnly ? BigcastBroadcast.Keep.SOFTLY : BigcastBroadcast.Keep.STRONGLY;
+    }
   }
 
   private void check(Key key) {
@@ -243,10 +283,10 @@ final class BigcastConf {
       if (!text.equalsIgnoreCase("true") && !text.equalsIgnoreCase("false")) {
         throw new IllegalArgumentException(key.key + " must be true or false, not '" + text + "'");
       }
-    } else if (key == Key.PREFETCH) {
-      if (!text.equalsIgnoreCase(EAGER) && !text.equalsIgnoreCase(LAZY)) {
+    } else if (key.type == Type.CHOICE) {
+      if (!key.choices.contains(text)) {
         throw new IllegalArgumentException(
-            key.key + " must be " + EAGER + " or " + LAZY + ", not '" + text + "'");
+            key.key + " must be one of " + String.join(", ", key.choices) + ", not '" + text + "'");
       }
     } else if (key.type != Type.TEXT && !text.isEmpty()) {
       long value = parse(key, text);

@@ -69,8 +69,7 @@ final class BigcastDriverPlugin implements DriverPlugin {
     }
     Reason always = alwaysDelegate(context, spark, conf);
     AppIdentity app = AppIdentity.create();
-    DriverSide made = new DriverSide(spark, conf, app);
-    wrapFactory(new OffloadRules(conf.number(Key.MIN_SIZE)), made, always);
+    DriverSide made = wrapFactory(spark, conf, app, always);
     if (always == null) {
       side = made;
       Warnings.LOG.info(
@@ -106,17 +105,21 @@ final class BigcastDriverPlugin implements DriverPlugin {
   }
 
   /** Spark has no setting for its factory, and creates it before plugins start. */
-  private static void wrapFactory(OffloadRules rules, DriverSide side, Reason always)
+  private static DriverSide wrapFactory(
+      SparkConf spark, BigcastConf conf, AppIdentity app, Reason always)
       throws ReflectiveOperationException {
     BroadcastManager manager = SparkEnv.get().broadcastManager();
     Field field = BroadcastManager.class.getDeclaredField("broadcastFactory");
     field.setAccessible(true);
-    BroadcastFactory delegate = (BroadcastFactory) field.get(manager);
-    if (delegate == null) {
+    BroadcastFactory sparks = (BroadcastFactory) field.get(manager);
+    if (sparks == null) {
       throw new NoSuchFieldException("broadcastFactory is not set yet");
     }
-    field.set(manager, new BigcastBroadcastFactory(delegate, rules, side, always));
+    DriverSide side = new DriverSide(spark, conf, app, sparks);
+    OffloadRules rules = new OffloadRules(conf.number(Key.MIN_SIZE));
+    field.set(manager, new BigcastBroadcastFactory(sparks, rules, side, always));
     side.start();
+    return side;
   }
 
   /**

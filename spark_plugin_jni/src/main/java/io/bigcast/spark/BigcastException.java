@@ -45,6 +45,11 @@ public class BigcastException extends IOException {
     this.code = code;
   }
 
+  BigcastException(BigcastException cause, String more) {
+    super(cause.getMessage() + "; " + more, cause);
+    this.code = cause.code;
+  }
+
   public Code code() {
     return code;
   }

@@ -5,8 +5,8 @@ import java.util.Map;
 import java.util.concurrent.atomic.LongAdder;
 
 /**
- * What Bigcast did in this JVM since it started, whatever Spark contexts came and went. Thread-safe,
- * monotonic. Readable from driver code and from tasks; the same numbers are in Spark's metrics.
+ * What Bigcast did in this JVM since it started, whatever Spark contexts came and went. Thread-safe;
+ * all but {@link #openDownloads} only grow. Readable from driver code and from tasks; the same numbers are in Spark's metrics.
  */
 public final class BigcastStats {
   /** Why a broadcast stayed with Spark's own mechanism. */
@@ -42,6 +42,12 @@ public final class BigcastStats {
   static final LongAdder DRIVER_REREADS = new LongAdder();
   static final LongAdder REMOVED = new LongAdder();
   static final LongAdder NODES_STARTED = new LongAdder();
+  static final LongAdder OPEN_DOWNLOADS = new LongAdder();
+  static final LongAdder READS_REPEATED = new LongAdder();
+  static final LongAdder READS_REPLACED = new LongAdder();
+  static final LongAdder REPLACED_BY_UPLOAD = new LongAdder();
+  static final LongAdder REPLACED_BY_TORRENT = new LongAdder();
+  static final LongAdder REPLACEMENTS_REFUSED = new LongAdder();
   private static final Map<Reason, LongAdder> DELEGATED = new EnumMap<>(Reason.class);
 
   static {
@@ -137,5 +143,35 @@ public final class BigcastStats {
   /** Nodes that this JVM started, rather than attached to. */
   public static long nodesStarted() {
     return NODES_STARTED.sum();
+  }
+
+  /** Reads that run now, each of which holds native buffers. */
+  public static long openDownloads() {
+    return OPEN_DOWNLOADS.sum();
+  }
+
+  /** Reads that failed and were tried again, whatever came of that. */
+  public static long readsRepeated() {
+    return READS_REPEATED.sum();
+  }
+
+  /** Values that were read from what the driver gave instead of the first blob. */
+  public static long readsReplaced() {
+    return READS_REPLACED.sum();
+  }
+
+  /** Broadcasts that executors could not read and that were uploaded again (driver). */
+  public static long replacedByUpload() {
+    return REPLACED_BY_UPLOAD.sum();
+  }
+
+  /** Broadcasts that executors could not read and that Spark's own took over (driver). */
+  public static long replacedByTorrent() {
+    return REPLACED_BY_TORRENT.sum();
+  }
+
+  /** Broadcasts that executors could not read and that nothing could replace (driver). */
+  public static long replacementsRefused() {
+    return REPLACEMENTS_REFUSED.sum();
   }
 }

@@ -23,6 +23,7 @@ final class BlobOutputStream extends OutputStream {
   private final long minSize;
   private final int holdBack;
   private final Opener opener;
+  private final Fingerprint fingerprint = new Fingerprint();
   private byte[] spool;
   private long total;
   private ChunkSink sink;
@@ -86,7 +87,7 @@ final class BlobOutputStream extends OutputStream {
     try {
       openSink();
       if (chunk != null && chunk.position() > 0) {
-        sink.commit(chunk.position());
+        commit();
       }
       chunk = null;
       return sink.seal();
@@ -116,6 +117,11 @@ final class BlobOutputStream extends OutputStream {
     return total;
   }
 
+  /** Of all that is in the blob, once it is finished. */
+  Fingerprint fingerprint() {
+    return fingerprint;
+  }
+
   private void hold(byte[] bytes, int offset, int length) {
     int held = (int) total;
     if (held + length > spool.length) {
@@ -143,11 +149,16 @@ final class BlobOutputStream extends OutputStream {
       offset += step;
       length -= step;
       if (!chunk.hasRemaining()) {
-        int size = chunk.position();
-        chunk = null;
-        sink.commit(size);
+        commit();
       }
     }
+  }
+
+  private void commit() throws IOException {
+    int size = chunk.position();
+    fingerprint.add(chunk);
+    chunk = null;
+    sink.commit(size);
   }
 
   private void fail(IOException e) {

@@ -3,7 +3,6 @@ package io.bigcast.spark;
 import java.io.IOException;
 import org.apache.spark.SparkEnv;
 import org.apache.spark.TaskContext;
-import org.apache.spark.serializer.DeserializationStream;
 import org.apache.spark.storage.BlockManager;
 import org.apache.spark.storage.BlockResult;
 import org.apache.spark.storage.BroadcastBlockId;
@@ -33,10 +32,10 @@ final class BlobReader {
    * @throws IOException whatever goes wrong, as TorrentBroadcast does: it is what Spark recovers from
    */
   @SuppressWarnings("unchecked")
-  static <T> T read(long id, byte[] ref, String home, Connection source, boolean driver)
+  static <T> T read(long id, BlobPlace place, Connection source, boolean driver)
       throws IOException {
     try {
-      return (T) LOCK.with(id, () -> cachedOrFetched(id, ref, home, source, driver));
+      return (T) LOCK.with(id, () -> cachedOrFetched(id, place, source, driver));
     } catch (Throwable e) {
       throw asIoException(e);
     }
@@ -50,7 +49,7 @@ final class BlobReader {
   }
 
   private static Object cachedOrFetched(
-      long id, byte[] ref, String home, Connection source, boolean driver) throws IOException {
+      long id, BlobPlace place, Connection source, boolean driver) throws IOException {
     SparkEnv env = SparkEnv.get();
     BroadcastBlockId block = new BroadcastBlockId(id, "");
     Object value = env.broadcastManager().cachedValues().get(block);
@@ -58,12 +57,18 @@ final class BlobReader {
       value = fromBlockManager(env.blockManager(), block);
     }
     if (value == null) {
-      value = fetch(env, id, ref, home, source);
+      Fetch fetch = new Fetch(id, source, driver);
+      try {
+        value = fetch.run(place);
+      } catch (Throwable e) {
+        BigcastStats.READ_FAILURES.increment();
+        throw e;
+      }
       // The driver's handle holds the value itself, as softly as it should be held; null is cheap
       // to read, and no cache can tell it from absence.
       if (driver) {
         BigcastStats.DRIVER_REREADS.increment();
-      } else if (value != null) {
+      } else if (value != null && !fetch.isStored()) {
         store(env.blockManager(), block, value);
       }
     }
@@ -94,78 +99,11 @@ final class BlobReader {
     }
   }
 
-  private static Object fetch(SparkEnv env, long id, byte[] ref, String home, Connection source)
-      throws IOException {
-    try {
-      try {
-        return fetchOnce(env, id, ref, home, source);
-      } catch (BigcastException e) {
-        if (!e.nobodyAnswered()) {
-          throw e;
-        }
-        Warnings.LOG.info("reading broadcast {} again: {}", id, e.getMessage());
-        return fetchOnce(env, id, ref, home, source);
-      }
-    } catch (Throwable e) {
-      BigcastStats.READ_FAILURES.increment();
-      throw e;
-    }
-  }
-
-  private static Object fetchOnce(
-      SparkEnv env, long id, byte[] ref, String home, Connection source) throws IOException {
-    long start = System.nanoTime();
-    try (NativeDownload download = source.call(home, client -> client.download(ref))) {
-      try (BlobInputStream in = new BlobInputStream(download)) {
-        Object value = deserialise(env, in);
-        long nanos = System.nanoTime() - start;
-        count(download.stats(), in.total(), nanos);
-        Warnings.LOG.info(
-            "read broadcast {}, {} bytes, in {} ms", id, in.total(), nanos / 1_000_000);
-        if (!download.stats().throughLocalNode) {
-          source.bypassedNode(download.client());
-        }
-        return value;
-      } catch (BigcastException e) {
-        if (e.nobodyAnswered()) {
-          source.lost(download.client());
-        }
-        throw e;
-      }
-    }
-  }
-
-  private static Object deserialise(SparkEnv env, BlobInputStream in) throws IOException {
-    DeserializationStream stream = null;
-    try {
-      stream = env.serializer().newInstance().deserializeStream(in);
-      Object value = stream.readObject(anyTag());
-      in.drain();
-      return value;
-    } catch (Throwable e) {
-      throw asIoException(in.failure() == null ? e : in.failure());
-    } finally {
-      if (stream != null) {
-        stream.close();
-      }
-    }
-  }
-
   /** Spark's Utils.tryOrIOException: fatal errors pass, everything else becomes an IOException. */
-  private static IOException asIoException(Throwable e) {
+  static IOException asIoException(Throwable e) {
     if (e instanceof VirtualMachineError || e instanceof LinkageError) {
       throw (Error) e;
     }
     return e instanceof IOException ? (IOException) e : new IOException(e);
-  }
-
-  private static void count(TransferStats stats, long rawBytes, long nanos) {
-    BigcastStats.READS.increment();
-    BigcastStats.READ_RAW_BYTES.add(rawBytes);
-    BigcastStats.READ_NANOS.add(nanos);
-    BigcastStats.CHUNKS.add(stats.chunks);
-    BigcastStats.CHUNKS_LOCATED.add(stats.chunksLocated);
-    BigcastStats.CHUNKS_REREAD.add(stats.chunksReread);
-    BigcastStats.LOCAL_NODE_READS.add(stats.throughLocalNode ? 1 : 0);
   }
 }

@@ -14,7 +14,7 @@ import java.util.concurrent.TimeUnit;
 import org.apache.spark.SparkConf;
 import org.apache.spark.SparkEnv;
 import org.apache.spark.broadcast.Broadcast;
-import org.apache.spark.serializer.SerializationStream;
+import org.apache.spark.broadcast.BroadcastFactory;
 
 /**
  * What the driver has of Bigcast: the connection, and which blobs its broadcasts are. It never holds
@@ -29,14 +29,17 @@ final class DriverSide {
   private final BigcastConf conf;
   private final AppIdentity app;
   private final Connection connection;
-  private final Map<Long, byte[]> refs = new ConcurrentHashMap<>();
+  private final Replacements replacements;
+  private final Map<Long, Offloaded> broadcasts = new ConcurrentHashMap<>();
   private final ThreadPoolExecutor removals;
   private final CompletableFuture<String> followable = new CompletableFuture<>();
 
-  DriverSide(SparkConf spark, BigcastConf conf, AppIdentity app) {
+  /** @param sparks Spark's own factory, for what Bigcast turns out not to carry */
+  DriverSide(SparkConf spark, BigcastConf conf, AppIdentity app, BroadcastFactory sparks) {
     this.conf = conf;
     this.app = app;
     this.connection = new Connection(spark, conf, app, true);
+    this.replacements = new Replacements(this, sparks);
     this.removals =
         new ThreadPoolExecutor(
             1,
@@ -44,13 +47,13 @@ final class DriverSide {
             5,
             TimeUnit.SECONDS,
             new LinkedBlockingQueue<>(REMOVALS_QUEUED_MAX),
-            DriverSide::removalThread,
+            task -> daemon(task, "bigcast-removals"),
             new ThreadPoolExecutor.CallerRunsPolicy());
     removals.allowCoreThreadTimeOut(true);
   }
 
-  private static Thread removalThread(Runnable task) {
-    Thread thread = new Thread(task, "bigcast-removals");
+  static Thread daemon(Runnable task, String name) {
+    Thread thread = new Thread(task, name);
     thread.setDaemon(true);
     return thread;
   }
@@ -72,8 +75,7 @@ final class DriverSide {
         new Thread(
             () -> {
               try {
-                followable.complete(
-                    connection.call("", client -> conf.shared() ? client.advertised() : homeOf(client)));
+                followable.complete(connection.call("", this::addressOfHome));
               } catch (BigcastException e) {
                 followable.completeExceptionally(e);
               }
@@ -81,6 +83,12 @@ final class DriverSide {
             "bigcast-start");
     thread.setDaemon(true);
     thread.start();
+  }
+
+  private String addressOfHome(NativeClient client) throws BigcastException {
+    NativeClient.Node node = client.node();
+    node.checkIsReachable(conf);
+    return node.advertised;
   }
 
   /**
@@ -97,13 +105,36 @@ final class DriverSide {
     }
   }
 
-  /** For values that the driver has to read back. */
-  static Connection currentConnection() throws BigcastException {
+  /** Reads a value that the driver has not kept, from wherever it is now. */
+  static <T> T readBack(long id, BlobPlace place) throws IOException {
     DriverSide side = current;
     if (side == null) {
       throw new BigcastException(BigcastException.Code.UNAVAILABLE, "the application has ended");
     }
-    return side.connection;
+    return BlobReader.read(id, latestPlace(id, place), side.connection, true);
+  }
+
+  /** Where executors find a broadcast now; {@code known} if this JVM knows no better. */
+  static BlobPlace latestPlace(long id, BlobPlace known) {
+    DriverSide side = current;
+    Offloaded broadcast = side == null ? null : side.broadcasts.get(id);
+    return broadcast == null ? known : broadcast.place();
+  }
+
+  /** The serialised handle of Spark's own broadcast if it took this one over, else null. */
+  static byte[] torrentOf(long id) {
+    DriverSide side = current;
+    Offloaded broadcast = side == null ? null : side.broadcasts.get(id);
+    return broadcast == null ? null : broadcast.torrent();
+  }
+
+  Replacements replacements() {
+    return replacements;
+  }
+
+  /** Null if there is none, or none any more. */
+  Offloaded find(long id) {
+    return broadcasts.get(id);
   }
 
   /**
@@ -120,41 +151,92 @@ final class DriverSide {
       return unavailable(e);
     }
     long start = System.nanoTime();
-    Attempt attempt = new Attempt(id);
-    byte[] ref;
+    ValueUpload upload = new ValueUpload(connection, conf, blobName(id, 0));
     try {
-      ref = attempt.run(value);
+      if (!upload.run(value, conf.number(Key.MIN_SIZE))) {
+        BigcastStats.countDelegated(Reason.SMALL);
+        return null;
+      }
     } catch (BigcastException e) {
-      return attempt.client == null ? unavailable(e) : uploadFailed(attempt.client, e);
+      return upload.client() == null ? unavailable(e) : uploadFailed(upload.client(), e);
     }
-    if (ref == null) {
-      BigcastStats.countDelegated(Reason.SMALL);
-      return null;
-    }
-    refs.put(id, ref);
     BigcastStats.OFFLOADED.increment();
-    BigcastStats.UPLOADED_RAW_BYTES.add(attempt.rawBytes);
-    BigcastStats.UPLOADED_STORED_BYTES.add(attempt.storedBytes);
-    long nanos = System.nanoTime() - start;
+    count(id, upload, System.nanoTime() - start);
+    BigcastBroadcast<T> handle =
+        new BigcastBroadcast<>(id, upload.place(), value, conf.keep(serializedOnly));
+    broadcasts.put(id, new Offloaded(handle, upload, value == null, !serializedOnly));
+    BlobReader.remember(id, value);
+    return handle;
+  }
+
+  private String blobName(long id, int replacement) {
+    String name = app.id + "/broadcast-" + id;
+    return replacement == 0 ? name : name + "-" + replacement;
+  }
+
+  private static void count(long id, ValueUpload upload, long nanos) {
+    BigcastStats.UPLOADED_RAW_BYTES.add(upload.rawBytes());
+    BigcastStats.UPLOADED_STORED_BYTES.add(upload.storedBytes());
     BigcastStats.UPLOAD_NANOS.add(nanos);
     Warnings.LOG.info(
         "broadcast {}, {} bytes ({} stored), in {} ms",
         id,
-        attempt.rawBytes,
-        attempt.storedBytes,
+        upload.rawBytes(),
+        upload.storedBytes(),
         nanos / 1_000_000);
-    BlobReader.remember(id, value);
-    return new BigcastBroadcast<>(id, ref, attempt.home, value, serializedOnly);
+  }
+
+  /** Whether the node that a broadcast was sent to still runs, as far as the driver can tell. */
+  boolean homeLives(Offloaded broadcast) {
+    try {
+      return isSentTo(broadcast.place(), connection.call("", NativeClient::node));
+    } catch (BigcastException e) {
+      Warnings.LOG.info("the home of broadcast {} does not answer: {}", broadcast.id, e.getMessage());
+      return false;
+    }
+  }
+
+  private static boolean isSentTo(BlobPlace place, NativeClient.Node node) {
+    return place.epoch.equals(node.epoch);
+  }
+
+  /**
+   * Sends readers of a broadcast to a new blob.
+   *
+   * @throws Replacements.Changed if that would not be the value that other readers have had
+   */
+  void uploadAgain(Offloaded broadcast, Object value) throws BigcastException {
+    connection.checkNotResting();
+    long start = System.nanoTime();
+    String name = blobName(broadcast.id, broadcast.replacements() + 1);
+    ValueUpload upload = new ValueUpload(connection, conf, name);
+    try {
+      upload.run(value, 0);
+    } catch (BigcastException e) {
+      letGo(upload.client(), e);
+      throw e;
+    }
+    try {
+      Replacements.checkUnchanged(broadcast, upload.fingerprint());
+    } catch (Replacements.Changed e) {
+      free(broadcast.id, upload.place(), true);
+      throw e;
+    }
+    broadcast.moveTo(upload);
+    count(broadcast.id, upload, System.nanoTime() - start);
   }
 
   boolean knows(long id) {
-    return refs.containsKey(id);
+    return broadcasts.containsKey(id);
   }
 
   /** Frees the executors' copies and, if so asked, the blob itself. */
   void unbroadcast(long id, boolean removeFromDriver, boolean blocking) {
-    byte[] ref = removeFromDriver ? refs.remove(id) : refs.get(id);
-    Runnable free = () -> free(id, ref, removeFromDriver);
+    Offloaded broadcast = removeFromDriver ? broadcasts.remove(id) : broadcasts.get(id);
+    Runnable free = () -> free(broadcast, removeFromDriver);
+    if (removeFromDriver) {
+      replacements.forget(id);
+    }
     if (!blocking) {
       removals.execute(free);
     }
@@ -169,16 +251,17 @@ final class DriverSide {
 
   /** The application ends: removes what is left, within CLOSE_MS_MAX in all, and disconnects. */
   void close() {
+    replacements.close();
     removals.shutdown();
-    Thread last = removalThread(this::removeAll);
+    Thread last = daemon(this::removeAll, "bigcast-removals");
     last.start();
     try {
       last.join(CLOSE_MS_MAX);
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
     }
-    if (!refs.isEmpty()) {
-      Warnings.LOG.info("{} blobs are left to the lease's end", refs.size());
+    if (!broadcasts.isEmpty()) {
+      Warnings.LOG.info("{} broadcasts are left to the lease's end", broadcasts.size());
     }
     connection.close();
     if (current == this) {
@@ -192,38 +275,49 @@ final class DriverSide {
     } catch (InterruptedException e) {
       return;
     }
-    Iterator<Map.Entry<Long, byte[]>> left = refs.entrySet().iterator();
+    Iterator<Offloaded> left = broadcasts.values().iterator();
     while (left.hasNext() && connection.isOpen()) {
-      Map.Entry<Long, byte[]> entry = left.next();
-      free(entry.getKey(), entry.getValue(), true);
+      free(left.next(), true);
       left.remove();
     }
   }
 
-  private void free(long id, byte[] ref, boolean remove) {
-    if (ref == null) {
+  private void free(Offloaded broadcast, boolean remove) {
+    if (broadcast == null) {
       return;
     }
+    boolean freed = false;
+    for (BlobPlace place : broadcast.blobs()) {
+      freed |= free(broadcast.id, place, remove);
+    }
+    if (remove && freed) {
+      BigcastStats.REMOVED.increment();
+    }
+  }
+
+  private boolean free(long id, BlobPlace place, boolean remove) {
     try {
       connection.checkNotResting();
       connection.call(
           "",
           client -> {
+            if (!conf.shared() && !isSentTo(place, client.node())) {
+              return null; // its home has died, and the blob with it
+            }
             if (remove) {
-              client.remove(ref);
+              client.remove(place.ref);
             } else {
-              client.dropCopies(ref);
+              client.dropCopies(place.ref);
             }
             return null;
           });
-      if (remove) {
-        BigcastStats.REMOVED.increment();
-      }
+      return true;
     } catch (BigcastException e) {
       if (e.code() != BigcastException.Code.NOT_FOUND) {
         Warnings.LOG.info("broadcast {} is left to the lease's end: {}", id, e.getMessage());
       }
       restIfNobodyAnswered(e);
+      return false;
     }
   }
 
@@ -236,109 +330,20 @@ final class DriverSide {
   private <T> Broadcast<T> uploadFailed(NativeClient client, BigcastException e) {
     BigcastStats.countDelegated(Reason.UPLOAD_FAILED);
     Warnings.once("a broadcast goes through Spark's TorrentBroadcast: " + e.getMessage());
-    if (e.nobodyAnswered()) {
+    letGo(client, e);
+    return null;
+  }
+
+  private void letGo(NativeClient client, BigcastException e) {
+    if (e.nobodyAnswered() && client != null) {
       connection.lost(client);
     }
     restIfNobodyAnswered(e);
-    return null;
   }
 
   private void restIfNobodyAnswered(BigcastException e) {
     if (e.nobodyAnswered()) {
       connection.rest(e);
-    }
-  }
-
-  /** One value on its way into a blob. */
-  private final class Attempt {
-    private final long id;
-    /** Null until a node was reached. */
-    NativeClient client;
-
-    String home;
-    private NativeUpload upload;
-    long rawBytes;
-    long storedBytes;
-
-    Attempt(long id) {
-      this.id = id;
-    }
-
-    /**
-     * @throws BigcastException if Bigcast failed. What the serialiser throws passes unchanged; the
-     *     user shall see what TorrentBroadcast would have thrown.
-     */
-    byte[] run(Object value) throws BigcastException {
-      BlobOutputStream out =
-          new BlobOutputStream(
-              conf.number(Key.MIN_SIZE), (int) conf.number(Key.CHUNK_SIZE), this::open);
-      try {
-        serialise(value, out);
-        byte[] ref = out.finish();
-        rawBytes = out.total();
-        storedBytes = ref == null ? 0 : upload.stats().storedBytes;
-        return ref;
-      } catch (Throwable e) {
-        if (out.failure() instanceof BigcastException) {
-          throw (BigcastException) out.failure();
-        }
-        throw Sneaky.rethrow(e);
-      } finally {
-        out.abort();
-      }
-    }
-
-    private ChunkSink open() throws BigcastException {
-      upload =
-          connection.call(
-              "",
-              reached -> {
-                client = reached;
-                home = homeOf(reached);
-                return reached.upload(
-                    app.id + "/broadcast-" + id,
-                    (int) conf.number(Key.CHUNK_SIZE),
-                    conf.flag(Key.COMPRESS),
-                    conf.prefetches() ? conf.number(Key.PREFETCH_MIN_SIZE) : 0);
-              });
-      return upload;
-    }
-  }
-
-  /** Asked for at each upload: a node that was started again listens elsewhere. */
-  private String homeOf(NativeClient client) throws BigcastException {
-    String home = conf.shared() ? "" : client.advertised();
-    if (!conf.shared() && home.isEmpty()) {
-      // The driver's node died, and an executor of this host started the next one.
-      throw new BigcastException(
-          BigcastException.Code.UNAVAILABLE, "the node on the driver's host serves this host only");
-    }
-    return home;
-  }
-
-  private static void serialise(Object value, BlobOutputStream out) {
-    SerializationStream stream = SparkEnv.get().serializer().newInstance().serializeStream(out);
-    boolean done = false;
-    try {
-      stream.writeObject(value, BlobReader.anyTag());
-      done = true;
-    } finally {
-      if (!done) {
-        // Closing flushes, and what it flushes is not wanted any more.
-        out.abort();
-      }
-      close(stream, done);
-    }
-  }
-
-  private static void close(SerializationStream stream, boolean done) {
-    try {
-      stream.close();
-    } catch (Throwable e) {
-      if (done) {
-        throw Sneaky.rethrow(e);
-      }
-      // The first error is the one to tell.
     }
   }
 }

@@ -31,7 +31,8 @@ final class Embedded {
     NativeNode.Options options = new NativeNode.Options();
     options.applicationId = app.id;
     options.secret = app.secret;
-    if (driver) {
+    // Whoever is first on the driver's host starts the home of what the driver uploads from now on.
+    if (driver || isDriversHost(spark)) {
       listen(spark, conf, options);
     } else {
       listenForPeers(options);
@@ -81,6 +82,15 @@ final class Embedded {
       }
     } catch (IOException e) {
       Warnings.LOG.debug("this host's node gives no chunks to others: {} is not known", host, e);
+    }
+  }
+
+  private static boolean isDriversHost(SparkConf spark) {
+    try {
+      InetAddress address = InetAddress.getByName(spark.get("spark.driver.host", ""));
+      return NetworkInterface.getByInetAddress(address) != null;
+    } catch (IOException e) {
+      return false;
     }
   }
 

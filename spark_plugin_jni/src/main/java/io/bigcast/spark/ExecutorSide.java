@@ -48,6 +48,11 @@ final class ExecutorSide {
     return DriverMessages.ask(context, request);
   }
 
+  /** False if this JVM could not load what every use of Bigcast needs. */
+  static boolean canUseBigcast() {
+    return !NativeLibrary.hasFailed();
+  }
+
   static void close() {
     plugin = null;
     Connection closing;

@@ -21,12 +21,18 @@ final class Metrics {
     seconds(registry, "upload_seconds_total", BigcastStats::uploadSeconds);
     gauge(registry, "driver_rereads_total", BigcastStats::driverRereads);
     gauge(registry, "blobs_removed_total", BigcastStats::removed);
+    gauge(registry, "replaced_by_upload_total", BigcastStats::replacedByUpload);
+    gauge(registry, "replaced_by_torrent_total", BigcastStats::replacedByTorrent);
+    gauge(registry, "replacements_refused_total", BigcastStats::replacementsRefused);
     registerExecutor(registry);
   }
 
   static void registerExecutor(MetricRegistry registry) {
     gauge(registry, "reads_total", BigcastStats::reads);
     gauge(registry, "read_failures_total", BigcastStats::readFailures);
+    gauge(registry, "open_downloads", BigcastStats::openDownloads);
+    gauge(registry, "reads_repeated_total", BigcastStats::readsRepeated);
+    gauge(registry, "reads_replaced_total", BigcastStats::readsReplaced);
     gauge(registry, "read_raw_bytes_total", BigcastStats::readRawBytes);
     seconds(registry, "read_seconds_total", BigcastStats::readSeconds);
     gauge(registry, "chunks_read_total", BigcastStats::chunksRead);

@@ -62,9 +62,31 @@ final class NativeClient extends NativeHandle {
     dropCopies(share(), ref);
   }
 
-  /** Where the node blobs are created on is reached by others: "host:port", or empty. */
-  String advertised() throws BigcastException {
-    return advertised(share());
+  /** What the node that blobs are created on says of itself. */
+  static final class Node {
+    /** New at each start. */
+    final String epoch;
+
+    /** Where others reach it: "host:port", or empty. */
+    final String advertised;
+
+    private Node(String[] epochAndAdvertised) {
+      epoch = epochAndAdvertised[0];
+      advertised = epochAndAdvertised[1];
+    }
+
+    /** Shared nodes are those of the settings, whatever they advertise. */
+    void checkIsReachable(BigcastConf conf) throws BigcastException {
+      if (!conf.shared() && advertised.isEmpty()) {
+        throw new BigcastException(
+            BigcastException.Code.UNAVAILABLE,
+            "the node on the driver's host serves this host only");
+      }
+    }
+  }
+
+  Node node() throws BigcastException {
+    return new Node(node(share()));
   }
 
   /** By System.nanoTime(). */
@@ -111,7 +133,7 @@ final class NativeClient extends NativeHandle {
 
   private static native void dropCopies(long client, byte[] ref) throws BigcastException;
 
-  private static native String advertised(long client) throws BigcastException;
+  private static native String[] node(long client) throws BigcastException;
 
   private static native void destroy(long client);
 }

@@ -9,6 +9,7 @@ final class NativeDownload extends NativeHandle implements ChunkSource {
   NativeDownload(NativeClient client, long pointer) {
     super(pointer);
     this.client = client;
+    BigcastStats.OPEN_DOWNLOADS.increment();
   }
 
   /** What it was started on. */
@@ -28,6 +29,7 @@ final class NativeDownload extends NativeHandle implements ChunkSource {
   @Override
   void free(long pointer) {
     destroy(pointer);
+    BigcastStats.OPEN_DOWNLOADS.decrement();
   }
 
   private static native ByteBuffer next(long download) throws BigcastException;

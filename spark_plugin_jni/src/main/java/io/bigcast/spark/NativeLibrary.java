@@ -63,6 +63,11 @@ final class NativeLibrary {
     }
   }
 
+  /** True once loading it has failed, for good. */
+  static synchronized boolean hasFailed() {
+    return failure != null;
+  }
+
   /** Unpacks the node's program for as long as {@code use} runs. */
   static <T> T withNodeProgram(BigcastConf conf, Use<T> use) throws BigcastException {
     return unpacked(conf, NODE, use);

@@ -64,6 +64,7 @@ class BigcastConfTest {
           {"spark.bigcast.lease.grace", "soon"},
           {"spark.bigcast.progressTimeout", "1ms"},
           {"spark.bigcast.node.memory", "1m"},
+          {"spark.bigcast.driver.keepValue", "sometimes"},
         }) {
       IllegalArgumentException e =
           assertThrows(IllegalArgumentException.class, () -> with(wrong), Arrays.toString(wrong));

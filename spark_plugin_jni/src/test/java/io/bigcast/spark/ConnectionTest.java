@@ -51,7 +51,7 @@ class ConnectionTest {
                 if (used.size() == 1) {
                   connection.lost(client);
                 }
-                return client.advertised();
+                return client.node().advertised;
               });
       assertTrue(home.startsWith("127.0.0.1:"), home);
       assertEquals(2, used.size());
@@ -71,9 +71,9 @@ class ConnectionTest {
         assertSame(first, connection.call("127.0.0.1:1", client -> client));
         connection.call("127.0.0.1:" + port, client -> client);
       }
-      assertThrows(HandleClosedException.class, second::advertised);
+      assertThrows(HandleClosedException.class, second::node);
       connection.close();
-      assertThrows(HandleClosedException.class, first::advertised);
+      assertThrows(HandleClosedException.class, first::node);
       BigcastException e =
           assertThrows(
               BigcastException.class, () -> connection.call("127.0.0.1:1", client -> client));
@@ -96,11 +96,11 @@ class ConnectionTest {
               .set("spark.bigcast.secret.file", secret.toString());
       Connection connection =
           new Connection(spark, BigcastConf.from(spark), AppIdentity.create(), true);
-      Future<?> first = pool.submit(() -> connection.call("", NativeClient::advertised));
+      Future<?> first = pool.submit(() -> connection.call("", NativeClient::node));
       Socket login = silent.accept();
       assertTrue(connection.isOpen());
       connection.checkNotResting();
-      Future<?> second = pool.submit(() -> connection.call("", NativeClient::advertised));
+      Future<?> second = pool.submit(() -> connection.call("", NativeClient::node));
       second.cancel(true); // a killed task
       connection.close();
       assertFalse(first.isDone(), "all of the above came while it connects");

@@ -35,7 +35,7 @@ class DriverMessagesTest {
 
   private static DriverSide driver() {
     SparkConf spark = new SparkConf(false);
-    return new DriverSide(spark, BigcastConf.from(spark), AppIdentity.create());
+    return new DriverSide(spark, BigcastConf.from(spark), AppIdentity.create(), null);
   }
 
   @Test

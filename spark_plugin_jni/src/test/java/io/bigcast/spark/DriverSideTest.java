@@ -1,13 +1,8 @@
 package io.bigcast.spark;
 
-import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import java.nio.file.Files;
-import java.nio.file.Path;
-import java.nio.file.Paths;
-import java.util.stream.Stream;
 import org.apache.spark.SparkConf;
 import org.apache.spark.api.java.JavaSparkContext;
 import org.apache.spark.broadcast.Broadcast;
@@ -29,45 +24,19 @@ class DriverSideTest {
             .set("spark.bigcast.node.disk", "none");
     AppIdentity app = AppIdentity.create();
     try (JavaSparkContext context = new JavaSparkContext(spark)) {
-      DriverSide driver = new DriverSide(spark, BigcastConf.from(spark), app);
+      DriverSide driver = new DriverSide(spark, BigcastConf.from(spark), app, null);
       Broadcast<byte[]> broadcast = driver.offload(new byte[2 << 20], 7, false);
       assertTrue(broadcast instanceof BigcastBroadcast);
       assertTrue(driver.knows(7));
-      String node = nodeOf(app);
-      signal("STOP", node);
+      NodeProcess.signal(app, "STOP");
       try {
         Thread end = new Thread(driver::close);
         end.start();
         end.join(60_000); // of the 10 s that it may take
         assertFalse(end.isAlive(), "still waiting for the node");
       } finally {
-        signal("KILL", node);
+        NodeProcess.signal(app, "KILL");
       }
     }
-  }
-
-  /** The process id of this application's node: its socket is named after the application. */
-  private static String nodeOf(AppIdentity app) throws Exception {
-    try (Stream<Path> processes = Files.list(Paths.get("/proc"))) {
-      return processes
-          .filter(each -> each.getFileName().toString().matches("\\d+"))
-          .filter(each -> commandLine(each).contains("bigcast-" + app.id))
-          .findFirst()
-          .get()
-          .getFileName()
-          .toString();
-    }
-  }
-
-  private static String commandLine(Path process) {
-    try {
-      return new String(Files.readAllBytes(process.resolve("cmdline")));
-    } catch (java.io.IOException gone) {
-      return "";
-    }
-  }
-
-  private static void signal(String name, String pid) throws Exception {
-    assertEquals(0, new ProcessBuilder("kill", "-" + name, pid).start().waitFor());
   }
 }

@@ -1,0 +1,125 @@
+package io.bigcast.spark;
+
+import io.bigcast.spark.BigcastConf.Key;
+import java.io.OutputStream;
+import org.apache.spark.SparkEnv;
+import org.apache.spark.serializer.SerializationStream;
+
+/** One value on its way into a blob. Use it from one thread. */
+final class ValueUpload {
+  private final Connection connection;
+  private final BigcastConf conf;
+  private final String name;
+  private NativeClient client;
+  private NativeClient.Node node;
+  private NativeUpload upload;
+  private BlobOutputStream out;
+  private BlobPlace place;
+  private long storedBytes;
+
+  /** @param name of the blob, which no other has */
+  ValueUpload(Connection connection, BigcastConf conf, String name) {
+    this.connection = connection;
+    this.conf = conf;
+    this.name = name;
+  }
+
+  /**
+   * Serialises the value; false if it turned out smaller than {@code minSize}: then nothing is left.
+   *
+   * @throws BigcastException if Bigcast failed. What the serialiser throws passes unchanged; the
+   *     user shall see what TorrentBroadcast would have thrown.
+   */
+  boolean run(Object value, long minSize) throws BigcastException {
+    out = new BlobOutputStream(minSize, (int) conf.number(Key.CHUNK_SIZE), this::open);
+    try {
+      serialise(value, out);
+      byte[] ref = out.finish();
+      if (ref != null) {
+        place = new BlobPlace(ref, conf.shared() ? "" : node.advertised, node.epoch);
+        storedBytes = upload.stats().storedBytes;
+      }
+      return ref != null;
+    } catch (Throwable e) {
+      if (out.failure() instanceof BigcastException) {
+        throw (BigcastException) out.failure();
+      }
+      throw Sneaky.rethrow(e);
+    } finally {
+      out.abort();
+    }
+  }
+
+  /** Null until a node was reached. */
+  NativeClient client() {
+    return client;
+  }
+
+  BlobPlace place() {
+    return place;
+  }
+
+  Fingerprint fingerprint() {
+    return out.fingerprint();
+  }
+
+  long rawBytes() {
+    return out.total();
+  }
+
+  long storedBytes() {
+    return storedBytes;
+  }
+
+  private ChunkSink open() throws BigcastException {
+    try {
+      upload = connection.call("", this::openOn);
+    } catch (BigcastException e) {
+      if (client == null || !e.nobodyAnswered()) {
+        throw e;
+      }
+      // The node that was there has died. The connection has let go of it: now there is another.
+      upload = connection.call("", this::openOn);
+    }
+    return upload;
+  }
+
+  private NativeUpload openOn(NativeClient reached) throws BigcastException {
+    client = reached;
+    // Asked for at each upload: a node that was started again listens elsewhere.
+    node = reached.node();
+    node.checkIsReachable(conf);
+    return reached.upload(
+        name,
+        (int) conf.number(Key.CHUNK_SIZE),
+        conf.flag(Key.COMPRESS),
+        conf.prefetches() ? conf.number(Key.PREFETCH_MIN_SIZE) : 0);
+  }
+
+  /** Writes what executors read; on an error {@code out} gets no more. */
+  static void serialise(Object value, OutputStream out) {
+    SerializationStream stream = SparkEnv.get().serializer().newInstance().serializeStream(out);
+    boolean done = false;
+    try {
+      stream.writeObject(value, BlobReader.anyTag());
+      done = true;
+    } finally {
+      if (!done && out instanceof BlobOutputStream) {
+        // Closing flushes, and what it flushes is not wanted any more.
+        ((BlobOutputStream) out).abort();
+      }
+      close(stream, done);
+    }
+  }
+
+  private static void close(SerializationStream stream, boolean done) {
+    try {
+      stream.close();
+    } catch (Throwable e) {
+      if (done) {
+        throw Sneaky.rethrow(e);
+      }
+      // The first error is the one to tell.
+    }
+  }
+}

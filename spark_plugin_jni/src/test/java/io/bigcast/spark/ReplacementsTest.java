@@ -1,0 +1,190 @@
+package io.bigcast.spark;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertSame;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import io.bigcast.spark.Replacement.Kind;
+import java.io.ByteArrayInputStream;
+import java.io.ObjectInputStream;
+import java.lang.ref.WeakReference;
+import java.util.Arrays;
+import org.apache.spark.SparkConf;
+import org.apache.spark.SparkEnv;
+import org.apache.spark.api.java.JavaSparkContext;
+import org.apache.spark.broadcast.Broadcast;
+import org.apache.spark.broadcast.BroadcastFactory;
+import org.apache.spark.broadcast.TorrentBroadcastFactory;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+
+/** What the driver gives to executors that can't read a broadcast: on a real node that dies. */
+class ReplacementsTest {
+  private static final long ID = 1_000_007; // not one that Spark itself makes here
+
+  private final AppIdentity app = AppIdentity.create();
+  private final byte[] value = new byte[2 << 20];
+  private JavaSparkContext context;
+  private DriverSide driver;
+
+  @BeforeEach
+  void start() {
+    Arrays.fill(value, (byte) 3);
+    SparkConf spark = conf("auto");
+    context = new JavaSparkContext(spark);
+    driver = driver(spark);
+  }
+
+  @AfterEach
+  void stop() {
+    driver.close();
+    context.close();
+  }
+
+  private static SparkConf conf(String keepValue) {
+    return new SparkConf(false)
+        .setMaster("local[1]")
+        .setAppName("replacements")
+        .set("spark.ui.enabled", "false")
+        .set("spark.driver.host", "127.0.0.1")
+        .set("spark.bigcast.driver.keepValue", keepValue)
+        .set("spark.bigcast.lease.grace", "2s")
+        .set("spark.bigcast.node.memory", "16m")
+        .set("spark.bigcast.node.disk", "none");
+  }
+
+  private DriverSide driver(SparkConf spark) {
+    BroadcastFactory sparks = new TorrentBroadcastFactory();
+    sparks.initialize(true, spark);
+    DriverSide made = new DriverSide(spark, BigcastConf.from(spark), app, sparks);
+    made.start();
+    return made;
+  }
+
+  private BlobPlace place() {
+    return driver.find(ID).place();
+  }
+
+  /** Asks until the driver has made up its mind. */
+  private Replacement ask(BlobPlace unreadable, int failures, boolean canUseBigcast)
+      throws Exception {
+    ReplacementRequest request =
+        new ReplacementRequest(ID, unreadable.ref, failures, canUseBigcast);
+    for (int i = 0; i < 1200; i++) {
+      Replacement answer = driver.replacements().answer(request);
+      if (answer.kind != Kind.LATER) {
+        return answer;
+      }
+      Thread.sleep(50);
+    }
+    throw new AssertionError("the driver still works on it after a minute");
+  }
+
+  private byte[] read(BlobPlace place) throws Exception {
+    return BlobReader.read(ID, place, connection(), true);
+  }
+
+  private Connection connection() {
+    SparkConf spark = conf("auto");
+    return new Connection(spark, BigcastConf.from(spark), app, true);
+  }
+
+  private void forgetCachedValue() {
+    SparkEnv.get().broadcastManager().cachedValues().clear();
+  }
+
+  @Test
+  void aHomeThatLivesIsWorthASecondAttemptAndThenAnotherUpload() throws Exception {
+    Broadcast<byte[]> handle = driver.offload(value, ID, false);
+    BlobPlace first = place();
+    assertSame(Replacement.SAME, ask(first, 1, true));
+    Replacement second = ask(first, 2, true);
+    assertEquals(Kind.BLOB, second.kind);
+    assertFalse(second.place.isSameBlob(first.ref));
+    assertEquals(Kind.BLOB, ask(first, 1, true).kind, "others are sent there, too");
+    assertTrue(second.place.isSameBlob(ask(first, 1, true).place.ref), "to one blob");
+    forgetCachedValue();
+    assertTrue(Arrays.equals(value, read(second.place)));
+    assertSame(value, handle.value());
+  }
+
+  @Test
+  void aHomeThatDiedIsReplacedAtOnce() throws Exception {
+    Broadcast<byte[]> handle = driver.offload(value, ID, false);
+    BlobPlace first = place();
+    NodeProcess.signal(app, "KILL");
+    Replacement answer = ask(first, 1, true);
+    assertEquals(Kind.BLOB, answer.kind);
+    assertFalse(answer.place.epoch.equals(first.epoch));
+    forgetCachedValue();
+    assertTrue(Arrays.equals(value, read(answer.place)));
+    assertTrue(place().isSameBlob(answer.place.ref), "new tasks are sent there");
+    assertSame(value, handle.value());
+  }
+
+  @Test
+  void sparksOwnTakesOverWhereBigcastCannotBeUsed() throws Exception {
+    Broadcast<byte[]> handle = driver.offload(value, ID, false);
+    Replacement answer = ask(place(), 1, false);
+    assertEquals(Kind.TORRENT, answer.kind);
+    forgetCachedValue();
+    try (ObjectInputStream in = new ObjectInputStream(new ByteArrayInputStream(answer.torrent))) {
+      Broadcast<?> torrent = (Broadcast<?>) in.readObject();
+      assertEquals(ID, torrent.id());
+      assertTrue(Arrays.equals(value, (byte[]) torrent.value()));
+    }
+    assertEquals(Kind.TORRENT, ask(place(), 1, true).kind, "for all, from now on");
+    assertSame(value, handle.value());
+    driver.unbroadcast(ID, true, true);
+    assertTrue(
+        SparkEnv.get().blockManager().getMatchingBlockIds(new OfBroadcast()).isEmpty(),
+        "blocks are left");
+  }
+
+  private static final class OfBroadcast
+      extends scala.runtime.AbstractFunction1<org.apache.spark.storage.BlockId, Object> {
+    @Override
+    public Object apply(org.apache.spark.storage.BlockId block) {
+      return block.name().startsWith("broadcast_" + ID);
+    }
+  }
+
+  @Test
+  void aChangedValueReplacesNothing() throws Exception {
+    Broadcast<byte[]> handle = driver.offload(value, ID, false);
+    value[9]++;
+    for (boolean canUseBigcast : new boolean[] {true, false}) {
+      BigcastException e =
+          assertThrows(BigcastException.class, () -> ask(place(), 2, canUseBigcast));
+      assertTrue(e.getMessage().contains("has changed the value"), e.getMessage());
+    }
+    assertSame(value, handle.value());
+  }
+
+  @Test
+  void aValueThatTheDriverDidNotKeepCannotBeReplaced() throws Exception {
+    driver.close();
+    driver = driver(conf("never"));
+    driver.offload(new byte[2 << 20], ID, false);
+    forgetCachedValue();
+    WeakReference<Object> kept = new WeakReference<>(driver.find(ID).value());
+    while (kept.get() != null) {
+      System.gc();
+    }
+    BigcastException e = assertThrows(BigcastException.class, () -> ask(place(), 2, true));
+    assertEquals(BigcastException.Code.NOT_FOUND, e.code());
+    assertTrue(e.getMessage().contains("spark.bigcast.driver.keepValue"), e.getMessage());
+  }
+
+  @Test
+  void aDestroyedBroadcastIsNotReplaced() throws Exception {
+    driver.offload(value, ID, false);
+    BlobPlace place = place();
+    driver.unbroadcast(ID, true, true);
+    BigcastException e = assertThrows(BigcastException.class, () -> ask(place, 1, true));
+    assertEquals(BigcastException.Code.NOT_FOUND, e.code());
+  }
+}

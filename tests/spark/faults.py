@@ -1,0 +1,348 @@
+"""Nodes, homes, executors and the driver die or stop while broadcasts are read, and no job fails."""
+
+import os
+import pathlib
+import re
+import signal
+import subprocess
+
+import bigcast_nodes
+import cluster
+import netns
+import spark as sparks
+from combinations import Others, Steps, wait_for
+from hosts import submit
+from report import counters, nonzero
+from watch import Watch, command_line, files_left
+
+WORKERS = 2
+MEGABYTES = 24
+STEP_TIMEOUT_S = 120
+WAITED_FOR_EVER = 60  # seconds: what should have ended
+CONF = {
+    "spark.bigcasttest.executors": str(WORKERS),
+    "spark.executor.cores": "1",
+    "spark.executor.memory": "700m",
+    "spark.driver.memory": "700m",
+    "spark.local.dir": None,  # the workers have their own
+    "spark.bigcast.chunkSize": "256k",
+    "spark.bigcast.progressTimeout": "2s",
+    "spark.bigcast.node.memory": "64m",
+    "spark.bigcast.prefetch": "lazy",  # so that hosts do not have the value before it is read
+}
+
+
+class Faults:
+    """A FaultsJob on a cluster: the driver's host is 0, each other one has an executor."""
+
+    def __init__(self, run, hosts):
+        self.report = run.report
+        self.area = run.area(address=hosts.address(0))
+        self.daemons = cluster.Cluster(hosts, str(self.area.home), self.area.folder / "cluster",
+                                       worker_cores=1, worker_memory="1g")
+        staying = [pid for host in range(hosts.count) for pid in hosts.pids(host)]
+        self.hosts = Others(hosts, staying)
+        self.watches = [Watch(self.hosts, host) for host in range(hosts.count)]
+        conf = self.area.conf(run.jar, CONF, java="-Xcheck:jni")
+        self.steps = Steps(self.area, self.watches, submit(run, self.daemons, "FaultsJob", conf))
+        self.gate = None
+        self.told = 0
+        self.made = []
+        self.number = 0
+        self.counted = {}
+
+    def tell(self, *command):
+        """Gives a command and waits until it is done."""
+        text = " ".join(map(str, command))
+        self.steps.tell(text)
+        self.told += 1
+        problem = wait_for(lambda: self.done() >= self.told or self.steps.process.poll() is not None,
+                           lambda: f"{text!r} is not done", STEP_TIMEOUT_S)
+        if problem or self.done() < self.told:
+            raise RuntimeError(problem or f"{text!r} ended the driver")
+
+    def done(self):
+        for watch in self.watches:
+            watch.look()
+        return len(re.findall("^STEP ", sparks.read(self.area.out), re.MULTILINE))
+
+    def make(self, name, gated=False):
+        """Broadcasts a value. Gated: who reads it stops in the middle until `open_gate`."""
+        self.gate = self.area.folder / f"gate-{name}"
+        self.gate.mkdir()
+        self.made.append(name)
+        self.tell("make", name, MEGABYTES, *([self.gate] if gated else []))
+
+    def destroy_all(self):
+        while self.made:
+            self.tell("destroy", self.made.pop())
+
+    def at_gate(self):
+        problem = wait_for(lambda: len(list(self.gate.glob("reading-*"))) == WORKERS,
+                           lambda: "not all executors began to read")
+        if problem:
+            raise RuntimeError(problem)
+
+    def open_gate(self):
+        (self.gate / "go").touch()
+
+    def result(self, name):
+        self.tell("result", name)
+        return re.findall(rf"^RESULT {name} (.*)$", sparks.read(self.area.out), re.MULTILINE)[-1]
+
+    def since(self):
+        """The counters' changes since the last call."""
+        before = self.counted
+        seen = len(sparks.read(self.area.out))
+        self.tell("counters")
+        self.counted = counters(sparks.read(self.area.out)[seen:])
+        return {name: count - before.get(name, 0) for name, count in self.counted.items()}
+
+    def nodes(self, *where):
+        return [node.pid for host in where or range(self.hosts.count)
+                for node in bigcast_nodes.on_host(self.hosts, host)]
+
+    def executor(self, host):
+        return next(pid for pid in self.hosts.pids(host)
+                    if "CoarseGrainedExecutorBackend" in " ".join(command_line(pid)))
+
+    def signal(self, number, pids):
+        if not pids:
+            raise RuntimeError("there is nothing to strike")
+        for pid in pids:
+            os.kill(pid, number)
+
+    def check(self, name, good=("equal",), repaired=(0, 0), failures=False):
+        """The job's result, and how often the driver had to upload again, and to use Torrent."""
+        result = self.result(name)
+        problems = [] if result in good else [f"the job's result: {result}"]
+        counted = self.since()
+        uploads, torrents = (counted.get(f"replacedBy{how}", 0) for how in ("Upload", "Torrent"))
+        if (uploads, torrents) != repaired:
+            problems.append(f"replaced {uploads} times by an upload and {torrents} by Torrent, "
+                            f"expected {repaired}: {nonzero(counted)}")
+        if not failures and counted.get("executors.readFailures", 0) > 0:
+            problems.append(f"reads failed: {nonzero(counted)}")
+        if counted.get("offloaded") != 1:
+            problems.append(f"{counted.get('offloaded')} broadcasts went to Bigcast")
+        self.report.check(name, problems)
+
+
+def node_killed_in_a_read(faults):
+    """The node of one executor's host."""
+    name = "node_killed_in_a_read"
+    faults.make(name, gated=True)
+    faults.tell("read", name)
+    faults.at_gate()
+    faults.signal(signal.SIGKILL, faults.nodes(1))
+    faults.open_gate()
+    faults.check(name)
+
+
+def node_stopped_in_a_read(faults):
+    name = "node_stopped_in_a_read"
+    faults.make(name, gated=True)
+    faults.tell("read", name)
+    faults.at_gate()
+    stopped = faults.nodes(2)
+    faults.signal(signal.SIGSTOP, stopped)
+    faults.open_gate()
+    faults.check(name)
+    faults.signal(signal.SIGCONT, stopped)
+
+
+def home_killed_before_a_read(faults):
+    name = "home_killed_before_a_read"
+    faults.make(name)
+    faults.signal(signal.SIGKILL, faults.nodes(0))
+    faults.tell("read", name)
+    faults.check(name, repaired=(1, 0))
+
+
+def home_killed_before_an_upload(faults):
+    """The driver starts another one at once."""
+    name = "home_killed_before_an_upload"
+    faults.signal(signal.SIGKILL, faults.nodes(0))
+    faults.make(name)
+    faults.tell("read", name)
+    faults.check(name)
+
+
+def home_killed_in_a_read(faults):
+    name = "home_killed_in_a_read"
+    faults.make(name, gated=True)
+    faults.tell("read", name)
+    faults.at_gate()
+    faults.signal(signal.SIGKILL, faults.nodes(0))
+    faults.open_gate()
+    faults.check(name, repaired=(1, 0))
+
+
+def all_nodes_killed_in_a_read(faults):
+    name = "all_nodes_killed_in_a_read"
+    faults.make(name, gated=True)
+    faults.tell("read", name)
+    faults.at_gate()
+    faults.signal(signal.SIGKILL, faults.nodes())
+    faults.open_gate()
+    faults.check(name, repaired=(1, 0))
+
+
+def executor_killed_in_a_read(faults):
+    name = "executor_killed_in_a_read"
+    faults.make(name, gated=True)
+    faults.tell("read", name)
+    faults.at_gate()
+    faults.signal(signal.SIGKILL, [faults.executor(1)])
+    faults.open_gate()
+    result = faults.result(name)
+    faults.tell("executors", WORKERS)
+    faults.since()
+    good = result in ("equal", "equal repeated")
+    faults.report.check(name, "" if good else f"the job's result: {result}")
+
+
+def every_holder_removed(faults):
+    """As dynamic allocation does: all executors go, their nodes after them, and others come."""
+    name = "every_holder_removed"
+    faults.make(name)
+    faults.tell("read", name)
+    faults.check(name)
+    faults.tell("kill")
+    gone = wait_for(lambda: not faults.nodes(*range(1, 1 + WORKERS)),
+                    lambda: f"nodes stay: {faults.nodes(*range(1, 1 + WORKERS))}", WAITED_FOR_EVER)
+    faults.tell("executors", WORKERS)
+    faults.tell("read", name)
+    result = faults.result(name)
+    counted = faults.since()
+    problems = [gone] if gone else []
+    if result != "equal" or counted.get("replacedByUpload") or counted.get("replacedByTorrent"):
+        problems.append(f"{result}, {nonzero(counted)}")
+    faults.report.check(f"{name}_and_read_again", problems)
+
+
+def task_killed_in_native_code(faults):
+    """Its reads wait for a home that is stopped; what they held is freed, and the value can be read
+    afterwards."""
+    name = "task_killed_in_native_code"
+    faults.make(name, gated=True)
+    faults.tell("read", name)
+    faults.at_gate()
+    home = faults.nodes(0)
+    faults.signal(signal.SIGSTOP, home)
+    faults.open_gate()
+    inside = wait_for(lambda: all(in_native_code(faults, host) for host in (1, 2)),
+                      lambda: "no task came to wait in native code")
+    faults.tell("cancel", name)
+    result = faults.result(name)
+    faults.signal(signal.SIGCONT, home)
+    counted = faults.since()
+    problems = [inside] if inside else []
+    if "cancelled" not in result:
+        problems.append(f"the job's result: {result}")
+    if faults.counted.get("executors.openDownloads"):
+        problems.append(f"downloads are open: {nonzero(faults.counted)}")
+    faults.report.check(name, problems)
+    faults.tell("read", name)
+    result = faults.result(name)
+    counted = faults.since()
+    faults.report.check(f"{name}_and_read_again",
+                        "" if result == "equal" else f"{result}, {nonzero(counted)}")
+
+
+def in_native_code(faults, host):
+    jstack = faults.area.spark.java_home / "bin" / "jstack"
+    done = subprocess.run([str(jstack), str(faults.executor(host))], capture_output=True, text=True,
+                          check=False, timeout=30)
+    return "io.bigcast.spark.NativeDownload.next(Native Method)" in done.stdout
+
+
+def value_changed_since(faults):
+    """A changed value can't stand in for the one that others have read: an error, no other value."""
+    name = "value_changed_since"
+    faults.make(name)
+    faults.tell("change", name)
+    faults.signal(signal.SIGKILL, faults.nodes(0))
+    faults.tell("read", name)
+    result = faults.result(name)
+    counted = faults.since()
+    good = "BigcastException: " in result and "has changed the value" in result
+    faults.report.check(name, "" if good and counted.get("replacementsRefused")
+                        else f"{result}, {nonzero(counted)}")
+
+
+def home_stopped_before_a_read(faults):
+    """Nobody can start another node in its place: Torrent."""
+    name = "home_stopped_before_a_read"
+    faults.make(name)
+    home = faults.nodes(0)
+    faults.signal(signal.SIGSTOP, home)
+    faults.tell("read", name)
+    faults.check(name, repaired=(0, 1))
+    faults.signal(signal.SIGCONT, home)
+    back = wait_for(lambda: offloads_again(faults), lambda: "uploads still go to Torrent")
+    faults.report.check(f"{name}_and_is_back", back)
+
+
+def offloads_again(faults):
+    """Uploads rest for a while after a failure."""
+    faults.destroy_all()
+    faults.number += 1
+    faults.make(f"again-{faults.number}")
+    return faults.since().get("offloaded") == 1
+
+
+CASES = [node_killed_in_a_read, node_stopped_in_a_read, home_killed_before_a_read,
+         home_killed_before_an_upload, home_killed_in_a_read, all_nodes_killed_in_a_read,
+         executor_killed_in_a_read, every_holder_removed, task_killed_in_native_code,
+         value_changed_since]
+FULL = [home_stopped_before_a_read]  # half a minute
+
+
+def on_hosts(run):
+    why_not = netns.available()
+    if why_not:
+        run.report.skip("all", f"no network namespaces: {why_not}")
+        return
+    if not run.jar:
+        run.report.skip("all", "means nothing on plain Spark")
+        return
+    with netns.Hosts(1 + WORKERS) as hosts:
+        faults = Faults(run, hosts)
+        faults.tell("executors", WORKERS)
+        faults.since()
+        for case in CASES + (FULL if os.environ.get("BIGCAST_FULL") else []):
+            if re.search(run.case_filter, case.__name__):
+                case(faults)
+                faults.destroy_all()
+        jni_is_used_well(faults)
+        driver_killed(run, faults)
+
+
+def jni_is_used_well(faults):
+    """What -Xcheck:jni complains about, with a method of ours in the stack below it."""
+    checked = any("-Xcheck:jni" in line for line in faults.watches[1].command_lines)
+    problems = [] if checked else ["no executor ran with -Xcheck:jni"]
+    for out in [faults.area.out, *faults.area.folder.glob("cluster/work-*/*/*/stdout")]:
+        for complaint in re.findall(r"^(?:WARNING|FATAL ERROR).*(?:\n\s+at .*)+", sparks.read(out),
+                                    re.MULTILINE):
+            problems += [complaint] if "io.bigcast" in complaint else []
+    faults.report.check("jni_is_used_well", problems)
+
+
+def driver_killed(run, faults):
+    """The last case: SIGKILL while an executor is in the middle of a read."""
+    name = "driver_killed_in_a_read"
+    faults.make(name, gated=True)
+    faults.tell("read", name)
+    faults.at_gate()
+    java = next(pid for pid in faults.hosts.pids(0)
+                if "FaultsJob" in " ".join(command_line(pid)))
+    faults.signal(signal.SIGKILL, [java])
+    faults.open_gate()
+    faults.steps.end()
+    left = [f"host {host}: {what}" for host, watch in enumerate(faults.watches)
+            for what in watch.left()]
+    folders = [*faults.area.folder.glob("cluster/local-*"), *faults.area.folder.glob("cluster/tmp-*"),
+               faults.area.local, faults.area.tmp]
+    run.report.check(f"{name}_and_nothing_is_left", left + files_left(folders))

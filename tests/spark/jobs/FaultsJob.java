@@ -1,0 +1,162 @@
+package io.bigcast.sparktest;
+
+import java.io.BufferedReader;
+import java.io.IOException;
+import java.io.InputStreamReader;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import org.apache.spark.TaskContext;
+import org.apache.spark.api.java.JavaSparkContext;
+import org.apache.spark.broadcast.Broadcast;
+import org.apache.spark.sql.SparkSession;
+
+/**
+ * Does as it is told on standard input, a command a line, so that whoever tells it can strike in
+ * between; answers each with `STEP` and the command when it is done:
+ *
+ * <pre>
+ * make NAME MEGABYTES [GATE]  broadcasts a value; GATE is a folder, see Values.Gated
+ * change NAME                 changes it on the driver
+ * read NAME                   starts a job in which every executor reads it
+ * cancel NAME                 cancels that job, interrupting its tasks
+ * result NAME                 waits for the job: `RESULT NAME equal`, with ` repeated` after it if a
+ *                             task had to be repeated, or `RESULT NAME` and why it failed
+ * destroy NAME
+ * kill                        has Spark end all executors, and ask for no new ones
+ * executors N                 asks for N, and waits until they are there
+ * counters                    prints all counters
+ * </pre>
+ */
+public final class FaultsJob {
+  private final JavaSparkContext context;
+  private final Map<String, Values.Gated> values = new HashMap<>();
+  private final Map<String, Broadcast<Values.Gated>> broadcasts = new HashMap<>();
+  private final Map<String, Future<String>> jobs = new HashMap<>();
+  private final ExecutorService threads = Executors.newCachedThreadPool();
+  private final int executors;
+
+  private FaultsJob(Cases cases) {
+    context = cases.context;
+    executors = cases.executors;
+  }
+
+  public static void main(String[] args) throws Exception {
+    SparkSession session = SparkSession.builder().getOrCreate();
+    FaultsJob job = new FaultsJob(new Cases(session));
+    BufferedReader input = new BufferedReader(new InputStreamReader(System.in));
+    for (String line = input.readLine(); line != null; line = input.readLine()) {
+      job.obey(line.split(" "));
+      System.out.println("STEP " + line);
+    }
+    job.threads.shutdownNow();
+    session.stop();
+    System.out.println("END of cases");
+  }
+
+  private void obey(String[] words) throws Exception {
+    String name = words.length > 1 ? words[1] : "";
+    switch (words[0]) {
+      case "make":
+        make(name, Integer.parseInt(words[2]), words.length > 3 ? words[3] : "");
+        break;
+      case "change":
+        values.get(name).pieces.get(1)[0]++;
+        break;
+      case "read":
+        jobs.put(name, threads.submit(() -> read(name)));
+        break;
+      case "cancel":
+        context.cancelJobGroup(name);
+        break;
+      case "result":
+        System.out.println("RESULT " + name + " " + jobs.remove(name).get());
+        break;
+      case "destroy":
+        broadcasts.remove(name).destroy(true);
+        values.remove(name);
+        break;
+      case "kill":
+        kill();
+        break;
+      case "executors":
+        await(Integer.parseInt(name));
+        break;
+      case "counters":
+        counters();
+        break;
+      default:
+        throw new IOException("unknown command " + String.join(" ", words));
+    }
+  }
+
+  private void make(String name, int megabytes, String gate) {
+    ArrayList<byte[]> pieces = Values.pieces(megabytes);
+    pieces.add(0, name.getBytes());
+    values.put(name, new Values.Gated(gate, pieces));
+    broadcasts.put(name, context.broadcast(values.get(name)));
+  }
+
+  private String read(String name) {
+    Broadcast<Values.Gated> broadcast = broadcasts.get(name);
+    long expected = Values.digest(values.get(name).pieces);
+    context.setJobGroup(name, name, true);
+    int tasks = executors * 3;
+    try {
+      List<String> results =
+          context
+              .parallelize(Probe.numbers(tasks), tasks)
+              .map(
+                  i -> {
+                    boolean equal = Values.digest(broadcast.value().pieces) == expected;
+                    Thread.sleep(100); // so that every executor gets tasks
+                    return !equal ? "wrong" : TaskContext.get().attemptNumber() > 0 ? "again" : "";
+                  })
+              .collect();
+      if (results.contains("wrong")) {
+        return "different";
+      }
+      return results.contains("again") ? "equal repeated" : "equal";
+    } catch (Exception e) {
+      return Cases.oneLine(e.toString());
+    }
+  }
+
+  private void kill() throws InterruptedException {
+    want(0);
+    executorIds().forEach(context.sc()::killExecutor);
+    Cases.eventually("executors end", () -> executorIds().isEmpty());
+  }
+
+  private void await(int count) throws InterruptedException {
+    want(count);
+    Cases.eventually(count + " executors", () -> executorIds().size() == count);
+  }
+
+  private void want(int count) {
+    context.sc().requestTotalExecutors(count, 0, new scala.collection.immutable.HashMap<>());
+  }
+
+  private List<String> executorIds() {
+    List<String> ids = new ArrayList<>();
+    scala.collection.Iterator<String> all = context.sc().getExecutorIds().iterator();
+    while (all.hasNext()) {
+      ids.add(all.next());
+    }
+    return ids;
+  }
+
+  private void counters() {
+    Probe.onExecutors(context, executors)
+        .forEach((id, each) -> each.forEach((name, count) -> print("executors." + name, count)));
+    Probe.here().forEach(FaultsJob::print);
+  }
+
+  private static void print(String name, long count) {
+    System.out.println("COUNTER " + name + " " + count);
+  }
+}
