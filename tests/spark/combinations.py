@@ -235,17 +235,23 @@ def no_native_directory(run):
                        warnings=1, saying="/proc/nope"))
 
 
-def native_directory_noexec(run):
-    """In a mount namespace of its own, where the directory is on a file system without exec."""
-    folder = run.work / "noexec"
+def with_tmpfs(run, folder, options):
+    """A command to run others by: in a mount namespace of its own, where the folder is a tmpfs.
+    None where that is not permitted, which is reported."""
     folder.mkdir()
     wrapper = ["unshare", "--mount", "sh", "-c",
-               f"mount -t tmpfs -o noexec none {folder} && exec \"$@\"", "sh"]
+               f"mount -t tmpfs -o {options} none {folder} && exec \"$@\"", "sh"]
     if subprocess.run([*wrapper, "true"], capture_output=True, check=False).returncode:
         run.report.skip("all", "mount namespaces are not permitted")
-        return
-    no_node(run, small(run, {"spark.bigcast.native.dir": str(folder)}, stayed="UNAVAILABLE",
-                       warnings=1, saying=r"spark\.bigcast\.native\.dir", wrapper=wrapper))
+        return None
+    return wrapper
+
+
+def native_directory_noexec(run):
+    folder = run.work / "noexec"
+    if wrapper := with_tmpfs(run, folder, "noexec"):
+        no_node(run, small(run, {"spark.bigcast.native.dir": str(folder)}, stayed="UNAVAILABLE",
+                           warnings=1, saying=r"spark\.bigcast\.native\.dir", wrapper=wrapper))
 
 
 def vendors_fork(run):
@@ -386,10 +392,22 @@ def driver_killed(run):
 
 def upload_fails(run):
     """Uploads that end half-way: one does not fit into its node, the other one's node dies."""
+    failing_uploads(run, {"spark.bigcast.node.disk": "none"})
+
+
+def disk_full(run):
+    """As above, but the first one's node believes to have a disk until that is full."""
+    folder = run.work / "disk"
+    if wrapper := with_tmpfs(run, folder, "size=8m"):
+        failing_uploads(run, {"spark.bigcast.node.disk": str(folder),
+                              "spark.bigcast.node.diskSize": "1g"}, wrapper)
+
+
+def failing_uploads(run, conf, wrapper=()):
     area = run.area()
     conf = area.conf(run.jar, {"spark.bigcasttest.executors": "1"} | (
-        {"spark.bigcast.node.memory": "16m", "spark.bigcast.node.disk": "none"} if run.jar else {}))
-    argv = area.submit("local-cluster[1,1,1024]", conf, "UploadFailsJob")
+        {"spark.bigcast.node.memory": "16m"} | conf if run.jar else {}))
+    argv = [*wrapper, *area.submit("local-cluster[1,1,1024]", conf, "UploadFailsJob")]
     watch = Watch(run.hosts)
     steps = Steps(area, [watch], functools.partial(run.hosts.start, 0, argv))
 

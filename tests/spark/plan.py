@@ -15,6 +15,7 @@ ALL = {
     "shared": shared.contexts_on_one_node,
     "driver-killed": combinations.driver_killed,
     "upload-fails": combinations.upload_fails,
+    "disk-full": combinations.disk_full,
     "unreachable": combinations.unreachable,
     "no-native-directory": combinations.no_native_directory,
     "native-directory-noexec": combinations.native_directory_noexec,
