@@ -59,6 +59,7 @@ constexpr size_t kInboundCallBytesMax = kReceiveReserve + kFrameMax;  // of call
 constexpr size_t kReceiveCacheMax = kReceiveReserve + 1 * kMiB;
 constexpr size_t kFdsPerMessageMax = 4;     // descriptors taken with one message
 constexpr size_t kHomesMax = 64;            // nodes named in a ref
+constexpr uint32_t kStripesMax = 16;        // homes that a blob's chunks are spread over
 constexpr size_t kRefSizeMax = 32 * kKiB;   // a ref as bytes
 constexpr size_t kClientNameSizeMax = 256;  // as given at login
 constexpr uint32_t kAcceptPauseMs = 100;    // after running out of descriptors

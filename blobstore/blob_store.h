@@ -24,15 +24,24 @@ enum class Put : uint8_t { kAwaited, kAhead };
 // A home keeps a blob's chunks until it is removed; a relay may drop any of them at any time.
 enum class BlobRole : uint8_t { kHome, kRelay };
 
+// Which chunks of a blob are kept here: all, or those of one stripe of several.
+struct Stripe {
+  uint32_t index = 0;
+  uint32_t count = 1;
+  bool has(uint32_t chunk) const { return chunk % count == index; }
+};
+
 struct CreateOptions {
   BlobId id;
   std::string name_space;
   std::string name;
   BlobRole role = BlobRole::kHome;
   uint32_t chunk_size = limits::kChunkSizeDefault;
-  std::optional<uint64_t> size;  // raw bytes if known: a home reserves them whole
+  std::optional<uint64_t> size;  // raw bytes if known: a home reserves them whole (its stripe's)
   LeaseId lease;                 // zero: lives until removed
   bool replace = false;          // take over the name from another blob when sealed
+  Stripe stripe;                 // a home has the name only of stripe 0
+  std::string note;              // of whoever creates it; means nothing to the store
 };
 
 struct BlobStat {
@@ -43,13 +52,15 @@ struct BlobStat {
   uint32_t chunk_size = 0;
   std::optional<uint64_t> size;  // raw; known when sealed or declared
   bool sealed = false;
-  uint32_t chunk_count = 0;   // chunks stored here so far (a sealed home: all)
+  uint32_t chunk_count = 0;   // chunks stored here so far (a sealed home: all of its stripe)
   uint64_t stored_size = 0;   // their stored bytes
   uint64_t memory_bytes = 0;  // resident, in whole pages
   uint64_t disk_bytes = 0;    // in whole disk blocks
   Digest128 root_digest;      // zero until sealed
   LeaseId lease;
   TimePoint created_at{};
+  Stripe stripe;
+  std::string note;
 };
 
 struct StoreUsage {
@@ -138,11 +149,12 @@ class BlobStore {
   virtual Result<void> put_chunk(BlobId id, const ChunkMeta& meta,
                                  std::span<const std::byte> stored, Put why = Put::kAwaited) = 0;
 
-  // Checks that chunks 0..chunk_count-1 are there (home) and that their raw sizes add up to `size`,
-  // computes the root digest, gives back what was reserved and not used. Idempotent. For a relay it
-  // records the home's figures (root digest given) and checks nothing.
+  // Checks that those of the chunks 0..chunk_count-1 that belong here are there (home) and fit the
+  // `size` of the whole, gives back what was reserved and not used. Idempotent. A home of all
+  // chunks computes the root digest; CORRUPT if another one is given. Whoever has but a stripe
+  // needs it given. For a relay it records the home's figures and checks nothing.
   virtual Result<BlobStat> seal(BlobId id, uint64_t size, uint32_t chunk_count,
-                                std::optional<Digest128> relay_root_digest = std::nullopt) = 0;
+                                std::optional<Digest128> root_digest = std::nullopt) = 0;
 
   // Frees everything of the blob at once; a read_chunk under way finishes or says NOT_FOUND.
   virtual Result<void> remove(BlobId id) = 0;

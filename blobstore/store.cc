@@ -15,6 +15,15 @@ uint64_t chunks_for(uint64_t size, uint32_t chunk_size) {
   return (size + chunk_size - 1) / chunk_size;
 }
 
+// Of a blob's bytes, those in the stripe's chunks.
+uint64_t bytes_in_stripe(uint64_t size, uint32_t chunk_size, const Stripe& stripe) {
+  const uint64_t chunks = chunks_for(size, chunk_size);
+  if (chunks <= stripe.index) return 0;
+  const uint64_t in_stripe = chunks_for(chunks - stripe.index, stripe.count);
+  const bool has_last = stripe.has(static_cast<uint32_t>(chunks - 1));
+  return in_stripe * chunk_size - (has_last ? chunks * chunk_size - size : 0);
+}
+
 Result<void> check_size(uint64_t size, uint32_t chunk_size) {
   if (size > limits::kBlobSizeMax) {
     return fail(ErrorCode::kInvalidArgument,
@@ -88,6 +97,11 @@ Result<Store::BlobPtr> Store::find_blob(BlobId id) const {
 
 Result<void> Store::check_create(const CreateOptions& options) const {
   if (options.id.is_zero()) return fail(ErrorCode::kInvalidArgument, "id: must not be zero");
+  if (options.stripe.index >= options.stripe.count) {
+    return fail(
+        ErrorCode::kInvalidArgument,
+        fmt::format("stripe: {} is not one of {}", options.stripe.index, options.stripe.count));
+  }
   if (options.role == BlobRole::kHome) {
     BIGCAST_TRY(check_namespace(options.name_space));
     BIGCAST_TRY(check_name(options.name));
@@ -124,15 +138,16 @@ Result<void> Store::create(const CreateOptions& options) {
   }
   if (blob->is_home()) {
     blob->key = options.name_space + "/" + options.name;
-    const bool taken = names_.contains(blob->key);
+    const bool taken = blob->has_name() && names_.contains(blob->key);
     if (taken && !options.replace) {
       return fail(ErrorCode::kAlreadyExists, fmt::format("{} exists", blob->key));
     }
-    blob->reserved_total = blob->reserved_left = whole_pages(options.size.value_or(0));
+    blob->reserved_total = blob->reserved_left =
+        whole_pages(bytes_in_stripe(options.size.value_or(0), options.chunk_size, options.stripe));
     BIGCAST_TRY(admit(blob->reserved_left, options.chunk_size));
     reserved_ += blob->reserved_left;
     ++home_chunk_sizes_[options.chunk_size];
-    if (!taken) names_.emplace(blob->key, options.id);
+    if (blob->has_name() && !taken) names_.emplace(blob->key, options.id);
   }
   blobs_.emplace(options.id, std::move(blob));
   return {};
@@ -167,7 +182,10 @@ Result<void> Store::check_complete(const StoredBlob& blob, uint64_t size,
                               chunk_size));
   }
   if (!blob.is_home()) return {};
-  for (uint32_t index = 0; index < chunk_count; ++index) {
+  const Stripe& stripe = blob.options.stripe;
+  uint32_t in_stripe = 0;
+  for (uint32_t index = stripe.index; index < chunk_count; index += stripe.count) {
+    ++in_stripe;
     const auto it = blob.chunks.find(index);
     if (it == blob.chunks.end() || !it->second.readable()) {
       return refuse(fmt::format("chunk {}: is missing", index));
@@ -178,29 +196,42 @@ Result<void> Store::check_complete(const StoredBlob& blob, uint64_t size,
                                 it->second.meta.raw_size, expected));
     }
   }
-  if (blob.chunks.size() != chunk_count) return refuse("chunk_count: there are chunks beyond it");
+  if (blob.chunks.size() != in_stripe) return refuse("chunk_count: there are chunks beyond it");
   return {};
 }
 
+Result<Digest128> Store::root_of(const StoredBlob& blob, uint32_t chunk_count,
+                                 const std::optional<Digest128>& given) const {
+  if (!blob.is_home()) return given.value_or(Digest128{});
+  if (blob.options.stripe.count > 1) {
+    if (given) return *given;
+    return fail(ErrorCode::kInvalidArgument, "root digest: must be given, here is but a stripe");
+  }
+  RootDigest root;
+  for (uint32_t index = 0; index < chunk_count; ++index) {
+    root.add(blob.chunks.at(index).meta.digest);
+  }
+  const Digest128 computed = root.finish();
+  if (!given || *given == computed) return computed;
+  return fail(ErrorCode::kCorrupt, "root digest: is not that of the chunks that came");
+}
+
 Result<BlobStat> Store::seal(BlobId id, uint64_t size, uint32_t chunk_count,
-                             std::optional<Digest128> relay_root_digest) {
+                             std::optional<Digest128> root_digest) {
   Lock lock(mutex_);
   BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
   if (blob->sealed) {
-    if (blob->sealed_size == size && blob->sealed_chunks == chunk_count) return stat_of(*blob);
-    return fail(ErrorCode::kInvalidArgument,
-                fmt::format("size: the blob was sealed with {} bytes", blob->sealed_size));
+    if (blob->sealed_size != size || blob->sealed_chunks != chunk_count) {
+      return fail(ErrorCode::kInvalidArgument,
+                  fmt::format("size: the blob was sealed with {} bytes", blob->sealed_size));
+    }
+    if (root_digest && *root_digest != blob->root_digest) {
+      return fail(ErrorCode::kInvalidArgument, "root digest: the blob was sealed with another");
+    }
+    return stat_of(*blob);
   }
   BIGCAST_TRY(check_complete(*blob, size, chunk_count));
-  if (blob->is_home()) {
-    RootDigest root;
-    for (uint32_t index = 0; index < chunk_count; ++index) {
-      root.add(blob->chunks.at(index).meta.digest);
-    }
-    blob->root_digest = root.finish();
-  } else {
-    blob->root_digest = relay_root_digest.value_or(Digest128{});
-  }
+  BIGCAST_ASSIGN(blob->root_digest, root_of(*blob, chunk_count, root_digest));
   blob->sealed = true;  // before the row: no chunk may come while it is written
   blob->sealed_size = size;
   blob->sealed_chunks = chunk_count;
@@ -213,7 +244,7 @@ Result<BlobStat> Store::seal(BlobId id, uint64_t size, uint32_t chunk_count,
     }
   }
   cancel_reservation(*blob);
-  if (blob->is_home()) bind_name(lock, blob);
+  if (blob->has_name()) bind_name(lock, blob);
   return stat_of(*blob);
 }
 
@@ -363,6 +394,8 @@ BlobStat Store::stat_of(const StoredBlob& blob) const {
   if (blob.sealed) stat.root_digest = blob.root_digest;
   stat.lease = blob.options.lease;
   stat.created_at = blob.created_at;
+  stat.stripe = blob.options.stripe;
+  stat.note = blob.options.note;
   return stat;
 }
 

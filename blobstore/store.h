@@ -74,6 +74,7 @@ struct StoredBlob {
   bool has_rows = false;  // in the disk index
 
   bool is_home() const { return options.role == BlobRole::kHome; }
+  bool has_name() const { return is_home() && options.stripe.index == 0; }
   std::optional<uint64_t> known_size() const {
     return sealed ? std::optional(sealed_size) : options.size;
   }
@@ -91,7 +92,7 @@ class Store final : public BlobStore {
   Result<void> put_chunk(BlobId id, const ChunkMeta& meta, std::span<const std::byte> stored,
                          Put why) override;
   Result<BlobStat> seal(BlobId id, uint64_t size, uint32_t chunk_count,
-                        std::optional<Digest128> relay_root_digest) override;
+                        std::optional<Digest128> root_digest) override;
   Result<void> remove(BlobId id) override;
   Result<void> drop_chunks(BlobId id) override;
   std::vector<BlobId> remove_lease(LeaseId lease) override;
@@ -127,6 +128,8 @@ class Store final : public BlobStore {
   BlobStat stat_of(const StoredBlob& blob) const;
   Result<void> check_create(const CreateOptions& options) const;
   Result<void> check_complete(const StoredBlob& blob, uint64_t size, uint32_t chunk_count) const;
+  Result<Digest128> root_of(const StoredBlob& blob, uint32_t chunk_count,
+                            const std::optional<Digest128>& given) const;
   Result<void> write_blob_row(Lock& lock, const BlobPtr& blob, uint64_t size);
   void bind_name(Lock& lock, const BlobPtr& blob);
   void remove_blob(Lock& lock, const BlobPtr& blob);

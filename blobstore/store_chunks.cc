@@ -13,6 +13,11 @@ namespace bigcast {
 Result<void> Store::check_chunk(const StoredBlob& blob, const ChunkMeta& meta) const {
   const uint32_t chunk_size = blob.options.chunk_size;
   BIGCAST_TRY(check_meta(meta, chunk_size));
+  const Stripe& stripe = blob.options.stripe;
+  if (!stripe.has(meta.index)) {
+    return fail(ErrorCode::kInvalidArgument, fmt::format("chunk {}: is not of stripe {} of {}",
+                                                         meta.index, stripe.index, stripe.count));
+  }
   const auto size = blob.known_size();
   if (!size) return {};
   const uint64_t offset = uint64_t{meta.index} * chunk_size;

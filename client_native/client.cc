@@ -28,6 +28,7 @@ Result<BlobSummary> summary_of(rpc::BlobInfo::Reader info) {
   summary.sealed = info.getSealed();
   summary.relay = info.getRelay();
   summary.root_digest = hexadecimal(ref.root_digest);
+  for (const auto& home : ref.homes) summary.homes.push_back(home.to_string());
   return summary;
 }
 

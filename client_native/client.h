@@ -41,15 +41,20 @@ struct UploadOptions {
   // Once the blob is known to have so many raw bytes, hosts whose readers follow its home begin to
   // fetch it, before anybody asks for it. 0: never. Needs a lease.
   uint64_t announce_from = 0;
+  // The chunks are spread over so many of the client's servers, the first that answer, so that
+  // none of their links carries all of it. Names are then found at the first of them.
+  uint32_t homes = 1;
 };
 
 struct BlobSummary {
   std::string id, name_space, name;
   std::optional<uint64_t> size;
-  uint64_t stored_size = 0, memory_bytes = 0, disk_bytes = 0, age_ms = 0;
+  uint64_t stored_size = 0, memory_bytes = 0, disk_bytes = 0;  // on the node that answered
+  uint64_t age_ms = 0;
   uint32_t chunk_size = 0, chunk_count = 0;
   bool sealed = false, relay = false;
-  std::string root_digest;  // 32 hexadecimal digits
+  std::string root_digest;         // 32 hexadecimal digits
+  std::vector<std::string> homes;  // of several, each has every so manieth chunk
 };
 
 struct NodeSummary {

@@ -91,6 +91,10 @@ kj::Promise<Result<kj::Own<NodeSession>>> Nodes::bulk() { return first(bulk_, 0)
 
 kj::Promise<Result<void>> Nodes::start() {
   auto entry = control();
+  // Each server may have stripes of the lease's blobs, so the lease is kept at all of them.
+  if (!targets_.lease.is_zero()) {
+    for (const auto& server : targets_.servers) link(control_, server);
+  }
   if (!targets_.local_node || targets_.servers.empty()) {
     return entry.then([](Result<kj::Own<NodeSession>> session) -> Result<void> {
       if (!session) return tl::unexpected(session.error());

@@ -1,9 +1,6 @@
 #include "client_native/download_job.h"
 
-#include <kj/debug.h>
-
 #include <algorithm>
-#include <array>
 
 namespace bigcast {
 
@@ -15,53 +12,31 @@ uint32_t chunk_count_of(uint64_t size, uint32_t chunk_size) {
   return static_cast<uint32_t>((size + chunk_size - 1) / chunk_size);
 }
 
-// Which of several sources' failures says most about the blob.
-size_t rank(const Error& error) {
-  constexpr std::array kOrder = {ErrorCode::kAborted, ErrorCode::kCorrupt,
-                                 ErrorCode::kUnauthenticated, ErrorCode::kPermissionDenied,
-                                 ErrorCode::kNotFound};
-  return static_cast<size_t>(std::find(kOrder.begin(), kOrder.end(), error.code) - kOrder.begin());
-}
-
 }  // namespace
 
 DownloadJob::DownloadJob(Nodes& nodes, rpc::BlobRefData ref)
-    : nodes_(nodes),
-      ref_(std::move(ref)),
+    : ref_(std::move(ref)),
       buffers_(std::make_shared<ChunkBuffers>(encode_bound(ref_.chunk_size))),
       root_digest_(ref_.root_digest) {
-  const ClientTargets& targets = nodes_.targets();
-  if (targets.local_node) add_source(*targets.local_node, Kind::kLocal);
-  for (const auto& home : ref_.homes) add_source(home, Kind::kHome);
-  for (const auto& server : targets.servers) add_source(server, Kind::kServer);
+  const uint32_t count = ref_.stripe ? 1 : ref_.stripes;
+  StripeSources::Reader& reader = *this;
+  for (uint32_t i = 0; i < count; i++) {
+    stripes_.push_back(std::make_unique<StripeSources>(nodes, ref_.of_stripe(i), buffers_, reader));
+  }
   const bool sealed = root_digest_ != Digest128{};
   if (sealed && ref_.size) end_ = {chunk_count_of(*ref_.size, ref_.chunk_size), *ref_.size};
 }
 
-void DownloadJob::add_source(const rpc::Address& address, Kind kind) {
-  const auto same = [&](const Source& source) { return source.address == address; };
-  if (std::none_of(sources_.begin(), sources_.end(), same)) {
-    sources_.push_back({address, kind, 0, std::nullopt});
-  }
-}
-
 void DownloadJob::adopt(const rpc::Address& address, kj::Own<NodeSession> session,
                         rpc::OpenResult::Opened::Reader opened) {
-  add_source(address, Kind::kServer);
-  const bool local_first = sources_.front().kind == Kind::kLocal;
-  if (local_first && sources_.front().address != address) return;
-  const auto same = [&](const Source& source) { return source.address == address; };
-  source_ =
-      static_cast<size_t>(std::find_if(sources_.begin(), sources_.end(), same) - sources_.begin());
-  if (auto used = use_opened(kj::mv(session), opened); !used) leave_source(used.error());
+  stripes_.front()->adopt(address, kj::mv(session), opened);
 }
 
 kj::Promise<Result<void>> DownloadJob::start() {
   if (error_) return Result<void>(tl::unexpected(*error_));
-  if (open_ != nullptr) return Result<void>();
-  if (!switching_) {
-    switching_ = true;
-    switch_ = kj::evalLater([this]() { return try_source(); }).eagerlyEvaluate(nullptr);
+  for (const auto& stripe : stripes_) stripe->start();
+  if (std::ranges::all_of(stripes_, [](const auto& stripe) { return stripe->is_open(); })) {
+    return Result<void>();
   }
   return change().then([this]() { return start(); });
 }
@@ -98,38 +73,39 @@ Result<Span> DownloadJob::deliver(Slot slot) {
 }
 
 void DownloadJob::fill() {
-  if (switching_ || open_ == nullptr || error_) return;
+  if (error_) return;
   const uint32_t limit = std::min(next_index_ + limits::kDownloadWindowChunks,
                                   end_ ? end_->chunk_count : limits::kChunksPerBlobMax + 1);
   for (uint32_t index = next_index_; index < limit; ++index) {
-    if (!slots_.contains(index)) slots_.emplace(index, fetch(index));
+    if (stripe_of(index).is_open() && !slots_.contains(index)) slots_.emplace(index, fetch(index));
   }
 }
 
 DownloadJob::Slot DownloadJob::fetch(uint32_t index) {
   Slot slot;
+  StripeSources& stripe = stripe_of(index);
   slot.task =
-      KJ_ASSERT_NONNULL(open_)
-          ->fetch(index, end_ ? WaitsFor::kNode : WaitsFor::kWriter)
+      stripe.fetch(index, end_ ? WaitsFor::kNode : WaitsFor::kWriter)
           .then([this, index](Result<FetchedChunk> chunk) { on_fetched(index, std::move(chunk)); })
           .eagerlyEvaluate(
-              [this](kj::Exception&& exception) { leave_source(rpc::to_error(exception)); });
+              [&stripe](kj::Exception&& exception) { stripe.leave(rpc::to_error(exception)); });
   return slot;
 }
 
 void DownloadJob::on_fetched(uint32_t index, Result<FetchedChunk> chunk) {
-  if (switching_) return;  // from a source that was left; its slot is about to go
-  if (!chunk) return leave_source(chunk.error());
+  StripeSources& stripe = stripe_of(index);
+  if (!stripe.is_open()) return;  // from a source that was left; its slot is about to go
+  if (!chunk) return stripe.leave(chunk.error());
   if (chunk->end) {
-    if (auto valid = check_end(index, *chunk->end); !valid) return leave_source(valid.error());
+    if (auto valid = check_end(index, *chunk->end); !valid) return stripe.leave(valid.error());
     end_ = chunk->end;
     return notify();
   }
-  if (auto valid = check_size(chunk->meta); !valid) return leave_source(valid.error());
-  for (Source& source : sources_) source.failures = 0;
+  if (auto valid = check_size(chunk->meta); !valid) return stripe.leave(valid.error());
+  stripe.progressed();
   stats_.chunks_reread += chunk->rereads;
   if (chunk->located) ++stats_.chunks_located;
-  if (sources_[source_].kind == Kind::kLocal) stats_.through_local_node = true;
+  if (stripe.is_local()) stats_.through_local_node = true;
   slots_[index].chunk = std::move(*chunk);
   notify();
 }
@@ -141,8 +117,8 @@ Result<void> DownloadJob::check_end(uint32_t index, const FetchedChunk::End& end
                           (!ref_.size || *ref_.size == end.size) &&
                           (!end_ || end_->size == end.size);
   if (consistent) return {};
-  return fail(ErrorCode::kCorrupt, sources_[source_].address.to_string() +
-                                       ": says that the blob ends where it does not");
+  return fail(ErrorCode::kCorrupt,
+              stripe_of(index).address() + ": says that the blob ends where it does not");
 }
 
 Result<void> DownloadJob::check_size(const ChunkMeta& meta) const {
@@ -152,123 +128,27 @@ Result<void> DownloadJob::check_size(const ChunkMeta& meta) const {
       total ? std::min<uint64_t>(ref_.chunk_size, *total > offset ? *total - offset : 0)
             : meta.raw_size;
   if (meta.raw_size == expected) return {};
-  return fail(ErrorCode::kCorrupt, sources_[source_].address.to_string() + ": chunk " +
+  return fail(ErrorCode::kCorrupt, stripe_of(meta.index).address() + ": chunk " +
                                        std::to_string(meta.index) + " has the wrong size");
 }
 
 // ---- Sources ----
 
-void DownloadJob::leave_source(Error error) {
-  if (switching_ || error_) return;
-  switching_ = true;
-  // Later, not now: this may run inside one of the promises that are to be cancelled.
-  switch_ = kj::evalLater([this, error = std::move(error)]() mutable {
-              return try_next_source(std::move(error));
-            }).eagerlyEvaluate(nullptr);
-}
-
-kj::Promise<void> DownloadJob::try_next_source(Error error) {
-  KJ_IF_MAYBE (opened, open_) {
-    if (error.code == ErrorCode::kDeadlineExceeded) nodes_.forget_bulk((*opened)->session());
-  }
-  open_ = nullptr;
+void DownloadJob::source_left(StripeSources& stripe) {
   for (auto slot = slots_.begin(); slot != slots_.end();) {
-    const bool keep = slot->second.chunk.has_value();
+    const bool keep = slot->second.chunk.has_value() || &stripe_of(slot->first) != &stripe;
     if (!keep) ++stats_.chunks_reread;
     slot = keep ? std::next(slot) : slots_.erase(slot);
   }
-  Source& left = sources_[source_];
-  ++left.failures;
-  left.error = std::move(error);
-  const auto next = next_source();
-  if (!next) {
-    give_up();
-    return kj::READY_NOW;
-  }
-  source_ = *next;
-  if (sources_[source_].failures == 0) return try_source();
-  return nodes_.loop()
-      .timer()
-      .afterDelay(limits::kSourceRetryDelayMs * kj::MILLISECONDS)
-      .then([this]() { return try_source(); });
 }
 
-kj::Promise<void> DownloadJob::try_source() {
-  return open_source().then([this](Result<void> opened) -> kj::Promise<void> {
-    if (!opened) return try_next_source(opened.error());
-    switching_ = false;
-    fill();
-    notify();
-    return kj::READY_NOW;
-  });
-}
-
-// A source that could not be reached gets a second chance; one that answered wrongly does not.
-std::optional<size_t> DownloadJob::next_source() const {
-  if (sources_[source_].error->code == ErrorCode::kAborted) return std::nullopt;
-  for (uint32_t failures = 0; failures < limits::kSourceTriesMax; ++failures) {
-    for (size_t step = 1; step <= sources_.size(); ++step) {
-      const size_t candidate = (source_ + step) % sources_.size();
-      const Source& source = sources_[candidate];
-      const bool hopeless = failures > 0 && source.error->code != ErrorCode::kUnavailable;
-      if (source.failures == failures && !hopeless) return candidate;
-    }
-  }
-  return std::nullopt;
-}
-
-void DownloadJob::give_up() {
-  const Error* worst = nullptr;
-  for (const Source& source : sources_) {
-    if (source.error && source.failures > 0 && (!worst || rank(*source.error) < rank(*worst))) {
-      worst = &*source.error;
-    }
-  }
-  set_error(*worst);
-}
-
-kj::Promise<Result<DownloadJob::OpenResponse>> DownloadJob::ask_open(kj::Own<NodeSession> session) {
-  auto request = session->session.openRequest();
-  if (sources_[source_].kind == Kind::kHome) {
-    rpc::write(ref_.id, request.initTarget().initHomeId());
-  } else {
-    rpc::write(ref_, request.initTarget().initRef());
-  }
-  return bounded<OpenResponse>(
-      nodes_.loop(), *session, nodes_.targets().timeout_ms,
-      request.send().then([](OpenResponse&& response) -> Result<OpenResponse> {
-        if (response.getResult().isError()) {
-          return tl::unexpected(rpc::read(response.getResult().getError()));
-        }
-        return kj::mv(response);
-      }));
-}
-
-kj::Promise<Result<void>> DownloadJob::open_source() {
-  return nodes_.bulk_of(sources_[source_].address)
-      .then([this](Result<kj::Own<NodeSession>> session) -> kj::Promise<Result<void>> {
-        if (!session) return Result<void>(tl::unexpected(session.error()));
-        return ask_open(kj::addRef(**session))
-            .then([this, session = kj::mv(*session)](
-                      Result<OpenResponse> response) mutable -> Result<void> {
-              if (!response) return tl::unexpected(response.error());
-              return use_opened(kj::mv(session), response->getResult().getOpened());
-            });
-      });
-}
-
-Result<void> DownloadJob::use_opened(kj::Own<NodeSession> session,
-                                     rpc::OpenResult::Opened::Reader opened) {
-  BIGCAST_ASSIGN(const auto ref, rpc::read(opened.getInfo().getRef()));
-  if (ref.id != ref_.id || ref.chunk_size != ref_.chunk_size) {
-    return fail(ErrorCode::kCorrupt, session->address + ": opened another blob");
-  }
+void DownloadJob::source_opened(const rpc::BlobRefData& ref) {
   if (root_digest_ == Digest128{}) root_digest_ = ref.root_digest;
-  SourceOptions options{&nodes_.loop(), nodes_.targets().timeout_ms, nodes_.targets().local_reads,
-                        ref_.chunk_size, buffers_};
-  open_ = kj::refcounted<BlobSource>(std::move(options), kj::mv(session), opened.getBlob());
-  return {};
+  fill();
+  notify();
 }
+
+void DownloadJob::sources_failed(Error error) { set_error(std::move(error)); }
 
 // ---- The end ----
 
@@ -283,31 +163,24 @@ kj::Promise<Result<Span>> DownloadJob::finish() {
   }
   finished_ = true;
   slots_.clear();
-  open_ = nullptr;
   return Result<Span>(Span());
 }
 
 // The ref was made before the blob was sealed: ask again now that it is.
 kj::Promise<void> DownloadJob::learn_root_digest() {
-  if (switching_) return change();
-  auto& source = *KJ_ASSERT_NONNULL(open_);
-  return ask_open(kj::addRef(source.session()))
-      .then([this](Result<OpenResponse> response) -> kj::Promise<void> {
-        if (switching_ || error_) return kj::READY_NOW;
-        if (!response) {
-          leave_source(response.error());
-          return change();
-        }
-        auto ref = rpc::read(response->getResult().getOpened().getInfo().getRef());
-        if (ref && ref->root_digest != Digest128{}) {
-          root_digest_ = ref->root_digest;
-          return kj::READY_NOW;
-        }
-        leave_source(Error{
-            ErrorCode::kUnavailable,
-            sources_[source_].address.to_string() + ": does not know the blob's root digest yet"});
-        return change();
-      });
+  StripeSources& first = *stripes_.front();
+  if (!first.is_open()) return change();
+  return first.ask_ref().then([this, &first](Result<rpc::BlobRefData> ref) -> kj::Promise<void> {
+    if (!first.is_open() || error_) return kj::READY_NOW;
+    if (ref && ref->root_digest != Digest128{}) {
+      root_digest_ = ref->root_digest;
+      return kj::READY_NOW;
+    }
+    first.leave(ref ? Error{ErrorCode::kUnavailable,
+                            first.address() + ": does not know the blob's root digest yet"}
+                    : ref.error());
+    return change();
+  });
 }
 
 // ---- Waiting ----

@@ -4,9 +4,11 @@
 
 #include <cstring>
 #include <deque>
+#include <map>
 
 #include "client_native/chunk_buffers.h"
 #include "client_native/client_core.h"
+#include "client_native/upload_homes.h"
 
 namespace bigcast {
 
@@ -51,7 +53,7 @@ class UploadJob final : private kj::TaskSet::ErrorHandler {
   Result<void> check_next() const;
   kj::Promise<Result<void>> send_chunk(uint32_t index, BufferPtr raw, size_t size);
   kj::Promise<Result<void>> transfer(Encoded chunk);
-  kj::Promise<Result<void>> put(const Encoded& chunk);
+  kj::Promise<Result<void>> put(UploadHome& home, const Encoded& chunk);
   kj::Promise<Encoded> encode_on_pool(uint32_t index, BufferPtr raw, size_t size);
   kj::Promise<void> encoder_slot();
   void release_encoder();
@@ -59,25 +61,30 @@ class UploadJob final : private kj::TaskSet::ErrorHandler {
   void notify();
   void set_error(Error error);
   void taskFailed(kj::Exception&& exception) override { set_error(rpc::to_error(exception)); }
-  kj::Promise<Result<std::string>> send_seal();
+  void add_digest(const ChunkMeta& meta);
+  kj::Promise<Result<std::string>> seal_homes();
+  kj::Promise<Result<std::string>> seal_at(UploadHome& home);
 
+  UploadHome& home_of(uint32_t index) { return homes_[index % homes_.size()]; }
   template <typename T>
-  kj::Promise<Result<T>> bounded_call(kj::Promise<Result<T>> call) {
-    return bounded<T>(nodes_.loop(), *session_, nodes_.targets().timeout_ms, kj::mv(call));
+  kj::Promise<Result<T>> bounded_call(UploadHome& home, kj::Promise<Result<T>> call) {
+    return bounded<T>(nodes_.loop(), *home.session, nodes_.targets().timeout_ms, kj::mv(call));
   }
 
   Nodes& nodes_;
   const UploadOptions options_;
   const std::shared_ptr<ChunkBuffers> buffers_;
-  kj::Own<NodeSession> session_;
-  kj::Maybe<rpc::Upload::Client> upload_;
-  BufferPtr current_;  // handed out by next_buffer
-  uint32_t busy_ = 0;  // chunks handed out or under way
+  std::vector<UploadHome> homes_;  // none once the upload failed
+  BufferPtr current_;              // handed out by next_buffer
+  uint32_t busy_ = 0;              // chunks handed out or under way
   uint32_t encoders_ = 0;
   std::deque<kj::Own<kj::PromiseFulfiller<void>>> encoder_queue_;
   uint32_t next_index_ = 0;
   uint64_t committed_ = 0;
   bool short_chunk_seen_ = false;
+  RootDigest root_;
+  uint32_t digests_ = 0;                          // in root_
+  std::map<uint32_t, Digest128> digests_beyond_;  // of chunks that were encoded out of order
   std::optional<Error> error_;
   std::optional<std::string> sealed_ref_;
   TransferStats stats_;
@@ -86,25 +93,11 @@ class UploadJob final : private kj::TaskSet::ErrorHandler {
 };
 
 kj::Promise<Result<void>> UploadJob::create() {
-  return nodes_.bulk().then(
-      [this](Result<kj::Own<NodeSession>> session) -> kj::Promise<Result<void>> {
-        if (!session) return Result<void>(tl::unexpected(session.error()));
-        session_ = kj::mv(*session);
-        auto request = session_->session.createRequest();
-        auto params = request.initOptions();
-        params.setName(options_.name);
-        params.setSize(options_.size ? static_cast<int64_t>(*options_.size) : -1);
-        params.setChunkSize(options_.chunk_size);
-        params.setUntilRemoved(options_.until_removed);
-        params.setReplace(options_.replace);
-        params.setAnnounceFrom(options_.announce_from);
-        return bounded_call<void>(request.send().then(
-            [this](capnp::Response<rpc::Session::CreateResults>&& response) -> Result<void> {
-              auto result = response.getResult();
-              if (result.isError()) return tl::unexpected(rpc::read(result.getError()));
-              upload_ = result.getCreated().getUpload();
-              return {};
-            }));
+  return create_at_homes(nodes_, options_)
+      .then([this](Result<std::vector<UploadHome>> homes) -> Result<void> {
+        if (!homes) return tl::unexpected(homes.error());
+        homes_ = std::move(*homes);
+        return {};
       });
 }
 
@@ -159,8 +152,19 @@ Result<void> UploadJob::commit(size_t size) {
 
 kj::Promise<Result<void>> UploadJob::send_chunk(uint32_t index, BufferPtr raw, size_t size) {
   return encode_on_pool(index, std::move(raw), size).then([this](Encoded chunk) {
+    add_digest(chunk.meta);
     return transfer(std::move(chunk));
   });
+}
+
+void UploadJob::add_digest(const ChunkMeta& meta) {
+  digests_beyond_[meta.index] = meta.digest;
+  for (auto next = digests_beyond_.begin();
+       next != digests_beyond_.end() && next->first == digests_;
+       next = digests_beyond_.erase(next)) {
+    root_.add(next->second);
+    digests_++;
+  }
 }
 
 // Encoding holds two buffers a chunk, so few chunks may be at it at once.
@@ -199,10 +203,11 @@ kj::Promise<Encoded> UploadJob::encode_on_pool(uint32_t index, BufferPtr raw, si
 
 kj::Promise<Result<void>> UploadJob::transfer(Encoded chunk) {
   if (error_) return Result<void>(tl::unexpected(*error_));
-  auto request = KJ_ASSERT_NONNULL(upload_).creditRequest();
+  UploadHome& home = home_of(chunk.meta.index);
+  auto request = home.upload.creditRequest();
   request.setBytes(chunk.meta.stored_size);
   auto credit = bounded_call<void>(
-      request.send().then([](capnp::Response<rpc::Upload::CreditResults>&& response) {
+      home, request.send().then([](capnp::Response<rpc::Upload::CreditResults>&& response) {
         auto result = response.getResult();
         return result.isError() ? Result<void>(tl::unexpected(rpc::read(result.getError())))
                                 : Result<void>();
@@ -211,19 +216,20 @@ kj::Promise<Result<void>> UploadJob::transfer(Encoded chunk) {
       [this, chunk = std::move(chunk)](Result<void> granted) mutable -> kj::Promise<Result<void>> {
         if (!granted) return kj::mv(granted);
         if (error_) return Result<void>(tl::unexpected(*error_));
-        return put(chunk).then([this, meta = chunk.meta](Result<void> stored) {
-          if (stored) {
-            stats_.raw_bytes += meta.raw_size;
-            stats_.stored_bytes += meta.stored_size;
-            ++stats_.chunks;
-          }
-          return stored;
-        });
+        return put(home_of(chunk.meta.index), chunk)
+            .then([this, meta = chunk.meta](Result<void> stored) {
+              if (stored) {
+                stats_.raw_bytes += meta.raw_size;
+                stats_.stored_bytes += meta.stored_size;
+                ++stats_.chunks;
+              }
+              return stored;
+            });
       });
 }
 
-kj::Promise<Result<void>> UploadJob::put(const Encoded& chunk) {
-  auto request = KJ_ASSERT_NONNULL(upload_).putRequest(capnp::MessageSize{32, 0});
+kj::Promise<Result<void>> UploadJob::put(UploadHome& home, const Encoded& chunk) {
+  auto request = home.upload.putRequest(capnp::MessageSize{32, 0});
   // The request lies in the buffer, not in a copy of it, until its message is gone.
   kj::Own<void> pin = kj::heap<BufferPtr>(chunk.stored);
   const capnp::Data::Reader bytes(reinterpret_cast<const kj::byte*>(chunk.stored->data()),
@@ -232,7 +238,7 @@ kj::Promise<Result<void>> UploadJob::put(const Encoded& chunk) {
   rpc::reply_external(params, bytes, kj::mv(pin));
   rpc::write(chunk.meta, request.initMeta());
   return bounded_call<void>(
-      request.send().then([](capnp::Response<rpc::Upload::PutResults>&& response) {
+      home, request.send().then([](capnp::Response<rpc::Upload::PutResults>&& response) {
         auto result = response.getResult();
         return result.isError() ? Result<void>(tl::unexpected(rpc::read(result.getError())))
                                 : Result<void>();
@@ -254,21 +260,21 @@ kj::Promise<Result<std::string>> UploadJob::seal() {
                                                      std::to_string(*options_.size)});
     return Answer(tl::unexpected(*error_));
   }
-  return send_seal();
+  return seal_homes();
 }
 
-kj::Promise<Result<std::string>> UploadJob::send_seal() {
-  auto request = KJ_ASSERT_NONNULL(upload_).sealRequest();
-  request.setSize(committed_);
-  request.setChunkCount(next_index_);
-  return bounded_call<std::string>(
-             request.send().then(
-                 [](capnp::Response<rpc::Upload::SealResults>&& response) -> Result<std::string> {
-                   auto result = response.getResult();
-                   if (result.isError()) return tl::unexpected(rpc::read(result.getError()));
-                   BIGCAST_ASSIGN(auto ref, rpc::read(result.getRef()));
-                   return ref.to_bytes();
-                 }))
+// The first home comes last: with it the blob is there for all.
+kj::Promise<Result<std::string>> UploadJob::seal_homes() {
+  kj::Vector<kj::Promise<Result<std::string>>> others;
+  for (size_t i = 1; i < homes_.size(); i++) others.add(seal_at(homes_[i]));
+  return kj::joinPromises(others.releaseAsArray())
+      .then([this](kj::Array<Result<std::string>> sealed) -> kj::Promise<Result<std::string>> {
+        for (auto& ref : sealed) {
+          if (!ref) return kj::mv(ref);
+        }
+        if (error_) return Result<std::string>(tl::unexpected(*error_));
+        return seal_at(homes_.front());
+      })
       .then([this](Result<std::string> ref) {
         if (ref) {
           sealed_ref_ = *ref;
@@ -277,6 +283,23 @@ kj::Promise<Result<std::string>> UploadJob::send_seal() {
         }
         return ref;
       });
+}
+
+kj::Promise<Result<std::string>> UploadJob::seal_at(UploadHome& home) {
+  auto request = home.upload.sealRequest();
+  request.setSize(committed_);
+  request.setChunkCount(next_index_);
+  const Digest128 root = root_.finish();
+  request.setRootDigestHi(root.hi);
+  request.setRootDigestLo(root.lo);
+  return bounded_call<std::string>(
+      home, request.send().then(
+                [](capnp::Response<rpc::Upload::SealResults>&& response) -> Result<std::string> {
+                  auto result = response.getResult();
+                  if (result.isError()) return tl::unexpected(rpc::read(result.getError()));
+                  BIGCAST_ASSIGN(auto ref, rpc::read(result.getRef()));
+                  return ref.to_bytes();
+                }));
 }
 
 kj::Promise<void> UploadJob::change() {
@@ -296,7 +319,7 @@ void UploadJob::notify() {
 void UploadJob::set_error(Error error) {
   if (error_) return;
   error_ = std::move(error);
-  upload_ = nullptr;  // the node frees everything
+  homes_.clear();  // they free everything
   notify();
 }
 
@@ -336,6 +359,11 @@ class UploadHandle final : public Upload {
 
 Result<void> check_options(const UploadOptions& options) {
   BIGCAST_TRY(check_name(options.name));
+  if (options.homes < 1 || options.homes > limits::kStripesMax) {
+    return fail(ErrorCode::kInvalidArgument, "homes: must be 1 to " +
+                                                 std::to_string(limits::kStripesMax) + ", not " +
+                                                 std::to_string(options.homes));
+  }
   if (options.chunk_size < limits::kChunkSizeMin || options.chunk_size > limits::kChunkSizeMax) {
     return fail(ErrorCode::kInvalidArgument, "chunk size " + std::to_string(options.chunk_size) +
                                                  ": must be " +
@@ -357,6 +385,12 @@ Result<void> check_options(const UploadOptions& options) {
 Result<std::unique_ptr<Upload>> start_upload(const std::shared_ptr<ClientCore>& core,
                                              const UploadOptions& options) {
   BIGCAST_TRY(check_options(options));
+  const size_t servers = core->nodes().entry_points().size();
+  if (options.homes > servers) {
+    return fail(ErrorCode::kInvalidArgument, "homes: " + std::to_string(options.homes) +
+                                                 " are asked for, but only " +
+                                                 std::to_string(servers) + " servers are known");
+  }
   auto upload = std::make_unique<UploadHandle>(core, options);
   BIGCAST_TRY(upload->create());
   return upload;

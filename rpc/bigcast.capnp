@@ -40,6 +40,11 @@ struct BlobRef {
   rootDigestLo @5 :UInt64; # order; both 0 while unsealed
   nameSpace @6 :Text;
   name @7 :Text;
+  stripes @8 :UInt8 = 1;
+  # n > 1: chunk i is in stripe i % n. A stripe is a blob of its own, with the chunks' indexes, the
+  # size and the root digest of the whole: its id is the whole's with lo ^ its number, its home is
+  # homes[its number] (and, once there are replicas, every n-th after that).
+  stripe @9 :Int8 = -1;    # only this stripe, with its own id and homes; -1: all of the blob
 }
 
 struct BlobInfo {
@@ -146,6 +151,8 @@ struct CreateOptions {
   replace @4 :Bool;             # false: an existing name is ALREADY_EXISTS; true: it is replaced
                                 # when this blob is sealed
   announceFrom @5 :UInt64;      # announced once it is known to have so many raw bytes; 0: never
+  striped @6 :BlobRef;          # not null: one stripe of this blob. The writer chooses the id and
+  stripe @7 :UInt8;             # creates stripe 0, which has the name, first. The others end with it
 }
 
 struct CreateResult {
@@ -170,7 +177,10 @@ interface Upload {
   # Uses up the credit of one chunk. Answers when the chunk is verified and stored. Chunks may
   # arrive in any order; each has chunkSize raw bytes but the last. The same chunk again is ok.
 
-  seal @2 (size :UInt64, chunkCount :UInt32) -> (result :SealResult);
+  seal @2 (size :UInt64, chunkCount :UInt32, rootDigestHi :UInt64, rootDigestLo :UInt64)
+      -> (result :SealResult);
+  # All zero: no root digest. The home checks it, or believes it if it has only a stripe, which
+  # needs one. Of a striped blob stripe 0 is sealed last: it is what makes the name visible.
 }
 
 struct SealResult {

@@ -47,6 +47,24 @@ Result<std::vector<Address>> read_homes(capnp::List<Endpoint>::Reader homes) {
   return addresses;
 }
 
+Result<void> read_stripes(rpc::BlobRef::Reader in, BlobRefData& ref) {
+  ref.stripes = in.getStripes();
+  if (ref.stripes < 1 || ref.stripes > limits::kStripesMax) {
+    return bad_ref(
+        fmt::format("stripes must be 1 to {}, not {}", limits::kStripesMax, ref.stripes));
+  }
+  if (const int stripe = in.getStripe(); stripe != -1) {
+    if (stripe < 0 || stripe >= static_cast<int>(ref.stripes)) {
+      return bad_ref(fmt::format("stripe {} is not one of {}", stripe, ref.stripes));
+    }
+    ref.stripe = static_cast<uint32_t>(stripe);
+  } else if (ref.homes.size() % ref.stripes != 0 || (ref.stripes > 1 && ref.homes.empty())) {
+    return bad_ref(fmt::format("{} homes are not the same number for each of {} stripes",
+                               ref.homes.size(), ref.stripes));
+  }
+  return {};
+}
+
 }  // namespace
 
 void write(bigcast::Id128 value, rpc::Id128::Builder out) {
@@ -115,6 +133,8 @@ void write(const BlobRefData& value, rpc::BlobRef::Builder out) {
   out.setRootDigestLo(value.root_digest.lo);
   out.setNameSpace(value.name_space.c_str());
   out.setName(value.name.c_str());
+  out.setStripes(static_cast<uint8_t>(value.stripes));
+  out.setStripe(value.stripe ? static_cast<int8_t>(*value.stripe) : int8_t{-1});
 }
 
 Result<BlobRefData> read(rpc::BlobRef::Reader in) {
@@ -136,7 +156,18 @@ Result<BlobRefData> read(rpc::BlobRef::Reader in) {
   ref.name = to_std(in.getName());
   BIGCAST_TRY(check_namespace(ref.name_space));
   BIGCAST_TRY(check_name(ref.name));
+  BIGCAST_TRY(read_stripes(in, ref));
   return ref;
+}
+
+BlobRefData BlobRefData::of_stripe(uint32_t index) const {
+  BlobRefData one = *this;
+  if (stripes == 1) return one;
+  one.id = stripe_id(id, index);
+  one.stripe = index;
+  one.homes.clear();
+  for (size_t i = index; i < homes.size(); i += stripes) one.homes.push_back(homes[i]);
+  return one;
 }
 
 std::string BlobRefData::to_bytes() const {

@@ -17,6 +17,9 @@
 // Between the schema's structs and ours. What a peer declared is checked here, once.
 namespace bigcast::rpc {
 
+// The id of a stripe of a striped blob (schema, BlobRef.stripes).
+inline BlobId stripe_id(BlobId blob, uint32_t stripe) { return {blob.hi, blob.lo ^ stripe}; }
+
 struct BlobRefData {
   BlobId id;
   std::optional<uint64_t> size;
@@ -25,7 +28,11 @@ struct BlobRefData {
   Digest128 root_digest;       // zero while unsealed
   std::string name_space;
   std::string name;
+  uint32_t stripes = 1;
+  std::optional<uint32_t> stripe;  // the ref of this stripe alone
 
+  // The ref of one stripe of this blob, which is one of all of it; `index` is below `stripes`.
+  BlobRefData of_stripe(uint32_t index) const;
   // As a Spark broadcast handle carries it: one flat Cap'n Proto message.
   std::string to_bytes() const;
   // INVALID_ARGUMENT if `bytes` is not a well-formed ref within the limits.

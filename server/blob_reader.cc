@@ -12,6 +12,11 @@
 namespace bigcast {
 namespace {
 
+Stripe stripe_of(const BlobStore& store, BlobId id) {
+  const auto stat = store.stat(id);
+  return stat ? stat->stripe : Stripe{};
+}
+
 size_t padded(size_t size) { return (size + 7) / 8 * 8; }
 
 // Hands out one descriptor of a blob's memory file.
@@ -33,6 +38,7 @@ BlobService::BlobService(kj::Own<SessionState> session, kj::Own<LiveBlob> live, 
       kind_(kind),
       live_(kj::mv(live)),
       id_(live_->id),
+      stripe_(stripe_of(*core_.store, id_)),
       drops_seen_(live_->drops()) {
   session_->opens++;
 }
@@ -45,13 +51,23 @@ BlobService::BlobService(kj::Own<SessionState> session, kj::Own<RelayBlob> relay
 
 BlobService::~BlobService() noexcept(false) { session_->opens--; }
 
+Result<void> BlobService::check_index(uint32_t index) const {
+  if (index >= limits::kChunksPerBlobMax) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("read: index must be below {}", limits::kChunksPerBlobMax));
+  }
+  if (!stripe_.has(index)) {
+    return fail(ErrorCode::kInvalidArgument, fmt::format("read: chunk {} is not of stripe {} of {}",
+                                                         index, stripe_.index, stripe_.count));
+  }
+  return {};
+}
+
 kj::Promise<void> BlobService::read(ReadContext context) {
   context.allowCancellation();
   session_->heard();
-  if (context.getParams().getIndex() >= limits::kChunksPerBlobMax) {
-    reply_error(context.getResults().initResult(),
-                {ErrorCode::kInvalidArgument,
-                 fmt::format("read: index must be below {}", limits::kChunksPerBlobMax)});
+  if (auto checked = check_index(context.getParams().getIndex()); !checked) {
+    reply_error(context.getResults().initResult(), checked.error());
     return kj::READY_NOW;
   }
   if (kind_ == Kind::kRelayed) reader_->reads(context.getParams().getIndex());

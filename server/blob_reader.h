@@ -48,6 +48,7 @@ class BlobService final : public rpc::Blob::Server {
     const std::byte* bytes = nullptr;  // stored bytes, padded with zeros
   };
 
+  Result<void> check_index(uint32_t index) const;
   kj::Promise<kj::Own<Serving>> copy_to_serve(ReadContext context, uint32_t chunk_size,
                                               kj::Own<Serving> serving);
   kj::Promise<void> serve(ReadContext context, uint32_t rereads);
@@ -64,6 +65,7 @@ class BlobService final : public rpc::Blob::Server {
   const Kind kind_;
   kj::Own<LiveBlob> live_;
   const BlobId id_;
+  const Stripe stripe_;
   kj::Own<RelayBlob> relayed_;  // of kRelayed, as is the reader
   kj::Own<Puller::Reader> reader_;
   uint64_t drops_seen_;

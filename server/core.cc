@@ -110,12 +110,25 @@ Result<BlobStat> stat_in(const NodeCore& core, std::string_view name_space, Blob
   return stat;
 }
 
+std::optional<rpc::BlobRefData> whole_ref(const BlobStat& stat) {
+  if (stat.note.empty()) return std::nullopt;
+  auto ref = rpc::BlobRefData::from_bytes(stat.note);
+  if (!ref) return std::nullopt;
+  return std::move(*ref);
+}
+
 void write_ref(const NodeCore& core, const BlobStat& stat, rpc::BlobRef::Builder out) {
   rpc::BlobRefData ref;
+  if (auto whole = whole_ref(stat)) {
+    ref = stat.stripe.index == 0 ? std::move(*whole) : whole->of_stripe(stat.stripe.index);
+  } else {
+    if (stat.role == BlobRole::kHome && core.advertised) ref.homes.push_back(*core.advertised);
+    ref.stripes = stat.stripe.count;
+    if (stat.stripe.count > 1) ref.stripe = stat.stripe.index;
+  }
   ref.id = stat.id;
   ref.size = stat.size;
   ref.chunk_size = stat.chunk_size;
-  if (stat.role == BlobRole::kHome && core.advertised) ref.homes.push_back(*core.advertised);
   ref.root_digest = stat.root_digest;
   ref.name_space = stat.name_space;
   ref.name = stat.name;
@@ -125,7 +138,9 @@ void write_ref(const NodeCore& core, const BlobStat& stat, rpc::BlobRef::Builder
 void write_info(const NodeCore& core, const BlobStat& stat, rpc::BlobInfo::Builder out) {
   write_ref(core, stat, out.initRef());
   out.setSealed(stat.sealed);
-  out.setChunkCount(stat.chunk_count);
+  const uint64_t size = stat.size.value_or(0);
+  const uint64_t chunks = (size + stat.chunk_size - 1) / stat.chunk_size;
+  out.setChunkCount(stat.sealed ? static_cast<uint32_t>(chunks) : stat.chunk_count);
   out.setStoredSize(stat.stored_size);
   out.setMemoryBytes(stat.memory_bytes);
   out.setDiskBytes(stat.disk_bytes);

@@ -32,6 +32,7 @@ namespace bigcast {
 
 class Announcements;
 class Relays;
+class StripeKeeper;
 class UploadService;
 
 // What a node's services share. Everything here is used on the loop's thread only, but for the
@@ -87,7 +88,8 @@ class NodeCore final : public kj::Refcounted {
   LeaseTable leases;
   std::unordered_set<LeaseId> leases_ending;  // expired; their blobs are being removed
   std::unordered_set<UploadService*> uploads;
-  Relays* relays = nullptr;       // the node's
+  Relays* relays = nullptr;  // the node's, as is
+  StripeKeeper* stripes = nullptr;
   size_t attached = 0;            // sessions, but for peers'
   uint64_t link_generations = 0;  // connections made to other nodes so far
   std::optional<rpc::Address> advertised;
@@ -151,6 +153,9 @@ struct SessionState final : kj::Refcounted {
 // The stat of a blob if the namespace owns it, else NOT_FOUND: a foreign blob looks absent.
 Result<BlobStat> stat_in(const NodeCore& core, std::string_view name_space, BlobId id);
 
+// At a home of a striped blob: the ref it was created with, of all its stripes and unsealed.
+std::optional<rpc::BlobRefData> whole_ref(const BlobStat& stat);
+// For a striped blob: of all of it from the home of stripe 0, else of the stripe that is here.
 void write_ref(const NodeCore& core, const BlobStat& stat, rpc::BlobRef::Builder out);
 void write_info(const NodeCore& core, const BlobStat& stat, rpc::BlobInfo::Builder out);
 template <typename ResultBuilder>

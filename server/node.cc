@@ -68,8 +68,10 @@ Node::Node(rpc::UvLoop& loop, const Config& config, std::shared_ptr<BlobStore> s
       core_(kj::refcounted<NodeCore>(loop, config, clock_, std::move(store),
                                      std::make_shared<Metrics>())),
       relays_(*core_),
+      stripes_(*core_),
       idle_since_(clock_.now()) {
   core_->relays = &relays_;
+  core_->stripes = &stripes_;
 }
 
 Node::~Node() noexcept(false) {
@@ -78,6 +80,7 @@ Node::~Node() noexcept(false) {
   listeners_.clear();
   accepted_.clear();
   relays_.clear();
+  stripes_.clear();
   // Calls that can't be cancelled (a put that the pool works on) hold on to their session, and
   // those that can take a turn of the loop to let go of what they read.
   auto& timer = loop_.timer();

@@ -15,6 +15,7 @@
 #include "server/http.h"
 #include "server/relay.h"
 #include "server/session.h"
+#include "server/stripe_keeper.h"
 
 namespace bigcast {
 
@@ -73,6 +74,7 @@ class Node {
   SteadyClock clock_;
   kj::Own<NodeCore> core_;
   Relays relays_;
+  StripeKeeper stripes_;
   Listeners listeners_;
   std::vector<rpc::Address> addresses_;
   std::map<uint64_t, Accepted> accepted_;

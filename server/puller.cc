@@ -129,9 +129,12 @@ void Puller::end_beyond() {
 
 uint32_t Puller::window() const {
   const StoreUsage usage = core_.store->usage();
-  const uint64_t share = (usage.memory_budget + usage.disk_budget) / limits::kWindowStoreShare;
-  return static_cast<uint32_t>(
+  const uint32_t stripes = blob_.stripe().count;  // each is read ahead
+  const uint64_t share =
+      (usage.memory_budget + usage.disk_budget) / limits::kWindowStoreShare / stripes;
+  const auto chunks = static_cast<uint32_t>(
       std::clamp<uint64_t>(share / blob_.chunk_size(), 1, limits::kWindowChunks));
+  return chunks * stripes;
 }
 
 std::vector<uint32_t> Puller::wanted_now() {
@@ -151,20 +154,22 @@ std::vector<uint32_t> Puller::wanted_now() {
   }
   const auto end = blob_.sealed_end();
   const uint32_t last = end ? end->chunk_count : limits::kChunksPerBlobMax;
+  const Stripe stripe = blob_.stripe();
   const uint32_t ahead = reads_ahead_ ? window() : 0;
   for (const Reader* reader : readers_) {
     if (!reader->position_) continue;
     for (uint32_t i = *reader->position_; i < std::min(last, *reader->position_ + ahead); i++) {
       if (wanted.size() >= limits::kWantedMax) break;
-      if (!has(tried_, i) && is_free(i)) wanted.insert(i);
+      if (stripe.has(i) && !has(tried_, i) && is_free(i)) wanted.insert(i);
     }
   }
   if (prefetches_) {
-    while (prefetch_from_ < last && has(tried_, prefetch_from_)) prefetch_from_++;
+    const auto is_done = [&](uint32_t index) { return !stripe.has(index) || has(tried_, index); };
+    while (prefetch_from_ < last && is_done(prefetch_from_)) prefetch_from_++;
     uint32_t free = free_chunks();
     for (uint32_t i = prefetch_from_; i < last && free > 0; i++) {
       if (wanted.size() >= limits::kWantedMax) break;
-      if (!has(tried_, i) && is_free(i) && wanted.insert(i).second) free--;
+      if (!is_done(i) && is_free(i) && wanted.insert(i).second) free--;
     }
     wait_for_memory(free == 0 && prefetch_from_ < last);
   }

@@ -115,7 +115,7 @@ class Puller final : private kj::TaskSet::ErrorHandler {
   bool is_near_reader(uint32_t index) const;
   uint32_t free_chunks() const;
   void wait_for_memory(bool is_full);
-  uint32_t window() const;
+  uint32_t window() const;  // how many indices ahead, of which some may be of other stripes
 
   // Fetching.
   kj::Promise<Outcome> transfer(uint32_t index, kj::Own<ChunkSource> source);

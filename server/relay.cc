@@ -185,6 +185,7 @@ Result<void> RelayBlob::create_in_store(uint32_t chunk_size) {
   options.name = ref_.name;
   options.role = BlobRole::kRelay;
   options.chunk_size = chunk_size;
+  options.stripe = stripe();
   BIGCAST_TRY(core_->store->create(options));
   created_ = true;
   core_->metrics->relayed_blobs++;
@@ -328,15 +329,17 @@ Result<void> Relays::follow_home(const rpc::Address& home, const std::string& na
 kj::Promise<Result<kj::Own<RelayBlob>>> Relays::open(const rpc::BlobRefData& ref,
                                                      const std::string& name_space, LeaseId lease) {
   using Opened = Result<kj::Own<RelayBlob>>;
-  rpc::BlobRefData wanted = ref;
+  rpc::BlobRefData wanted = ref.stripe ? ref : ref.of_stripe(0);
   std::erase_if(wanted.homes, [this](const auto& address) { return is_myself(address); });
   if (wanted.name_space != name_space || wanted.homes.empty()) {
-    return Opened(fail(ErrorCode::kNotFound, fmt::format("no blob {} here", ref.id.to_string())));
+    return Opened(
+        fail(ErrorCode::kNotFound, fmt::format("no blob {} here", wanted.id.to_string())));
   }
-  auto& entry = blobs_[ref.id];
+  auto& entry = blobs_[wanted.id];
   if (entry.get() == nullptr) entry = kj::refcounted<RelayBlob>(*this, wanted);
   if (entry->name_space() != name_space) {
-    return Opened(fail(ErrorCode::kNotFound, fmt::format("no blob {} here", ref.id.to_string())));
+    return Opened(
+        fail(ErrorCode::kNotFound, fmt::format("no blob {} here", wanted.id.to_string())));
   }
   auto blob = kj::addRef(*entry);
   blob->use_by(kj::addRef(*groups_.at({name_space, lease})));

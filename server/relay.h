@@ -54,6 +54,7 @@ class RelayBlob final : public kj::Refcounted {
   bool ended() const { return live_->ended().has_value(); }
   bool is_attached() { return attached_group() != nullptr; }
   uint32_t chunk_size() const { return ref_.chunk_size; }
+  Stripe stripe() const { return {ref_.stripe.value_or(0), ref_.stripes}; }
   const std::optional<FetchedChunk::End>& sealed_end() const { return sealed_end_; }
   kj::Promise<void> find_home();  // then home() is there, or home_error() says why not
   Home* home();                   // null if it is not connected

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "server/blob_reader.h"
 #include "server/relay.h"
+#include "server/stripe_keeper.h"
 #include "server/upload.h"
 
 namespace bigcast {
@@ -98,7 +99,38 @@ Result<bigcast::CreateOptions> SessionService::check_create(rpc::CreateOptions::
   options.id = BlobId::random();
   options.name_space = state_->name_space;
   options.replace = in.getReplace();
+  if (in.hasStriped()) BIGCAST_TRY(check_striped(in, options));
   return options;
+}
+
+// Takes over what the writer says of a striped blob, of which one stripe is to be here.
+Result<void> SessionService::check_striped(rpc::CreateOptions::Reader in,
+                                           bigcast::CreateOptions& options) const {
+  const auto refuse = [](std::string message) {
+    return fail(ErrorCode::kInvalidArgument, std::move(message));
+  };
+  BIGCAST_ASSIGN(rpc::BlobRefData whole, rpc::read(in.getStriped()));
+  if (whole.stripes < 2 || whole.stripe || whole.homes.size() != whole.stripes) {
+    return refuse("striped: must be a whole blob of at least two stripes, with a home for each");
+  }
+  if (whole.name_space != options.name_space || whole.name != options.name ||
+      whole.chunk_size != options.chunk_size) {
+    return refuse("striped: namespace, name and chunk size must be those of the stripe");
+  }
+  const uint32_t stripe = in.getStripe();
+  if (stripe >= whole.stripes) {
+    return refuse(fmt::format("stripe: must be below {}, not {}", whole.stripes, stripe));
+  }
+  if (core_.advertised != whole.homes[stripe]) {
+    return refuse(fmt::format("striped: the home of stripe {} is {}, which is not this node",
+                              stripe, whole.homes[stripe].to_string()));
+  }
+  options.id = rpc::stripe_id(whole.id, stripe);
+  options.stripe = {stripe, whole.stripes};
+  whole.size = options.size;
+  whole.root_digest = {};
+  options.note = whole.to_bytes();
+  return {};
 }
 
 kj::Promise<void> SessionService::create(CreateContext context) {
@@ -106,6 +138,9 @@ kj::Promise<void> SessionService::create(CreateContext context) {
   auto stat = [&]() -> Result<BlobStat> {
     BIGCAST_ASSIGN(const bigcast::CreateOptions options,
                    check_create(context.getParams().getOptions()));
+    if (core_.is_removing(options.id)) {
+      return fail(ErrorCode::kAlreadyExists, "striped: a blob of that id was just removed");
+    }
     BIGCAST_TRY(core_.store->create(options));
     return core_.store->stat(options.id);
   }();
@@ -119,6 +154,9 @@ kj::Promise<void> SessionService::create(CreateContext context) {
   const auto options = context.getParams().getOptions();
   created.setUpload(kj::heap<UploadService>(kj::addRef(*state_), *stat, options.getReplace(),
                                             options.getAnnounceFrom()));
+  if (stat->stripe.index > 0) {
+    if (const auto whole = whole_ref(*stat)) core_.stripes->keep(stat->id, *whole);
+  }
   return kj::READY_NOW;
 }
 

@@ -27,6 +27,7 @@ class SessionService final : public rpc::Session::Server {
  private:
   void heard() { state_->heard(); }
   Result<bigcast::CreateOptions> check_create(rpc::CreateOptions::Reader options) const;
+  Result<void> check_striped(rpc::CreateOptions::Reader in, bigcast::CreateOptions& options) const;
   Result<BlobStat> find_home(const std::string& name) const;
   Result<BlobStat> home_of(BlobId id) const;
   Result<BlobStat> home_of(rpc::OpenTarget::Reader target) const;

@@ -30,7 +30,7 @@ UploadService::UploadService(kj::Own<SessionState> session, const BlobStat& stat
       name_(stat.name),
       chunk_size_(stat.chunk_size),
       size_(stat.size),
-      replaces_(replaces),
+      replaces_(replaces && stat.stripe.index == 0),
       announce_from_(announce_from) {
   live_->has_writer = true;
   session_->uploads++;
@@ -267,13 +267,16 @@ kj::Promise<void> UploadService::seal(SealContext context) {
     reply_error(context.getResults().initResult(), checked.error());
     return kj::READY_NOW;
   }
+  const Digest128 given{context.getParams().getRootDigestHi(),
+                        context.getParams().getRootDigestLo()};
+  const auto root = given == Digest128{} ? std::nullopt : std::optional(given);
   std::optional<BlobId> replaced;
   if (replaces_ && !sealed_) {
     if (const auto holder = core_.store->find(session_->name_space, name_)) replaced = *holder;
   }
   return core_
-      .on_pool([store = core_.store, id = id_, size, chunk_count] {
-        return store->seal(id, size, chunk_count);
+      .on_pool([store = core_.store, id = id_, size, chunk_count, root] {
+        return store->seal(id, size, chunk_count, root);
       })
       .then([this, context, replaced,
              running = core_.count_running()](Result<BlobStat> sealed) mutable {

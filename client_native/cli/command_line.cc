@@ -1,6 +1,8 @@
 #include "client_native/cli/command_line.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <optional>
 #include <string_view>
@@ -20,6 +22,7 @@ struct Typed {
   std::string secret_file;
   std::optional<std::string> timeout;
   std::string chunk_size;
+  std::string homes = "1";
   std::string key;
   std::vector<std::string> keys;
   std::string prefix = "default";
@@ -63,6 +66,8 @@ void declare_commands(CLI::App& app, Typed& typed, CommandLine& line) {
       ->type_name("KEY");
   put->add_flag("--replace", line.replace, "replace the blob that has the key, once complete");
   put->add_option("--chunk-size", typed.chunk_size, "64k to 16m; default 4m")->type_name("SIZE");
+  put->add_option("--homes", typed.homes, "spread it over so many of the servers; default 1")
+      ->type_name("N");
   put->add_flag("--no-compress", typed.no_compress, "store it as it is");
 
   auto* get = app.add_subcommand("get", "fetch a blob, verified");
@@ -133,6 +138,17 @@ Result<Key> parse_key(const std::string& text) {
   return key;
 }
 
+Result<uint32_t> read_homes(const std::string& text, size_t servers) {
+  uint32_t homes = 0;
+  const auto* end = text.data() + text.size();
+  const auto parsed = std::from_chars(text.data(), end, homes);
+  const size_t most = std::min<size_t>(servers, limits::kStripesMax);
+  if (parsed.ec == std::errc() && parsed.ptr == end && homes >= 1 && homes <= most) return homes;
+  return fail(ErrorCode::kInvalidArgument, "--homes: \"" + text + "\" is not a number from 1 to " +
+                                               std::to_string(most) +
+                                               ", as many as --server names");
+}
+
 Result<void> read_put(const Typed& typed, CommandLine& line) {
   line.command = CommandLine::Command::kPut;
   line.file = typed.file;
@@ -145,6 +161,7 @@ Result<void> read_put(const Typed& typed, CommandLine& line) {
     }
     line.chunk_size = static_cast<uint32_t>(*size);
   }
+  BIGCAST_ASSIGN(line.homes, read_homes(typed.homes, line.servers.size()));
   if (typed.key.empty() && typed.file == "-") {
     return fail(ErrorCode::kInvalidArgument, "--key: standard input has no name, so it is needed");
   }

@@ -31,6 +31,7 @@ struct CommandLine {
   bool replace = false;
   bool compress = true;
   uint32_t chunk_size = limits::kChunkSizeDefault;
+  uint32_t homes = 1;
 };
 
 using Environment = std::function<const char*(const char*)>;

@@ -108,6 +108,7 @@ std::string text_of(const BlobSummary& blob) {
                       human_bytes(blob.memory_bytes), human_bytes(blob.disk_bytes),
                       human_ms(blob.age_ms));
   if (blob.sealed) text += fmt::format("digest      {}\n", blob.root_digest);
+  if (blob.homes.size() > 1) text += fmt::format("homes       {}\n", fmt::join(blob.homes, ", "));
   return text;
 }
 
@@ -131,6 +132,7 @@ std::string json_of(const BlobSummary& blob) {
   value["disk_bytes"] = blob.disk_bytes;
   value["age_ms"] = blob.age_ms;
   value["root_digest"] = blob.sealed ? Json(blob.root_digest) : Json();
+  value["homes"] = blob.homes;
   return dump(value);
 }
 

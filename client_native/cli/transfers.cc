@@ -119,6 +119,7 @@ Result<TransferReport> put(Client& client, const CommandLine& line) {
   options.compression = line.compress ? Compression::kAuto : Compression::kNever;
   options.until_removed = true;
   options.replace = line.replace;
+  options.homes = line.homes;
   BIGCAST_ASSIGN(const auto upload, client.upload(options));
   Progress progress(options.name, options.size, !line.quiet && !line.json);
   BIGCAST_ASSIGN(const uint64_t done, send(*upload, *source, line.chunk_size, progress));

@@ -1,7 +1,8 @@
 """How long a blob takes from one writer to every host, as a multiple of one link's transfer time.
 
-Host 0 has the writer and the blob's home; each reader host has a node and one reader, which reads
-through it. Hosts are network namespaces whose links are limited to the rate, both ways. The readers
+Host 0 has the writer and, if there is one home, that too. Several homes have hosts of their own,
+which do not read: the blob is striped over them, and the writer's upload is not counted in what is
+sent. Each reader host has a node and one reader, which reads through it. Hosts are network namespaces whose links are limited to the rate, both ways. The readers
 are started when the blob exists and before its first byte is fed; the clock runs from that first
 byte until the last reader has all, verified. That time is divided by S/B: S the blob's size, B what
 one raw TCP connection brings from host 0 to host 1, measured before each run.
@@ -45,7 +46,8 @@ class Bench:
 
     def __init__(self, arguments, hosts, scratch):
         self._hosts = hosts
-        self._readers = range(1, hosts.count)
+        self._homes = home_hosts(arguments)
+        self._readers = range(max(self._homes) + 1, hosts.count)
         self._binaries = arguments.binaries
         self._data = os.urandom(arguments.size)
         self._digest = hashlib.sha256(self._data).digest()
@@ -63,7 +65,11 @@ class Bench:
 
     def _client(self, host, *arguments, **kwargs):
         command = [self._binaries / "bigcast", "--quiet", "--secret-file", self._secret]
-        command += ["--server", f"{self._hosts.address(0)}:{PORT}", "--local", LOCAL, *arguments]
+        for home in self._homes:
+            command += ["--server", f"{self._hosts.address(home)}:{PORT}"]
+        if host in self._readers:
+            command += ["--local", LOCAL]
+        command += arguments
         kwargs.setdefault("stdout", subprocess.DEVNULL)
         return self._hosts.start(host, command, stderr=self._log, **kwargs)
 
@@ -79,15 +85,16 @@ class Bench:
     def run(self, number):
         """One upload read by all, on nodes of its own; traffic is in multiples of the size."""
         raw = measure.raw_seconds(self._hosts, 0, 1, self._data)
-        self._nodes = [self._start_node(host) for host in range(self._hosts.count)]
+        self._nodes = [self._start_node(host) for host in (*self._homes, *self._readers)]
         key = f"bench/fanout-{number}"
-        writer = self._client(0, "put", "-", "--key", key, stdin=subprocess.PIPE)
+        put = ("put", "-", "--key", key, "--homes", str(len(self._homes)))
+        writer = self._client(0, *put, stdin=subprocess.PIPE)
         writing = Ending(writer)
         eventually(lambda: writing.ended() or self._exists(key), "the blob")
         readers = [Ending(self._client(host, "get", key, "/dev/null")) for host in self._readers]
-        relays = [self._nodes[host] for host in self._readers]
-        eventually(
-            lambda: all(node.metrics()["relayed_blobs"] == 1 for node in relays),
+        relays = self._nodes[len(self._homes) :]
+        eventually(  # a stripe is a blob to them
+            lambda: all(n.metrics()["relayed_blobs"] == len(self._homes) for n in relays),
             "every reader to have opened the blob",
         )
         before = self._counters()
@@ -100,7 +107,7 @@ class Bench:
         after = self._counters()
         if any(client.exit_code != 0 for client in clients):
             self._fail(f"a client failed: exit codes {[client.exit_code for client in clients]}")
-        self._check(key, 1 + number % len(self._readers))
+        self._check(key, self._readers[number % len(self._readers)])
         for node in self._nodes:
             node.stop()
         row = {"run": number + 1, "seconds": seconds, "raw_seconds": raw, "ratio": seconds / raw}
@@ -111,7 +118,7 @@ class Bench:
     def _counters(self):
         return {
             "at": time.monotonic(),
-            "traffic": [self._hosts.traffic(node.host) for node in self._nodes],
+            "traffic": [self._hosts.traffic(host) for host in range(self._hosts.count)],
             "metrics": [node.metrics() for node in self._nodes],
             "cpu": [measure.cpu_seconds(node.pid) for node in self._nodes],
             "busy": measure.machine_busy_seconds(),
@@ -127,14 +134,15 @@ class Bench:
             for a, b in zip(before["metrics"], after["metrics"])
         ]
         copies = len(self._readers)
+        upload = 0 if 0 in self._homes else sent[0]
         node_cpu = sum(after["cpu"]) - sum(before["cpu"])
         elapsed = after["at"] - before["at"]
         return {
             "payload_sent": sum(fetched) / copies,
-            "interfaces_sent": sum(sent) / copies,
+            "interfaces_sent": (sum(sent) - upload) / copies,
             "payload_into_host_max": max(fetched),
             "interface_into_host_max": max(received[host] for host in self._readers),
-            "home_sent": sent[0],
+            "home_sent": max(sent[home] for home in self._homes),
             "payload_into_hosts": [round(share, 3) for share in fetched],
             "interface_into_hosts": [round(share, 3) for share in received],
             "interface_out_of_hosts": [round(share, 3) for share in sent],
@@ -152,6 +160,10 @@ class Bench:
                 digest.update(block)
         if reader.wait() != 0 or digest.digest() != self._digest:
             self._fail(f"host {host} did not read what was written")
+
+
+def home_hosts(arguments):
+    return [0] if arguments.homes == 1 else list(range(1, 1 + arguments.homes))
 
 
 class RayBench:
@@ -215,7 +227,8 @@ def print_run(arguments, system, row):
 def parse_arguments():
     parser = argparse.ArgumentParser(prog="bench fanout", description=__doc__)
     parser.add_argument("--hosts", type=measure.positive, default=2, help="that read (default 2)")
-    parser.add_argument("--homes", type=measure.positive, default=1, help="only 1 so far")
+    parser.add_argument("--homes", type=measure.positive, default=1,
+                        help="1: the writer's host; more: hosts of their own (default 1)")
     parser.add_argument("--rate", type=measure.parse_rate, default="1gbit", help="default 1gbit")
     parser.add_argument("--size", type=measure.parse_size, default=512 * MEBI, help="default 512m")
     parser.add_argument("--repeats", type=measure.positive, default=3, help="default 3")
@@ -224,8 +237,10 @@ def parse_arguments():
     parser.add_argument("--json", action="store_true", help="also print JSON lines")
     parser.add_argument("--binaries", type=pathlib.Path, default=ROOT / "build/release/bin")
     arguments = parser.parse_args()
-    if arguments.homes != 1:
-        parser.error("--homes: must be 1, a blob has one home so far (the writer's host)")
+    if arguments.homes > 16:
+        parser.error("--homes: must be 1 to 16")
+    if arguments.homes > 1 and arguments.peer:
+        parser.error("--peer: has one home, the writer's host: leave out --homes")
     if arguments.hosts > 64:
         parser.error("--hosts: must be 1 to 64")
     if arguments.quick:
@@ -239,7 +254,7 @@ def run_all(arguments, system, make):
     head.update(homes=arguments.homes, rate=arguments.rate, size_bytes=arguments.size)
     rows = []
     with tempfile.TemporaryDirectory(prefix="bc-bench-") as scratch:
-        with Hosts(1 + arguments.hosts, rate=arguments.rate) as hosts:
+        with Hosts(1 + max(home_hosts(arguments)) + arguments.hosts, rate=arguments.rate) as hosts:
             bench = make(arguments, hosts, pathlib.Path(scratch))
             for number in range(arguments.repeats):
                 rows.append(bench.run(number))
@@ -255,8 +270,11 @@ def main():
         measure.cannot_run(f"no network namespaces: {why_not}")
     if arguments.peer == "ray" and (why_not := ray_peer.available()):
         measure.cannot_run(f"no Ray: {why_not}")
+    homes = "the writer's host is the home"
+    if arguments.homes > 1:
+        homes = f"{arguments.homes} homes and the writer on hosts of their own"
     print(
-        f"== fanout: {arguments.hosts} reader hosts, the writer's host is the home, "
+        f"== fanout: {arguments.hosts} reader hosts, {homes}, "
         f"{arguments.rate} a host, {measure.size_text(arguments.size)} of random bytes",
         flush=True,
     )

@@ -174,6 +174,52 @@ TEST_CASE("names: bound at create, taken over when sealed, listed in order") {
   CHECK(names("x", "", 100).empty());
 }
 
+TEST_CASE(
+    "a home of a stripe keeps, reserves and seals its share, and has no name but stripe 0's") {
+  const auto store = open_or_fail(memory_only());
+  constexpr uint64_t kSize = 4 * kSmallChunk + 100;  // chunks 0, 2 and 4; 1 and 3
+  constexpr Digest128 kRoot{1, 2};
+  for (const uint32_t stripe : {0u, 1u}) {
+    CAPTURE(stripe);
+    auto options = blob_options(10 + stripe, kSize);
+    options.name = "striped";
+    options.stripe = {stripe, 2};
+    options.note = "a note";
+    REQUIRE(store->create(options));
+    const uint64_t share = stripe == 0 ? 2 * kSmallChunk + kPage : 2 * kSmallChunk;
+    CHECK(store->usage().reserved == share);
+    CHECK(message_has(put(*store, options.id, 1 - stripe, kSmallChunk), "stripe"));
+    REQUIRE(put(*store, options.id, stripe, kSmallChunk));
+    CHECK(message_has(store->seal(options.id, kSize, 5, kRoot), "is missing"));
+    REQUIRE(put(*store, options.id, stripe + 2, kSmallChunk));
+    if (stripe == 0) REQUIRE(put(*store, options.id, 4, 100));
+    CHECK(message_has(store->seal(options.id, kSize, 5), "root digest"));
+    const auto sealed = store->seal(options.id, kSize, 5, kRoot);
+    REQUIRE(sealed);
+    CHECK(sealed->root_digest == kRoot);
+    CHECK(sealed->size == kSize);
+    CHECK(sealed->chunk_count == 3 - stripe);
+    CHECK(sealed->note == "a note");
+    CHECK(store->locate(options.id, 5)->presence == Presence::kEnd);
+    CHECK(message_has(store->seal(options.id, kSize, 5, Digest128{3, 4}), "root digest"));
+    CHECK(store->usage().reserved == 0);
+  }
+  CHECK(*store->find("test", "striped") == blob_options(10).id);
+  CHECK(store->list("test", "", "", 10).size() == 1);
+  REQUIRE(store->remove(blob_options(11).id));
+  CHECK(store->find("test", "striped"));
+}
+
+TEST_CASE("a root digest that is not the chunks' is refused") {
+  const auto store = open_or_fail(memory_only());
+  REQUIRE(store->create(blob_options(1)));
+  REQUIRE(put(*store, blob_options(1).id, 0, 100));
+  CHECK(code_of(store->seal(blob_options(1).id, 100, 1, Digest128{1, 2})) == ErrorCode::kCorrupt);
+  RootDigest root;
+  root.add(raw_meta(0, chunk_bytes(blob_options(1).id, 0, 100)).digest);
+  CHECK(store->seal(blob_options(1).id, 100, 1, root.finish()));
+}
+
 TEST_CASE("a lease takes its blobs with it") {
   const auto store = open_or_fail(memory_only());
   CreateOptions a = blob_options(1);

@@ -42,6 +42,10 @@ TEST_CASE("put takes its key from the file's name unless told") {
   CHECK(line->replace);
   CHECK(line->chunk_size == 65536);
   CHECK_FALSE(line->compress);
+  CHECK(line->homes == 1);
+  line = parse({"put", "x", "--homes", "2", "--server", "a:1", "--server", "b:1"});
+  REQUIRE(line);
+  CHECK(line->homes == 2);
 }
 
 TEST_CASE("global options stand anywhere; flags win over the environment") {
@@ -68,6 +72,10 @@ TEST_CASE("what is wrong on the command line is named") {
   refused({"put", "x", "--chunk-size", "5"}, "--chunk-size");
   refused({"put", "x", "--chunk-size", "32m"}, "--chunk-size");
   refused({"put", "x", "--chunk-size", "1x"}, "--chunk-size");
+  for (const char* wrong : {"", "0", "2", "1x", "-1"}) {  // of one server
+    refused({"put", "x", "--homes", wrong}, "--homes");
+  }
+  refused({"put", "x", "--homes", "3", "--server", "a:1", "--server", "b:1"}, "1 to 2");
   refused({"put", "x", "--key", "plain"}, "plain");
   refused({"put", "x", "--key", "a/../b"}, "a/../b");
   refused({"get", "a/b"}, "file");

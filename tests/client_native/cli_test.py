@@ -150,7 +150,7 @@ class Cli(unittest.TestCase):
         self.assertEqual(["key", "size", "stored_size", "chunks", "seconds"], list(put))
         self.assertEqual(("default/a", 1000, 1), (put["key"], put["size"], put["chunks"]))
         blob = ["key", "id", "sealed", "relay", "size", "stored_size", "chunk_size", "chunks",
-                "memory_bytes", "disk_bytes", "age_ms", "root_digest"]
+                "memory_bytes", "disk_bytes", "age_ms", "root_digest", "homes"]
         self.assertEqual(blob, list(self.json_line("stat", "default/a")))
         self.assertEqual(blob, list(self.json_line("ls")))
         self.assertEqual({"removed": "default/a"}, self.json_line("rm", "default/a"))

@@ -76,6 +76,36 @@ TEST_CASE("refs outside the limits are refused") {
   check_change([](auto& ref) { ref.name = "a/../b"; });
   check_change([](auto& ref) { ref.name = ""; });
   check_change([](auto& ref) { ref.name = std::string(40'000, 'x'); });
+  check_change([](auto& ref) { ref.stripes = 0; });
+  check_change([](auto& ref) { ref.stripes = limits::kStripesMax + 1; });
+  check_change([](auto& ref) { ref.stripe = 1; });
+  check_change([](auto& ref) {
+    ref.homes.assign(3, Address::tcp("127.0.0.1", 1));
+    ref.stripes = 2;
+  });
+  check_change([](auto& ref) {
+    ref.homes.clear();
+    ref.stripes = 2;
+  });
+}
+
+TEST_CASE("each stripe of a ref has an id and homes of its own") {
+  BlobRefData ref = sample();
+  CHECK(ref.of_stripe(0).to_bytes() == ref.to_bytes());  // there is but one
+  ref.stripes = 2;
+  ref.homes.clear();
+  for (uint16_t port = 1; port <= 4; port++) ref.homes.push_back(Address::tcp("127.0.0.1", port));
+  for (const uint32_t stripe : {0u, 1u}) {
+    const auto one = BlobRefData::from_bytes(ref.of_stripe(stripe).to_bytes());
+    REQUIRE(one);
+    CHECK(one->id == rpc::stripe_id(ref.id, stripe));
+    CHECK((one->id == ref.id) == (stripe == 0));
+    CHECK(one->stripes == 2);
+    CHECK(one->stripe == stripe);
+    CHECK(one->homes == std::vector{ref.homes[stripe], ref.homes[stripe + 2]});
+    CHECK(one->size == ref.size);
+    CHECK(one->root_digest == ref.root_digest);
+  }
 }
 
 TEST_CASE("damaged bytes are refused, or are still a well-formed ref") {
@@ -103,6 +133,8 @@ TEST_CASE("damaged bytes are refused, or are still a well-formed ref") {
     CHECK(check_namespace(ref->name_space));
     CHECK(check_name(ref->name));
     CHECK(ref->homes.size() <= limits::kHomesMax);
+    CHECK(ref->stripes - 1 < limits::kStripesMax);
+    CHECK(ref->stripe.value_or(0) < ref->stripes);
   }
 }
 

@@ -73,6 +73,12 @@ Chunk make_chunk(uint32_t index, uint32_t size) {
   return chunk;
 }
 
+Digest128 root_of_chunks(uint32_t count) {
+  RootDigest root;
+  for (uint32_t i = 0; i < count; i++) root.add(make_chunk(i).meta.digest);
+  return root.finish();
+}
+
 Result<Created> Caller::create(const NewBlob& blob) {
   auto request = session_.createRequest();
   auto options = request.initOptions();
@@ -82,6 +88,8 @@ Result<Created> Caller::create(const NewBlob& blob) {
   options.setUntilRemoved(blob.until_removed);
   options.setReplace(blob.replace);
   options.setAnnounceFrom(blob.announce_from);
+  if (blob.striped) rpc::write(*blob.striped, options.initStriped());
+  options.setStripe(static_cast<uint8_t>(blob.stripe));
   auto response = request.send().wait(loop_.wait_scope());
   const auto result = response.getResult();
   if (result.isError()) return tl::unexpected(rpc::read(result.getError()));
@@ -110,8 +118,10 @@ Result<void> Caller::send(rpc::Upload::Client upload, const Chunk& chunk) {
 }
 
 Result<rpc::BlobRefData> Caller::seal(rpc::Upload::Client upload, uint64_t size,
-                                      uint32_t chunk_count) {
+                                      uint32_t chunk_count, Digest128 root) {
   auto request = upload.sealRequest();
+  request.setRootDigestHi(root.hi);
+  request.setRootDigestLo(root.lo);
   request.setSize(size);
   request.setChunkCount(chunk_count);
   auto response = request.send().wait(loop_.wait_scope());

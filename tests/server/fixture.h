@@ -58,6 +58,7 @@ struct Chunk {
 };
 // Bytes that differ by index and do not compress: chunk `index` of a test blob.
 Chunk make_chunk(uint32_t index, uint32_t size = kSmallChunk);
+Digest128 root_of_chunks(uint32_t count);  // of small ones
 
 struct NewBlob {
   std::string name = "blob";
@@ -66,6 +67,8 @@ struct NewBlob {
   bool until_removed = true;
   bool replace = false;
   uint64_t announce_from = 0;
+  std::optional<rpc::BlobRefData> striped{};  // of which one stripe is created
+  uint32_t stripe = 0;
 };
 
 struct Created {
@@ -82,7 +85,8 @@ class Caller {
   Result<void> credit(rpc::Upload::Client upload, uint32_t bytes);
   Result<void> put(rpc::Upload::Client upload, const Chunk& chunk);   // without asking for credit
   Result<void> send(rpc::Upload::Client upload, const Chunk& chunk);  // credit, then put
-  Result<rpc::BlobRefData> seal(rpc::Upload::Client upload, uint64_t size, uint32_t chunk_count);
+  Result<rpc::BlobRefData> seal(rpc::Upload::Client upload, uint64_t size, uint32_t chunk_count,
+                                Digest128 root = {});
   // A sealed blob of `chunks` whole chunks.
   rpc::BlobRefData put_blob(const NewBlob& blob, uint32_t chunks);
 

@@ -1,0 +1,172 @@
+#include "client_native/upload_homes.h"
+
+#include <algorithm>
+#include <string>
+
+#include "base/limits.h"
+
+namespace bigcast {
+
+namespace {
+
+using Homes = Result<std::vector<UploadHome>>;
+using InfoResponse = capnp::Response<rpc::Session::InfoResults>;
+
+// Creates a blob, or one stripe of `whole`.
+kj::Promise<Result<UploadHome>> create_at(Nodes& nodes, kj::Own<NodeSession> session,
+                                          const UploadOptions& options,
+                                          const rpc::BlobRefData* whole, uint32_t stripe) {
+  auto request = session->session.createRequest();
+  auto params = request.initOptions();
+  params.setName(options.name);
+  params.setSize(options.size ? static_cast<int64_t>(*options.size) : -1);
+  params.setChunkSize(options.chunk_size);
+  params.setUntilRemoved(options.until_removed);
+  params.setReplace(options.replace);
+  params.setAnnounceFrom(options.announce_from);
+  if (whole != nullptr) rpc::write(*whole, params.initStriped());
+  params.setStripe(static_cast<uint8_t>(stripe));
+  auto& node = *session;
+  return bounded<UploadHome>(
+      nodes.loop(), node, nodes.targets().timeout_ms,
+      request.send().then([session = kj::mv(session)](capnp::Response<rpc::Session::CreateResults>&&
+                                                          response) mutable -> Result<UploadHome> {
+        auto result = response.getResult();
+        if (result.isError()) return tl::unexpected(rpc::read(result.getError()));
+        return UploadHome{kj::mv(session), result.getCreated().getUpload()};
+      }));
+}
+
+// Finds homes for all stripes, then creates one at each.
+class StripedCreate {
+ public:
+  StripedCreate(Nodes& nodes, const UploadOptions& options)
+      : nodes_(nodes), options_(options), entries_(nodes.entry_points()) {}
+
+  kj::Promise<Homes> run() {
+    if (found_.size() < options_.homes && position_ < entries_.size()) {
+      return find_one(entries_[position_++]).then([this](Result<void> found) -> kj::Promise<Homes> {
+        if (!found) return Homes(tl::unexpected(found.error()));
+        return run();
+      });
+    }
+    if (found_.size() < options_.homes) {
+      return Homes(fail(ErrorCode::kUnavailable, "homes: " + std::to_string(options_.homes) +
+                                                     " are asked for, and " +
+                                                     std::to_string(found_.size()) +
+                                                     " of the servers can be one" + missed_));
+    }
+    whole_ = new_ref();
+    return create_next();
+  }
+
+ private:
+  struct Found {
+    kj::Own<NodeSession> session;
+    rpc::Address advertised;
+    Id128 epoch;
+  };
+
+  kj::Promise<Result<void>> find_one(const rpc::Address& address) {
+    // The control session holds the lease, also while nothing is sent.
+    return nodes_.control_of(address)
+        .then([this, &address](Result<kj::Own<NodeSession>> control)
+                  -> kj::Promise<Result<kj::Own<NodeSession>>> {
+          if (!control) return kj::mv(control);
+          return nodes_.bulk_of(address);
+        })
+        .then([this](Result<kj::Own<NodeSession>> session) -> kj::Promise<Result<void>> {
+          if (!session) return miss(session.error());
+          return ask(kj::mv(*session));
+        });
+  }
+
+  kj::Promise<Result<void>> ask(kj::Own<NodeSession> session) {
+    auto& node = *session;
+    return bounded<void>(nodes_.loop(), node, nodes_.targets().timeout_ms,
+                         node.session.infoRequest().send().then(
+                             [this, session = kj::mv(session)](InfoResponse&& response) mutable {
+                               return consider(kj::mv(session), response.getInfo());
+                             }))
+        .then([this](Result<void> asked) { return asked ? asked : miss(asked.error()); });
+  }
+
+  Result<void> consider(kj::Own<NodeSession> session, rpc::NodeInfo::Reader info) {
+    const std::string name = session->address;
+    if (info.getDraining()) return fail(ErrorCode::kUnavailable, name + ": is about to stop");
+    auto advertised = rpc::read(info.getAdvertised());
+    if (!advertised) {
+      return fail(ErrorCode::kUnavailable, name + ": others can reach it on its host only");
+    }
+    const Id128 epoch = rpc::read(info.getEpoch());
+    const auto same = [&](const Found& other) { return other.epoch == epoch; };
+    if (std::any_of(found_.begin(), found_.end(), same)) {
+      return fail(ErrorCode::kUnavailable, name + ": is a node that was named before");
+    }
+    found_.push_back({kj::mv(session), std::move(*advertised), epoch});
+    return {};
+  }
+
+  // The next server may do; what is not that server's absence is the caller's to know.
+  Result<void> miss(const Error& error) {
+    if (!node_did_not_answer(error)) return tl::unexpected(error);
+    missed_ += "; " + error.message;
+    return {};
+  }
+
+  rpc::BlobRefData new_ref() const {
+    rpc::BlobRefData ref;
+    ref.id = BlobId::random();
+    ref.size = options_.size;
+    ref.chunk_size = options_.chunk_size;
+    ref.name_space = nodes_.targets().key.name_space();
+    ref.name = options_.name;
+    ref.stripes = options_.homes;
+    for (const Found& found : found_) ref.homes.push_back(found.advertised);
+    return ref;
+  }
+
+  kj::Promise<Homes> create_next() {
+    const auto stripe = static_cast<uint32_t>(created_.size());
+    if (stripe == options_.homes) return Homes(std::move(created_));
+    return create_at(nodes_, kj::mv(found_[stripe].session), options_, &whole_, stripe)
+        .then([this](Result<UploadHome> home) -> kj::Promise<Homes> {
+          if (!home) return Homes(tl::unexpected(home.error()));
+          created_.push_back(std::move(*home));
+          return create_next();
+        });
+  }
+
+  Nodes& nodes_;
+  const UploadOptions& options_;
+  const std::vector<rpc::Address> entries_;
+  size_t position_ = 0;
+  std::vector<Found> found_;
+  std::string missed_;
+  rpc::BlobRefData whole_;
+  std::vector<UploadHome> created_;
+};
+
+}  // namespace
+
+kj::Promise<Result<std::vector<UploadHome>>> create_at_homes(Nodes& nodes,
+                                                             const UploadOptions& options) {
+  if (options.homes > 1) {
+    auto create = kj::heap<StripedCreate>(nodes, options);
+    auto running = create->run();
+    return running.attach(kj::mv(create));
+  }
+  return nodes.bulk().then(
+      [&nodes, &options](Result<kj::Own<NodeSession>> session) -> kj::Promise<Homes> {
+        if (!session) return Homes(tl::unexpected(session.error()));
+        return create_at(nodes, kj::mv(*session), options, nullptr, 0)
+            .then([](Result<UploadHome> home) -> Homes {
+              if (!home) return tl::unexpected(home.error());
+              std::vector<UploadHome> homes;
+              homes.push_back(std::move(*home));
+              return homes;
+            });
+      });
+}
+
+}  // namespace bigcast
