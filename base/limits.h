@@ -49,6 +49,7 @@ constexpr size_t kPreLoginFrameMax = 4 * kKiB;
 constexpr size_t kFrameMax = kChunkSizeMax + 1 * kMiB;
 constexpr size_t kFrameSegmentsMax = 64;
 constexpr uint32_t kConnectionsMax = 1024;
+constexpr uint32_t kStrangersMax = 256;  // of those: not logged in yet; the oldest makes room
 constexpr size_t kListPageMax = 1000;
 constexpr size_t kIoThreadsMax = 16;
 constexpr size_t kBulkBytesMin = 256 * kKiB;       // of a frame: so much is left to an I/O thread
@@ -92,7 +93,9 @@ constexpr uint32_t kCorruptFetchesMax = 3;          // of one chunk from its hom
 constexpr uint32_t kReconnectBackoffMinMs = 100;    // to a home, doubling ...
 constexpr uint32_t kReconnectBackoffMaxMs = 2'000;  // ... up to this
 constexpr uint32_t kDrainQuietMs = 250;             // no call for this long: drained
-constexpr uint32_t kHttpThreads = 2;
+constexpr uint32_t kHttpConnectionsMax = 64;        // the oldest makes room
+constexpr uint32_t kHttpTimeoutMs = 10'000;         // for a request and its answer
+constexpr size_t kHttpRequestMax = 4 * kKiB;
 
 // Fan-out: relays that get a blob from its home and from each other.
 constexpr uint32_t kFollowersPerBlobMax = 1024;
@@ -138,5 +141,6 @@ static_assert(kDiskBufferSize % kDiskAlignment == 0 && kChunkSizeMin % kDiskAlig
 static_assert(kSessionRenewMs * 3 <= kSessionTimeoutMs);
 static_assert(kFollowerBeatMs * 2 < kFollowerSilentMs && kHomeStallTimeoutMs < kProgressTimeoutMs);
 static_assert(kWindowChunks <= kWantedMax);
+static_assert(kStrangersMax < kConnectionsMax);
 
 }  // namespace bigcast::limits

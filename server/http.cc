@@ -1,106 +1,181 @@
 #include "server/http.h"
 
-#include <civetweb.h>
 #include <fmt/format.h>
+#include <kj/debug.h>
+#include <sys/socket.h>
 
 #include <array>
-#include <cstring>
+#include <cerrno>
+#include <optional>
+#include <string_view>
+#include <utility>
 
 #include "base/limits.h"
 #include "base/log.h"
+#include "rpc/convert.h"
+#include "rpc/polled_fd.h"
 
 namespace bigcast {
+namespace {
 
-struct HttpServer::Library {
-  Library() { mg_init_library(MG_FEATURES_DEFAULT); }
-  ~Library() { mg_exit_library(); }
+struct Answer {
+  int status = 200;
+  std::string_view reason = "OK";
+  std::string_view type = "text/plain; charset=utf-8";
+  std::string body = "ok\n";
 };
 
-Result<std::unique_ptr<HttpServer>> HttpServer::start(const rpc::Address& address,
-                                                      Handlers handlers) {
-  std::unique_ptr<HttpServer> server(new HttpServer());
-  server->library_ = std::make_unique<Library>();
-  server->handlers_ = std::move(handlers);
-  server->address_ = address;
-  const std::string port = address.to_string();
-  const std::string threads = std::to_string(limits::kHttpThreads);
-  const std::array<const char*, 13> options = {"listening_ports",
-                                               port.c_str(),
-                                               "num_threads",
-                                               threads.c_str(),
-                                               "request_timeout_ms",
-                                               "10000",
-                                               "enable_keep_alive",
-                                               "no",
-                                               "max_request_size",
-                                               "16384",
-                                               "connection_queue",
-                                               "64",
-                                               nullptr};
-  mg_callbacks callbacks{};
-  callbacks.log_message = &HttpServer::on_log;
-  server->context_ = mg_start(&callbacks, server.get(), const_cast<const char**>(options.data()));
-  server->starting_ = false;
-  if (server->context_ == nullptr) {
-    const bool in_use = server->start_error_.find(std::strerror(EADDRINUSE)) != std::string::npos;
-    return fail(
-        in_use ? ErrorCode::kAlreadyExists : ErrorCode::kIo,
-        fmt::format("http {}: {}", port, in_use ? "the address is in use" : server->start_error_));
-  }
-  mg_server_port bound{};
-  if (mg_get_server_ports(server->context_, 1, &bound) == 1) {
-    server->address_.port = static_cast<uint16_t>(bound.port);
-  }
-  mg_set_request_handler(server->context_, "**", &HttpServer::handle, server.get());
-  return server;
+struct Request {
+  std::string_view method;
+  std::string_view path;
+};
+
+// The first line: "GET /metrics?x HTTP/1.1". What follows it does not matter to us.
+std::optional<Request> parse(std::string_view head) {
+  const std::string_view line = head.substr(0, head.find_first_of("\r\n"));
+  const size_t method_end = line.find(' ');
+  const size_t target_end = line.rfind(' ');
+  if (method_end == std::string_view::npos || target_end == method_end) return {};
+  if (!line.substr(target_end + 1).starts_with("HTTP/1.")) return {};
+  const std::string_view target = line.substr(method_end + 1, target_end - method_end - 1);
+  return Request{line.substr(0, method_end), target.substr(0, target.find('?'))};
 }
 
-HttpServer::~HttpServer() {
-  if (context_ != nullptr) mg_stop(context_);
-}
-
-int HttpServer::on_log(const mg_connection* connection, const char* message) {
-  const mg_context* context = mg_get_context(connection);
-  auto* self = context == nullptr ? nullptr : static_cast<HttpServer*>(mg_get_user_data(context));
-  // Several lines come; the first says why.
-  if (self != nullptr && self->starting_ && self->start_error_.empty()) {
-    self->start_error_ = message;
+Answer answer_to(const Request& request, const HttpServer::Handlers& handlers) {
+  constexpr std::string_view kMetricsType = "text/plain; version=0.0.4; charset=utf-8";
+  Answer answer;
+  if (request.method != "GET" && request.method != "HEAD") {
+    return {405, "Method Not Allowed", answer.type, "only GET\n"};
   }
-  log().debug("http: {}", message);
-  return 1;
+  if (request.path == "/metrics") return {200, "OK", kMetricsType, handlers.metrics()};
+  if (request.path == "/livez") return answer;
+  if (request.path != "/readyz") {
+    return {404, "Not Found", answer.type, "no such page: /metrics, /livez, /readyz\n"};
+  }
+  const std::string why = handlers.not_ready();
+  if (why.empty()) return answer;
+  return {503, "Service Unavailable", answer.type, why + "\n"};
 }
 
-int HttpServer::handle(mg_connection* connection, void* data) {
-  const auto* self = static_cast<const HttpServer*>(data);
-  const mg_request_info* request = mg_get_request_info(connection);
-  const std::string_view path = request->local_uri;
-  int status = 200;
-  std::string body = "ok\n";
-  const char* type = "text/plain; charset=utf-8";
-  if (std::strcmp(request->request_method, "GET") != 0 &&
-      std::strcmp(request->request_method, "HEAD") != 0) {
-    status = 405;
-    body = "only GET\n";
-  } else if (path == "/metrics") {
-    type = "text/plain; version=0.0.4; charset=utf-8";
-    body = self->handlers_.metrics();
-  } else if (path == "/readyz") {
-    if (const std::string why = self->handlers_.not_ready(); !why.empty()) {
-      status = 503;
-      body = why + "\n";
+std::string to_text(const Answer& answer, bool with_body) {
+  return fmt::format(
+      "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n"
+      "Connection: close\r\n\r\n{}",
+      answer.status, answer.reason, answer.type, answer.body.size(), with_body ? answer.body : "");
+}
+
+bool would_block() { return errno == EAGAIN || errno == EWOULDBLOCK; }
+
+}  // namespace
+
+// One connection: a request, its answer, the end. Destroying it closes the socket.
+class HttpServer::Exchange {
+ public:
+  Exchange(rpc::UvLoop& loop, int fd, const Handlers& handlers)
+      : handlers_(handlers), socket_(loop.uv(), fd) {}
+
+  void run(rpc::UvLoop& loop, kj::Function<void()> on_end) {
+    auto deadline = loop.timer().afterDelay(limits::kHttpTimeoutMs * kj::MILLISECONDS);
+    task_ = read_request()
+                .then([this] { return write_answer(); })
+                .then([this] {
+                  // Closing with bytes of theirs unread could take the answer back.
+                  ::shutdown(socket_.fd(), SHUT_WR);
+                  return await_end();
+                })
+                .exclusiveJoin(kj::mv(deadline))
+                .catch_([](kj::Exception&&) {})
+                .then(kj::mv(on_end))
+                .eagerlyEvaluate(nullptr);
+  }
+
+ private:
+  kj::Promise<void> read_request() {
+    for (;;) {
+      std::array<char, limits::kHttpRequestMax> piece{};
+      const ssize_t size = recv(socket_.fd(), piece.data(), piece.size() - request_.size(), 0);
+      if (size < 0 && errno == EINTR) continue;
+      if (size < 0 && would_block()) {
+        return socket_.readable().then([this] { return read_request(); });
+      }
+      if (size <= 0) return KJ_EXCEPTION(DISCONNECTED, "no request");
+      request_.append(piece.data(), static_cast<size_t>(size));
+      if (request_.find("\r\n\r\n") != std::string::npos) break;
+      if (request_.size() < piece.size()) continue;
+      answer_ = to_text({431, "Request Header Fields Too Large"}, true);
+      return kj::READY_NOW;
     }
-  } else if (path != "/livez") {
-    status = 404;
-    body = "no such page: /metrics, /livez, /readyz\n";
+    const auto request = parse(request_);
+    answer_ = request ? to_text(answer_to(*request, handlers_), request->method != "HEAD")
+                      : to_text({400, "Bad Request"}, true);
+    return kj::READY_NOW;
   }
-  mg_printf(connection,
-            "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n"
-            "Cache-Control: no-store\r\nConnection: close\r\n\r\n",
-            status, mg_get_response_code_text(connection, status), type, body.size());
-  if (std::strcmp(request->request_method, "HEAD") != 0) {
-    mg_write(connection, body.data(), body.size());
+
+  kj::Promise<void> write_answer() {
+    while (sent_ < answer_.size()) {
+      const ssize_t size =
+          send(socket_.fd(), answer_.data() + sent_, answer_.size() - sent_, MSG_NOSIGNAL);
+      if (size >= 0) {
+        sent_ += static_cast<size_t>(size);
+      } else if (would_block()) {
+        return socket_.writable().then([this] { return write_answer(); });
+      } else if (errno != EINTR) {
+        return KJ_EXCEPTION(DISCONNECTED, "the client is gone");
+      }
+    }
+    return kj::READY_NOW;
   }
-  return status;
+
+  kj::Promise<void> await_end() {
+    std::array<char, limits::kHttpRequestMax> ignored{};
+    ssize_t size = 0;
+    do {
+      size = recv(socket_.fd(), ignored.data(), ignored.size(), 0);
+    } while (size < 0 && errno == EINTR);
+    if (size == 0 || (size < 0 && !would_block())) return kj::READY_NOW;
+    return socket_.readable().then([this] { return await_end(); });
+  }
+
+  const Handlers& handlers_;
+  rpc::PolledFd socket_;
+  std::string request_;
+  std::string answer_;
+  size_t sent_ = 0;
+  kj::Promise<void> task_ = nullptr;  // last: it uses the above
+};
+
+Result<std::unique_ptr<HttpServer>> HttpServer::start(rpc::UvLoop& loop,
+                                                      const rpc::Address& address,
+                                                      Handlers handlers) {
+  auto listener = rpc::Listener::listen(loop, address);
+  if (!listener) return tl::unexpected(listener.error());
+  return std::unique_ptr<HttpServer>(new HttpServer(loop, kj::mv(*listener), std::move(handlers)));
+}
+
+HttpServer::HttpServer(rpc::UvLoop& loop, kj::Own<rpc::Listener> listener, Handlers handlers)
+    : loop_(loop), handlers_(std::move(handlers)), listener_(kj::mv(listener)) {
+  tasks_.add(listener_->accept_loop([this](int fd, bool) { accept(fd); }));
+}
+
+HttpServer::~HttpServer() = default;
+
+const rpc::Address& HttpServer::address() const { return listener_->address(); }
+
+void HttpServer::accept(int fd) {
+  if (exchanges_.size() >= limits::kHttpConnectionsMax) exchanges_.erase(exchanges_.begin());
+  const uint64_t id = next_exchange_++;
+  auto& exchange = exchanges_[id];
+  exchange = kj::heap<Exchange>(loop_, fd, handlers_);
+  exchange->run(loop_, [this, id] { close_later(id); });
+}
+
+// Not now: it is what calls us.
+void HttpServer::close_later(uint64_t id) {
+  tasks_.add(kj::evalLater([this, id] { exchanges_.erase(id); }));
+}
+
+void HttpServer::taskFailed(kj::Exception&& exception) {
+  log().error("http: {}", rpc::to_error(exception).to_string());
 }
 
 }  // namespace bigcast

@@ -1,46 +1,54 @@
 #pragma once
 
-#include <atomic>
+#include <kj/async.h>
+#include <kj/memory.h>
+
+#include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 
 #include "base/error.h"
 #include "rpc/address.h"
-
-struct mg_connection;
-struct mg_context;
+#include "rpc/connection.h"
+#include "rpc/uv_loop.h"
 
 namespace bigcast {
 
-// GET /metrics, /livez and /readyz, on threads of its own. Everything else is 404 or 405.
-class HttpServer {
+// GET /metrics, /livez and /readyz, on the node's loop: an answer says that the loop turns.
+// Everything else is 404 or 405. One request a connection. Anybody may connect, so everything is
+// bounded: limits::kHttpConnectionsMax at once (the oldest makes room), kHttpRequestMax bytes of a
+// request, kHttpTimeoutMs for all of it.
+class HttpServer : private kj::TaskSet::ErrorHandler {
  public:
-  struct Handlers {  // called on any thread
+  struct Handlers {
     std::function<std::string()> metrics;
     std::function<std::string()> not_ready;  // why not; empty: ready
   };
 
   // ALREADY_EXISTS, naming the address, if it is in use; else IO.
-  static Result<std::unique_ptr<HttpServer>> start(const rpc::Address& address, Handlers handlers);
+  static Result<std::unique_ptr<HttpServer>> start(rpc::UvLoop& loop, const rpc::Address& address,
+                                                   Handlers handlers);
   ~HttpServer();
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;
 
-  const rpc::Address& address() const { return address_; }  // with the port the system chose
+  const rpc::Address& address() const;  // with the port the system chose
 
  private:
-  struct Library;
-  HttpServer() = default;
-  static int handle(mg_connection* connection, void* self);
-  static int on_log(const mg_connection* connection, const char* message);
+  class Exchange;
+  HttpServer(rpc::UvLoop& loop, kj::Own<rpc::Listener> listener, Handlers handlers);
+  void accept(int fd);
+  void close_later(uint64_t id);
+  void taskFailed(kj::Exception&& exception) override;
 
-  std::unique_ptr<Library> library_;  // first in, last out
-  Handlers handlers_;
-  rpc::Address address_;
-  std::string start_error_;  // written while starting, by the thread that starts
-  std::atomic<bool> starting_{true};
-  mg_context* context_ = nullptr;
+  rpc::UvLoop& loop_;
+  const Handlers handlers_;
+  std::map<uint64_t, kj::Own<Exchange>> exchanges_;  // oldest first
+  uint64_t next_exchange_ = 0;
+  kj::Own<rpc::Listener> listener_;
+  kj::TaskSet tasks_{*this};
 };
 
 }  // namespace bigcast

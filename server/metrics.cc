@@ -114,6 +114,9 @@ std::string Metrics::render(const StoreUsage& usage) const {
                 {{"event", "sealed"}, uploads_sealed},
                 {{"event", "aborted"}, uploads_aborted}});
   out.counter("login_failures_total", "Logins that were refused.", login_failures);
+  out.counter("connections_shed_total",
+              "Connections closed for want of room: the oldest not logged in, else the newest.",
+              connections_shed);
   out.counter("leases_expired_total", "Leases whose grace ended.", leases_expired);
   return out.text();
 }

@@ -34,6 +34,7 @@ struct Metrics {
   Number uploads_sealed{0};
   Number uploads_aborted{0};
   Number login_failures{0};
+  Number connections_shed{0};  // closed before they logged in, to make room
   Number leases_expired{0};
 
   // Gauges, set by the loop.

@@ -114,7 +114,7 @@ Result<void> Node::start_http() {
   auto store = core_->store;
   BIGCAST_ASSIGN(
       http_,
-      HttpServer::start(*config_.http,
+      HttpServer::start(loop_, *config_.http,
                         {[metrics, store] { return metrics->render(store->usage()); },
                          [metrics] { return metrics->draining ? "draining" : std::string(); }}));
   return {};
@@ -135,12 +135,14 @@ std::string Node::ready_line() const {
 // ---- Connections and sessions.
 
 void Node::accept(int fd, bool is_unix) {
+  make_room();
   if (accepted_.size() >= limits::kConnectionsMax) {
-    log().warn("refused a connection: there are {} already", accepted_.size());
+    core_->metrics->connections_shed++;
     ::close(fd);
     return;
   }
   const uint64_t id = next_connection_++;
+  strangers_.insert(id);
   Accepted& accepted = accepted_[id];
   core_->metrics->connections++;
   accepted.peer = rpc::peer_name(fd);
@@ -154,6 +156,14 @@ void Node::accept(int fd, bool is_unix) {
       accepted.connection->on_disconnect().catch_([](kj::Exception&&) {}).then([this, id] {
         close(id);
       }));
+}
+
+// Those who have not logged in, be they ever so many, keep nobody out but each other.
+void Node::make_room() {
+  const bool is_full = accepted_.size() >= limits::kConnectionsMax;
+  if (strangers_.empty() || (!is_full && strangers_.size() < limits::kStrangersMax)) return;
+  core_->metrics->connections_shed++;
+  close(*strangers_.begin());
 }
 
 rpc::LoginOptions Node::login_options(uint64_t id) {
@@ -181,6 +191,7 @@ Result<rpc::Session::Client> Node::make_session(uint64_t id, const rpc::LoginReq
   auto state = kj::refcounted<SessionState>(kj::addRef(*core_),
                                             kj::refcounted<Peer>(request.connection), request);
   found->second.session = kj::addRef(*state);
+  strangers_.erase(id);
   log().debug("session of {} in namespace {}", request.client_name, request.name_space);
   return rpc::Session::Client(kj::heap<SessionService>(kj::mv(state)));
 }
@@ -188,6 +199,7 @@ Result<rpc::Session::Client> Node::make_session(uint64_t id, const rpc::LoginReq
 void Node::close(uint64_t id) {
   auto node = accepted_.extract(id);
   if (node.empty()) return;
+  strangers_.erase(id);
   Accepted& accepted = node.mapped();
   core_->metrics->connections--;
   if (accepted.session.get() != nullptr) {
@@ -215,6 +227,7 @@ void Node::tick() {
   const TimePoint now = clock_.now();
   end_silent_sessions();
   expire_leases();
+  report_shedding();
   relays_.tick(now);
   const auto uploads = core_->uploads;  // a copy: an upload that ends may leave the set
   for (UploadService* upload : uploads) {
@@ -260,6 +273,15 @@ void Node::expire_leases() {
               }
             }));
   }
+}
+
+// A line a tick, not one a connection: a flood must not fill the log.
+void Node::report_shedding() {
+  const uint64_t shed = core_->metrics->connections_shed;
+  if (shed == shed_told_) return;
+  log().warn("closed {} connections for want of room: {} are open, {} of them not logged in",
+             shed - shed_told_, accepted_.size(), strangers_.size());
+  shed_told_ = shed;
 }
 
 kj::Promise<void> Node::on_idle() {

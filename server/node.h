@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -60,6 +61,7 @@ class Node {
   void listen(Listeners listeners);
   Result<void> start_http();
   void accept(int fd, bool is_unix);
+  void make_room();
   rpc::LoginOptions login_options(uint64_t id);
   Result<rpc::Session::Client> make_session(uint64_t id, const rpc::LoginRequest& request);
   void close(uint64_t id);
@@ -67,6 +69,7 @@ class Node {
   void tick();
   void end_silent_sessions();
   void expire_leases();
+  void report_shedding();
   kj::Promise<void> wait_quiet(TimePoint deadline, TimePoint quiet_since);
 
   rpc::UvLoop& loop_;
@@ -78,6 +81,8 @@ class Node {
   Listeners listeners_;
   std::vector<rpc::Address> addresses_;
   std::map<uint64_t, Accepted> accepted_;
+  std::set<uint64_t> strangers_;  // of those: not logged in, oldest first
+  uint64_t shed_told_ = 0;        // of metrics->connections_shed: said in the log
   uint64_t next_connection_ = 1;
   TimePoint idle_since_;
   kj::Own<kj::PromiseFulfiller<void>> idle_;

@@ -16,12 +16,13 @@ declare -A spark_versions=([3.5]=3.5.9 [4]=4.3.0)
 build_packages=(
   g++ cmake ninja-build ccache pkg-config git ca-certificates python3
   libcapnp-dev capnproto libuv1-dev librocksdb-dev liblz4-dev libxxhash-dev libmimalloc-dev
-  prometheus-cpp-dev libcivetweb-dev libtomlplusplus-dev nlohmann-json3-dev libexpected-dev
+  prometheus-cpp-dev libtomlplusplus-dev nlohmann-json3-dev libexpected-dev
   libcli11-dev libspdlog-dev libfmt-dev libssl-dev doctest-dev
 )
 java_packages=(openjdk-17-jdk-headless maven)
 namespace_packages=(python3 iproute2)
 spark_packages=(python3-venv openjdk-17-jdk-headless procps "${namespace_packages[@]}")
+fault_packages=(nftables "${namespace_packages[@]}")
 check_packages=(clang-format clang-tidy shellcheck)
 
 say() { printf '== %s\n' "$*"; }

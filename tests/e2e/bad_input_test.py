@@ -168,6 +168,30 @@ class Nodes(EndToEnd):
         self.assertEqual(0, node.stop())
 
 
+    def test_bad_http_requests_get_an_answer_that_says_so(self):
+        node = self.node("--memory", "64m")
+        host, port = node.http.rsplit(":", 1)
+        for request, answer in (
+            (b"POST /metrics HTTP/1.1\r\n\r\n", b"HTTP/1.1 405 "),
+            (b"GET /metrics\r\n\r\n", b"HTTP/1.1 400 "),
+            (b"\x16\x03\x01\x00\xff\r\n\r\n", b"HTTP/1.1 400 "),
+            (b"GET /%2e%2e/metrics HTTP/1.1\r\n\r\n", b"HTTP/1.1 404 "),
+            (b"GET /livez?x=y HTTP/1.0\r\n\r\n", b"HTTP/1.1 200 "),
+            (b"GET / HTTP/1.1\r\nX: " + b"x" * 10_000, b"HTTP/1.1 431 "),
+        ):
+            with self.subTest(request=request[:20]):
+                with socket.create_connection((host, int(port)), timeout=60) as peer:
+                    peer.sendall(request)
+                    got = b""
+                    while piece := peer.recv(4096):
+                        got += piece
+                    self.assertTrue(got.startswith(answer), got)
+        with socket.create_connection((host, int(port)), timeout=60) as peer:
+            peer.sendall(b"HEAD /metrics HTTP/1.1\r\n\r\n")
+            self.assertRegex(peer.makefile("rb").read(), rb"(?s)^HTTP/1.1 200 OK\r\n.*\r\n\r\n$")
+        self.assertEqual(0, node.stop())
+
+
 class Blobs(EndToEnd):
     def test_an_absent_blob_is_not_found_and_no_file_appears(self):
         node = self.node("--memory", "64m")

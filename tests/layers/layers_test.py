@@ -24,7 +24,6 @@ ALLOWED = {
 CONFINED = {
     "rocksdb/": {"blobstore"},
     "jni.h": {"spark_plugin_jni"},
-    "civetweb.h": {"server"},
     "prometheus/": {"server"},
     "capnp/": {"rpc", "server", "client_native"},
     "kj/": {"rpc", "server", "client_native"},
