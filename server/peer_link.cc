@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "rpc/auth.h"
 #include "rpc/login.h"
+#include "rpc/progress.h"
 
 namespace bigcast {
 
@@ -77,16 +78,20 @@ kj::Promise<void> PeerLink::log_in(kj::Own<rpc::Connection> connection) {
       });
 }
 
-// Ends (or throws) when the home no longer answers.
+// Ends (or throws) when the node neither answers nor sends anything else: behind chunks on a slow
+// link an answer may take long.
 kj::Promise<void> PeerLink::keep_alive(uint64_t generation) {
   const auto interval = std::min<Duration>(std::chrono::milliseconds(limits::kSessionRenewMs),
                                            core_->config.session_timeout / 3);
   return core_->loop.timer()
       .afterDelay(interval.count() * kj::NANOSECONDS)
       .then([this] {
-        auto& session = KJ_ASSERT_NONNULL(session_);
-        return core_->loop.timer().timeoutAfter(limits::kProgressTimeoutMs * kj::MILLISECONDS,
-                                                session.renewRequest().send().ignoreResult());
+        auto renewed = KJ_ASSERT_NONNULL(session_).renewRequest().send().ignoreResult();
+        auto silent = rpc::stalled(core_->loop, connection_->handle(), limits::kHomeStallTimeoutMs)
+                          .then([]() -> kj::Promise<void> {
+                            return KJ_EXCEPTION(DISCONNECTED, "no answer");
+                          });
+        return renewed.exclusiveJoin(kj::mv(silent));
       })
       .then([this, generation] { return keep_alive(generation); });
 }
