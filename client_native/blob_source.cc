@@ -93,7 +93,7 @@ kj::Promise<BlobSource::Answer> BlobSource::use(uint32_t index, Response respons
       return Answer(std::move(chunk));
     }
     case rpc::ReadResult::LOCATED: {
-      auto meta = rpc::read(result.getLocated().getMeta(), options_.chunk_size);
+      auto meta = rpc::answered(rpc::read(result.getLocated().getMeta(), options_.chunk_size));
       if (!meta) return Answer(tl::unexpected(meta.error()));
       return use_located(index, *meta, result.getLocated().getGeneration());
     }
@@ -107,7 +107,7 @@ kj::Promise<BlobSource::Answer> BlobSource::use(uint32_t index, Response respons
 
 kj::Promise<BlobSource::Answer> BlobSource::use_bytes(uint32_t index, Response response) {
   auto body = response.getResult().getChunk();
-  auto meta = rpc::read(body.getMeta(), options_.chunk_size);
+  auto meta = rpc::answered(rpc::read(body.getMeta(), options_.chunk_size));
   if (!meta) return Answer(tl::unexpected(meta.error()));
   const auto data = body.getData();
   if (meta->index != index || data.size() < meta->stored_size) {

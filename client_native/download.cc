@@ -40,8 +40,8 @@ class DownloadHandle final : public Download {
  private:
   kj::Promise<Result<void>> find(const std::string& name, size_t position);
   kj::Promise<Result<void>> find_at(const std::string& name, const rpc::Address& address);
-  Result<void> use(const rpc::Address& address, kj::Own<NodeSession> session,
-                   OpenResponse response);
+  Result<void> use(const std::string& name, const rpc::Address& address,
+                   kj::Own<NodeSession> session, OpenResponse response);
 
   const std::shared_ptr<ClientCore> core_;
   std::unique_ptr<DownloadJob> job_;  // lives on the I/O thread
@@ -76,18 +76,21 @@ kj::Promise<Result<void>> DownloadHandle::find_at(const std::string& name,
         request.initTarget().setName(name);
         auto& peer = **session;
         return bounded<void>(nodes.loop(), peer, nodes.targets().timeout_ms,
-                             request.send().then([this, address, session = kj::mv(*session)](
+                             request.send().then([this, &name, address, session = kj::mv(*session)](
                                                      OpenResponse&& response) mutable {
-                               return use(address, kj::mv(session), kj::mv(response));
+                               return use(name, address, kj::mv(session), kj::mv(response));
                              }));
       });
 }
 
-Result<void> DownloadHandle::use(const rpc::Address& address, kj::Own<NodeSession> session,
-                                 OpenResponse response) {
+Result<void> DownloadHandle::use(const std::string& name, const rpc::Address& address,
+                                 kj::Own<NodeSession> session, OpenResponse response) {
   auto result = response.getResult();
   if (result.isError()) return tl::unexpected(rpc::read(result.getError()));
-  BIGCAST_ASSIGN(auto ref, rpc::read(result.getOpened().getInfo().getRef()));
+  BIGCAST_ASSIGN(auto ref, rpc::answered(rpc::read(result.getOpened().getInfo().getRef())));
+  if (ref.name != name) {
+    return fail(ErrorCode::kCorrupt, session->address + ": opened '" + ref.name + "' instead");
+  }
   job_ = std::make_unique<DownloadJob>(core_->nodes(), std::move(ref));
   job_->adopt(address, kj::mv(session), result.getOpened());
   return {};

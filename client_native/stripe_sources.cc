@@ -148,7 +148,7 @@ kj::Promise<Result<rpc::BlobRefData>> StripeSources::ask_ref() {
   return ask_open(kj::addRef(source.session()))
       .then([](Result<OpenResponse> response) -> Result<rpc::BlobRefData> {
         if (!response) return tl::unexpected(response.error());
-        return rpc::read(response->getResult().getOpened().getInfo().getRef());
+        return rpc::answered(rpc::read(response->getResult().getOpened().getInfo().getRef()));
       });
 }
 
@@ -167,7 +167,7 @@ kj::Promise<Result<rpc::BlobRefData>> StripeSources::open_source() {
 
 Result<rpc::BlobRefData> StripeSources::use_opened(kj::Own<NodeSession> session,
                                                    rpc::OpenResult::Opened::Reader opened) {
-  BIGCAST_ASSIGN(auto ref, rpc::read(opened.getInfo().getRef()));
+  BIGCAST_ASSIGN(auto ref, rpc::answered(rpc::read(opened.getInfo().getRef())));
   if (ref.id != ref_.id || ref.chunk_size != ref_.chunk_size) {
     return fail(ErrorCode::kCorrupt, session->address + ": opened another blob");
   }

@@ -54,4 +54,14 @@ Result<BlobRefData> read(rpc::BlobRef::Reader in);
 // RESOURCE_EXHAUSTED, UNIMPLEMENTED -> UNSUPPORTED, else INTERNAL.
 bigcast::Error to_error(const kj::Exception& exception);
 
+// For what a node answered: values that can't be are damage there or on the way, and no argument of
+// the caller's.
+template <typename T>
+Result<T> answered(Result<T> value) {
+  if (!value && value.error().code == ErrorCode::kInvalidArgument) {
+    value.error().code = ErrorCode::kCorrupt;
+  }
+  return value;
+}
+
 }  // namespace bigcast::rpc

@@ -175,6 +175,7 @@ std::string json_of(const TransferReport& report) {
   value["size"] = report.size;
   value["stored_size"] = report.stored_size;
   value["chunks"] = report.chunks;
+  value["chunks_reread"] = report.chunks_reread;
   value["seconds"] = report.seconds;
   return dump(value);
 }

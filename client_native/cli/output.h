@@ -29,6 +29,7 @@ struct TransferReport {
   uint64_t size = 0;
   uint64_t stored_size = 0;
   uint32_t chunks = 0;
+  uint32_t chunks_reread = 0;  // damaged, or of a source that was lost
   double seconds = 0;
 };
 

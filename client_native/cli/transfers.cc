@@ -104,7 +104,7 @@ TransferReport report_of(const CommandLine& line, const TransferStats& stats,
                          std::chrono::steady_clock::time_point started) {
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - started;
   return {line.keys.front().to_string(), stats.raw_bytes, stats.stored_bytes, stats.chunks,
-          took.count()};
+          stats.chunks_reread,           took.count()};
 }
 
 }  // namespace
