@@ -32,11 +32,13 @@ def eventually(condition, what, seconds=60):
 
 
 class Node:
-    """One bigcastd on loopback with ports that the system chose."""
+    """One bigcastd on loopback, with ports that the system chose unless `listen` says otherwise.
 
-    def __init__(self, binaries, *flags, env=None):
+    `within` is a command to start it with, such as `ip netns exec NAME`."""
+
+    def __init__(self, binaries, *flags, env=None, listen="127.0.0.1:0", within=()):
         self.process = subprocess.Popen(
-            [binaries / "bigcastd", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", *flags],
+            [*within, binaries / "bigcastd", "--listen", listen, "--http", "127.0.0.1:0", *flags],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -87,6 +89,9 @@ class Node:
         self.process.kill()
         self.process.communicate()
 
+    def descriptors(self):
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
 
 class EndToEnd(unittest.TestCase):
     """A scratch folder, nodes that end with the test, and the command line."""
@@ -97,8 +102,8 @@ class EndToEnd(unittest.TestCase):
         self.scratch = pathlib.Path(tempfile.mkdtemp(prefix="bigcast-e2e-"))
         self.addCleanup(shutil.rmtree, self.scratch)
 
-    def node(self, *flags, env=None):
-        node = Node(self.binaries, *flags, env=env)
+    def node(self, *flags, **options):
+        node = Node(self.binaries, *flags, **options)
         self.addCleanup(lambda: node.process.poll() is not None or node.stop())
         return node
 
@@ -122,16 +127,20 @@ class EndToEnd(unittest.TestCase):
             self.assertNotIn(sign, done.stderr)
         return done
 
-    def start(self, node, *arguments, **options):
+    def start(self, node, *arguments, within=(), **options):
         """The command line in the background; killed with the test if it is still there."""
+        server = ["--server", node.listen] if node else []
         process = subprocess.Popen(
-            [self.binaries / "bigcast", "--server", node.listen, *map(str, arguments)], **options
+            [*within, self.binaries / "bigcast", *server, *map(str, arguments)], **options
         )
 
         def clean_up():
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-            process.communicate()
+            process.wait()
+            for pipe in filter(None, (process.stdin, process.stdout, process.stderr)):
+                with contextlib.suppress(OSError):
+                    pipe.close()
 
         self.addCleanup(clean_up)
         return process

@@ -1,0 +1,346 @@
+"""Killed nodes and bad networks, by a proxy that misbehaves: docs/FAULTS.md has the table."""
+
+import os
+import time
+
+import harness
+from faults import CHUNK, KIB, Call, FaultTest, digest, payload
+from harness import MIB, eventually
+
+NOT_FOUND, UNAVAILABLE = 3, 5
+SIZE = 16 * MIB
+HALF = SIZE // 2
+WINDOW = 4 * CHUNK  # of a client: what may be under way when a source is lost
+FULL = bool(os.environ.get("BIGCAST_FULL"))
+HEADER_FLIPS = 2000 if FULL else 40
+CLOGS = 60 if FULL else 6
+
+
+class Killed(FaultTest):
+    def test_a_get_goes_on_at_the_home_when_its_relay_is_killed(self):
+        home, relay = self.home(), self.relay()
+        content = payload(SIZE)
+        with self.back_to_baseline(home, keys=["t/x"]):
+            self.put(home, "t/x", content)
+            get = self.get(home, "t/x", through=relay)
+            before = self.served_directly(home)
+            get.read(HALF)
+            self.assertEqual(before, self.served_directly(home))
+            relay.kill()
+            self.assert_right(get, content)
+            self.assertLessEqual(self.served_directly(home) - before, SIZE - HALF)
+
+    def test_a_get_goes_on_at_another_relay_when_home_and_relay_are_killed(self):
+        home, first, second = self.home(), self.relay(), self.relay(grace="60s")
+        content = payload(SIZE)
+        self.put(home, "t/x", content)
+        self.assert_right(self.get(home, "t/x", through=second), content)
+        get = self.get(home, "t/x", "--server", second.listen, through=first)
+        get.read(HALF)
+        first.kill()
+        home.kill()
+        before = self.served_directly(second)
+        self.assert_right(get, content)
+        self.assertLessEqual(self.served_directly(second) - before, SIZE - HALF)
+        self.assertEqual(0, second.metrics()["receive_reserve_used_bytes"])
+        self.assertEqual(0, second.stop())
+
+    def test_a_get_ends_when_the_only_node_is_killed(self):
+        home = self.home()
+        self.put(home, "t/x", payload(SIZE))
+        get = self.get(home, "t/x")
+        get.read(HALF)
+        home.kill()
+        self.assert_typed(get, get.end(), UNAVAILABLE)
+
+    def test_a_restarted_home_says_that_the_blob_is_gone(self):
+        home, relay = self.home(), self.relay()
+        with self.back_to_baseline(relay):
+            self.put(home, "t/x", payload(SIZE))
+            get = self.get(home, "t/x", through=relay)
+            get.read(CHUNK)
+            home.kill()
+            again = self.node("--memory", "64m", listen=home.listen)
+            self.assert_typed(get, get.end(), NOT_FOUND)
+            self.assertEqual(0, again.stop())
+
+    def test_a_put_ends_when_its_node_is_killed(self):
+        home = self.home()
+        put = Call(self, home, "put", "-", "--key", "t/x", stdin=harness.subprocess.PIPE)
+        put.process.stdin.write(payload(CHUNK))
+        home.kill()
+        put.process.stdin.close()
+        self.assert_typed(put, put.end(), UNAVAILABLE)
+
+
+class SilentPartition(FaultTest):
+    """Nothing is closed; nothing arrives any more."""
+
+    def test_a_client_leaves_a_silent_source_for_another(self):
+        proxy, home = self.proxy(), self.home()
+        proxy.forward_to(home.listen)
+        content = payload(SIZE)
+        with self.back_to_baseline(home, keys=["t/x"]):
+            self.put(home, "t/x", content)
+            get = Call(self, None, "--server", proxy.address, "--timeout", "2s", "get", "t/x", "-")
+            get.read(HALF)
+            proxy.faults.silence()
+            self.assert_right(get, content)
+            self.assertLessEqual(self.served_directly(home), SIZE + 2 * WINDOW)
+
+    def test_a_get_without_another_source_ends(self):
+        proxy = self.proxy()
+        home = self.home(proxy=proxy)
+        with self.back_to_baseline(home, keys=["t/x"]):
+            self.put(home, "t/x", payload(SIZE))
+            get = Call(self, None, "--server", proxy.address, "--timeout", "2s", "get", "t/x", "-")
+            get.read(HALF)
+            proxy.faults.silence()
+            self.assert_typed(get, get.end(), UNAVAILABLE)
+
+    def test_a_put_ends_and_leaves_nothing(self):
+        proxy, home = self.proxy(), self.home()
+        proxy.forward_to(home.listen)
+        with self.back_to_baseline(home):
+            put = Call(self, None, "--server", proxy.address, "--timeout", "2s", "put", "-", "--key",
+                       "t/x", stdin=harness.subprocess.PIPE)
+            put.process.stdin.write(payload(12 * MIB))
+            eventually(lambda: home.metrics()["chunks_received_total"] > 1, "a stored chunk")
+            proxy.faults.silence()
+            put.process.stdin.close()
+            self.assert_typed(put, put.end(), UNAVAILABLE)
+
+    def test_a_relay_goes_on_when_it_reaches_the_home_again(self):
+        proxy = self.proxy()
+        home, relay = self.home(proxy=proxy), self.relay()
+        content = payload(SIZE)
+        with self.back_to_baseline(home, relay, keys=["t/x"]):
+            self.put(home, "t/x", content)
+            get = Call(self, home, *relay.local, "get", "t/x", "-")
+            get.read(CHUNK)
+            known = proxy.connections
+            proxy.faults.silence()
+            get.drain()
+            # Without another word from the home: what is on its way is given up, and tried again.
+            eventually(lambda: proxy.connections > known, "a new connection to the home")
+            proxy.faults.silence(False)
+            self.assert_right(get, content)
+            self.assertLessEqual(home.metrics()["served_peer_bytes_total"], SIZE + 2 * WINDOW)
+
+    def test_a_silent_peer_is_left_for_the_home(self):
+        proxy = self.proxy()
+        home, peer, relay = self.home(), self.relay(proxy=proxy), self.relay()
+        content = payload(SIZE)
+        with self.back_to_baseline(home, peer, relay, keys=["t/x"]):
+            self.put(home, "t/x", content)
+            keeper = self.get(home, "t/x", through=peer)  # stays, so that the relay goes on giving
+            keeper.read(HALF)
+            get = self.get(home, "t/x", through=relay)
+            eventually(lambda: relay.metrics()['chunks_fetched_total{from="peer"}'] > 0,
+                       "a chunk from the peer")
+            proxy.faults.silence()
+            self.assert_right(get, content)
+            self.assert_right(keeper, content)
+            self.assertGreater(relay.metrics()["peer_fetch_failures_total"], 0)
+
+
+class OneWayPartition(FaultTest):
+    """What a relay sends arrives and what its home sends does not, or the other way."""
+
+    def run_case(self, direction):
+        proxy = self.proxy()
+        home, relay = self.home(proxy=proxy), self.relay()
+        old, new = payload(SIZE, 1), payload(SIZE, 2)
+        with self.back_to_baseline(home, relay, keys=["t/old", "t/x"]):
+            self.put(home, "t/old", old)
+            self.put(home, "t/x", old)
+            get = self.get(home, "t/old", through=relay)
+            replaced = self.get(home, "t/x", through=relay)
+            get.read(CHUNK)
+            replaced.read(CHUNK)
+            known = proxy.connections
+            setattr(proxy.faults, direction, True)
+            get.drain()
+            replaced.drain()
+            self.put(home, "t/x", new, CHUNK, "--replace")
+            eventually(lambda: proxy.connections > known, "a new connection to the home")
+            setattr(proxy.faults, direction, False)
+            self.assert_right(get, old)
+            # The key names another blob now; the old one is whole or gone, never a mixture.
+            self.assert_right_or_typed(replaced, old)
+            self.assert_right(self.get(home, "t/x", through=relay), new)
+
+    def test_the_home_is_heard_no_more(self):
+        self.run_case("silent_down")
+
+    def test_the_home_hears_no_more(self):
+        self.run_case("silent_up")
+
+
+class Resets(FaultTest):
+    """Every connection is reset after 1 MiB: what came before stays."""
+
+    def run_case(self, through_relay):
+        proxy = self.proxy()
+        home, relay = self.home(proxy=proxy), self.relay()
+        content = payload(SIZE)
+        with self.back_to_baseline(home, relay, keys=["t/x"]):
+            self.put(home, "t/x", content)
+            proxy.faults.reset_every = MIB
+            proxy.faults.rate = 8 * MIB  # a reset also takes back what was not read yet
+            entry = ("--local", relay.local[1]) if through_relay else ()
+            get = Call(self, None, "--server", proxy.address, *entry, "get", "t/x", "-")
+            self.assert_right(get, content)
+            self.assertGreaterEqual(proxy.resets, SIZE // MIB)
+            # Whole chunks of each MiB count: the part of one that a reset cut off is lost.
+            self.assertLessEqual(proxy.bytes_down, SIZE * 2)
+            proxy.faults.reset_every = 0
+
+    def test_a_client_resumes_at_the_chunk(self):
+        self.run_case(through_relay=False)
+
+    def test_a_relay_resumes_at_the_chunk(self):
+        self.run_case(through_relay=True)
+
+    def test_chunks_larger_than_what_passes_end_typed(self):
+        proxy = self.proxy()
+        home = self.home(proxy=proxy)
+        with self.back_to_baseline(home, keys=["t/x"]):
+            self.put(home, "t/x", payload(SIZE), chunk=4 * MIB)
+            proxy.faults.reset_every = MIB
+            get = Call(self, None, "--server", proxy.address, "get", "t/x", "-")
+            self.assert_typed(get, get.end(), UNAVAILABLE)
+            self.assertEqual(b"", get.output)
+            proxy.faults.reset_every = 0
+
+    def test_a_put_ends_and_leaves_nothing(self):
+        proxy, home = self.proxy(), self.home()
+        proxy.forward_to(home.listen)
+        with self.back_to_baseline(home):
+            source = self.file("in", payload(SIZE))
+            put = Call(self, None, "--server", proxy.address, "put", source, "--key", "t/x")
+            eventually(lambda: proxy.bytes_up > MIB, "a part of the upload")
+            proxy.reset_all()
+            self.assert_typed(put, put.end(), UNAVAILABLE)
+
+
+class BitFlips(FaultTest):
+    def test_a_damaged_chunk_is_fetched_again_by_a_client(self):
+        proxy = self.proxy()
+        home = self.home(proxy=proxy)
+        content, target = payload(SIZE), self.scratch / "out"
+        with self.back_to_baseline(home, keys=["t/x"]):
+            self.put(home, "t/x", content)
+            proxy.faults.flip_every = 5 * MIB
+            report = self.json(self.bigcast(None, "--server", proxy.address, "--json", "get", "t/x",
+                                            target))[0]
+            self.assertEqual(digest(content), digest(target.read_bytes()))
+            self.assertGreaterEqual(proxy.flips, 3)
+            self.assertGreaterEqual(report["chunks_reread"], 3)
+
+    def test_a_damaged_chunk_is_fetched_again_by_a_relay(self):
+        proxy = self.proxy()
+        home, relay = self.home(proxy=proxy), self.relay()
+        content = payload(SIZE)
+        with self.back_to_baseline(home, relay, keys=["t/x"]):
+            self.put(home, "t/x", content)
+            proxy.faults.flip_every = 5 * MIB
+            self.assert_right(self.get(home, "t/x", through=relay), content)
+            self.assertGreaterEqual(proxy.flips, 3)
+            failures = relay.metrics()['checksum_failures_total{at="network"}']
+            self.assertGreaterEqual(failures, 3)
+
+    def test_a_damaged_put_is_refused_and_leaves_nothing(self):
+        proxy, home = self.proxy(), self.home()
+        proxy.forward_to(home.listen)
+        with self.back_to_baseline(home):
+            proxy.faults.flip_up_at = frozenset({5 * MIB})
+            done = self.bigcast(None, "--server", proxy.address, "put", "-", "--key", "t/x",
+                                input=payload(SIZE))
+            self.assertEqual(1, proxy.flips)
+            self.assert_fails(done, 1, "CORRUPT")
+            self.assertEqual(1, home.metrics()['checksum_failures_total{at="network"}'])
+
+    def run_headers(self, way, key):
+        """Small chunks, so that most of what is sent is frame headers, segment tables, metas."""
+        proxy = self.proxy()
+        home, relay = self.home(proxy=proxy), self.relay()
+        content = b"what compresses well is mostly headers on the wire. " * 10_000
+        with self.back_to_baseline(home, relay, keys=[key]):
+            self.put(home, key, content, chunk=64 * KIB)
+            server = ("--server", proxy.address, "--timeout", "1s")
+            self.assert_right(Call(self, None, *server, "get", key, "-"), content)
+            size = proxy.bytes_down if way == "flip_at" else proxy.bytes_up
+            right = 0
+            for _ in range(HEADER_FLIPS):
+                setattr(proxy.faults, way, frozenset({self.random.randrange(size)}))
+                get = Call(self, None, *server, "get", key, "-")
+                right += self.assert_right_or_typed(get, content)
+            print(f"  {right} of {HEADER_FLIPS} gets were right, {proxy.flips} bits flipped")
+            setattr(proxy.faults, way, frozenset())
+            self.assertGreater(proxy.flips, HEADER_FLIPS // 2)
+            self.assert_right(Call(self, None, *server, "get", key, "-"), content)
+
+    def test_damaged_headers_of_answers(self):
+        self.run_headers("flip_at", "t/down")
+
+    def test_damaged_headers_of_requests(self):
+        self.run_headers("flip_up_at", "t/up")
+
+
+class SwizzleClog(FaultTest):
+    """Random sets of links stop and go on in random order while blobs are written and read."""
+
+    def test_every_transfer_is_right_or_ends_typed(self):
+        proxies = [self.proxy() for _ in range(4)]
+        home = self.home(proxy=proxies[0])
+        relays = [self.relay(proxy=proxy) for proxy in proxies[1:]]
+        contents = {f"t/{i}": payload(4 * MIB, i) for i in range(4)}
+        keys = [*contents, *(f"t/new{i}" for i in range(3))]
+        with self.back_to_baseline(home, *relays, keys=keys):
+            for key, content in contents.items():
+                self.put(home, key, content)
+            gets = [
+                (self.get(home, key, through=relay).drain(), content)
+                for relay in relays
+                for key, content in contents.items()
+            ]
+            puts = []
+            for i in range(3):
+                source = self.file(f"new{i}", payload(4 * MIB, 100 + i))
+                puts.append(Call(self, None, "--server", proxies[0].address, "put", source, "--key",
+                                 f"t/new{i}", "--chunk-size", CHUNK).drain())
+            self.swizzle(proxies)
+            right = sum(self.assert_right_or_typed(get, content) for get, content in gets)
+            print(f"  {right} of {len(gets)} gets were right")
+            for i, put in enumerate(puts):
+                self.check_put(home, put, f"t/new{i}", payload(4 * MIB, 100 + i))
+            # Once the network is well again so is everything.
+            for relay in relays:
+                for key, content in contents.items():
+                    self.assert_right(self.get(home, key, through=relay), content)
+
+    def swizzle(self, proxies):
+        for _ in range(CLOGS):
+            chosen = self.random.sample(proxies, self.random.randrange(1, len(proxies) + 1))
+            for proxy in chosen:
+                proxy.clog_some()
+                time.sleep(self.random.uniform(0, 0.2))
+            self.random.shuffle(chosen)
+            for proxy in chosen:
+                time.sleep(self.random.uniform(0, 0.4))
+                proxy.unclog()
+
+    def check_put(self, home, put, key, content):
+        """I2: what was acknowledged is there, and what was not is not."""
+        code = put.end()
+        get = self.get(home, key)
+        if code == 0:
+            self.assert_right(get, content)
+        else:
+            self.assert_typed(put, code)
+            self.assert_typed(get, get.end(), NOT_FOUND)
+
+
+if __name__ == "__main__":
+    harness.main()
