@@ -151,6 +151,7 @@ kj::Promise<void> RelayBlob::open_at(kj::Own<PeerLink> link, PeerLink::Open open
 
 // Takes over what the home says of the blob.
 kj::Promise<void> RelayBlob::learn(rpc::BlobInfo::Reader info) {
+  if (ended()) return kj::READY_NOW;  // late: what the store had is freed, and must stay so
   auto ref = rpc::read(info.getRef());
   if (!ref || ref->id != id_ || ref->name_space != ref_.name_space ||
       ref->chunk_size != ref_.chunk_size) {

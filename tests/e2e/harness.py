@@ -166,15 +166,16 @@ class EndToEnd(unittest.TestCase):
     def assert_nothing_left(self, node):
         """The node holds no blob, no chunk and no promise of one."""
 
-        def empty():
-            metrics = node.metrics()
-            return all(
-                metrics[name] == 0
-                for name in ("blobs", "store_used_bytes", "store_reserved_bytes",
-                             "receive_reserve_used_bytes")
-            )
+        names = ("blobs", "store_used_bytes", "store_reserved_bytes", "receive_reserve_used_bytes")
 
-        eventually(empty, "an empty node")
+        def left():
+            metrics = node.metrics()
+            return {name: metrics[name] for name in names if metrics[name]}
+
+        try:
+            eventually(lambda: not left(), "an empty node")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {left()} at {node.listen}") from None
 
     def json(self, done):
         return [json.loads(line) for line in self.assert_ok(done).splitlines()]
