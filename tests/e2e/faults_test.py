@@ -127,6 +127,16 @@ class SilentPartition(FaultTest):
             self.assert_right(get, content)
             self.assertLessEqual(home.metrics()["served_peer_bytes_total"], SIZE + 2 * WINDOW)
 
+    def test_a_home_that_answers_after_the_grace_leaves_nothing_at_a_relay(self):
+        proxy = self.proxy()
+        home, relay = self.home(proxy=proxy), self.relay()
+        content = payload(CHUNK)
+        with self.back_to_baseline(home, relay, keys=["t/x"]):
+            self.put(home, "t/x", content)
+            proxy.faults.delay_s = 1
+            self.assert_right_or_typed(self.get(home, "t/x", through=relay), content)
+            proxy.faults.delay_s = 0
+
     def test_a_silent_peer_is_left_for_the_home(self):
         proxy = self.proxy()
         home, peer, relay = self.home(), self.relay(proxy=proxy), self.relay()

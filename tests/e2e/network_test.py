@@ -17,7 +17,7 @@ import netns
 
 SIZE = 4 * MIB
 SMALL_CHUNK = 64 * KIB
-ATTEMPTS = 4
+ATTEMPTS = 6
 FULL = bool(os.environ.get("BIGCAST_FULL"))
 
 
