@@ -81,14 +81,17 @@ class NetworkTest(FaultTest):
         return subprocess.run(list(map(str, command)), input=input, capture_output=True,
                               timeout=10 * harness.CALL_S, env={**os.environ, **self.env})
 
-    def until_done(self, *arguments, **options):
-        """Repeats it while it ends with UNAVAILABLE: the network may drop each attempt to connect."""
+    def until_done(self, sender, *arguments, **options):
+        """Repeats it while it ends with UNAVAILABLE or DEADLINE_EXCEEDED: such a network may also drop
+        all of a deadline's attempts. Its output, and what the sender's host sent the last time."""
         for _ in range(ATTEMPTS):
+            before = self.hosts.traffic(sender).sent
+            self.before = self.home.metrics()
             done = self.call(*arguments, **options)
             if done.returncode != 5:
                 break
             print(f"  {done.stderr.decode().strip()}")
-        return self.assert_ok(done)
+        return self.assert_ok(done), self.hosts.traffic(sender).sent - before
 
     def get_beside(self, *flags):
         return Call(self, self.home, *flags, "get", "t/x", "-", env={**os.environ, **self.env},
@@ -152,18 +155,15 @@ class SlowTest(NetworkTest):
     def run_slow(self, content, chunk, times):
         """A blob there and back. Nothing is sent that need not be: at most twice what the blob has,
         by the nodes and, where the network loses none of it, on the wire; else `times` as much."""
-        before = self.hosts.traffic(1).sent
-        self.until_done("put", "-", "--key", "t/x", "--replace", "--chunk-size", chunk,
-                        input=content)
-        self.check("put", self.home.metrics()["received_bytes_total"],
-                   self.hosts.traffic(1).sent - before, len(content), times)
-        before = self.hosts.traffic(0).sent
-        got = self.until_done("get", "t/x", "-", through=self.through)
+        _, sent = self.until_done(1, "put", "-", "--key", "t/x", "--replace", "--chunk-size", chunk,
+                                  input=content)
+        self.check("put", "received_bytes_total", sent, len(content), times)
+        got, sent = self.until_done(0, "get", "t/x", "-", through=self.through)
         self.assertEqual(digest(content), digest(got))
-        self.check("get", self.home.metrics()["served_bytes_total"],
-                   self.hosts.traffic(0).sent - before, len(content), times)
+        self.check("get", "served_bytes_total", sent, len(content), times)
 
-    def check(self, what, by_node, on_wire, size, times):
+    def check(self, what, name, on_wire, size, times):
+        by_node = self.home.metrics()[name] - self.before[name]
         print(f"  {what}: {by_node / size:.2f} bytes sent a byte by the node, "
               f"{on_wire / size:.2f} on the wire")
         self.assertLessEqual(by_node, 2 * size)
