@@ -133,6 +133,9 @@ constexpr int kIndexOpenFilesMax = 32;             // RocksDB
 // A store.
 constexpr size_t kBlobsMax = 1u << 20;
 constexpr uint32_t kReadAttemptsMax = 64;  // of a chunk that moves while it is read
+// Dead blobs' memory files, kept for their pages.
+constexpr size_t kSpareFilesMax = 8;
+constexpr uint32_t kSpareKeepMs = 20'000;
 
 static_assert(kChunkSizeMax <= kServeReserve && kChunkSizeMax <= kReceiveReserve);
 static_assert(kReceiveReserve + kServeReserve <= 32 * kMiB);

@@ -65,7 +65,8 @@ struct BlobStat {
 
 struct StoreUsage {
   uint64_t memory_budget = 0;
-  uint64_t memory_used = 0;  // allocated pages of all chunks in memory; never above the budget
+  uint64_t memory_used = 0;   // allocated pages of all chunks in memory ...
+  uint64_t memory_spare = 0;  // ... and of dead blobs, kept; the sum is never above the budget
   uint64_t disk_budget = 0;
   uint64_t disk_used = 0;
   uint64_t reserved = 0;  // promised to homes' uploads, beyond what they have stored
@@ -118,8 +119,8 @@ struct ChunkView {
 // relay's and there is no room on disk; homes' chunks are never dropped.
 //
 // Thread-safe: any method from any thread. create, stat, locate, ... are quick; put_chunk,
-// read_chunk, view_chunk, remove and the constructor may do file I/O and block, so call those off
-// event loops. I/O happens outside the lock.
+// read_chunk, view_chunk, remove, trim and the constructor may do file I/O and block, so call those
+// off event loops. I/O happens outside the lock.
 class BlobStore {
  public:
   struct Options {
@@ -156,7 +157,8 @@ class BlobStore {
   virtual Result<BlobStat> seal(BlobId id, uint64_t size, uint32_t chunk_count,
                                 std::optional<Digest128> root_digest = std::nullopt) = 0;
 
-  // Frees everything of the blob at once; a read_chunk under way finishes or says NOT_FOUND.
+  // Frees everything of the blob at once, but for pages that are kept for the next blob of its
+  // namespace; a read_chunk under way finishes or says NOT_FOUND.
   virtual Result<void> remove(BlobId id) = 0;
   // For a relay: frees its chunks but remembers the blob. INVALID_ARGUMENT for a home.
   virtual Result<void> drop_chunks(BlobId id) = 0;
@@ -182,6 +184,9 @@ class BlobStore {
   virtual std::vector<BlobStat> list(std::string_view name_space, std::string_view prefix,
                                      std::string_view after, size_t limit) const = 0;
   virtual StoreUsage usage() const = 0;
+  // Frees pages that were kept for the next blob and not used for limits::kSpareKeepMs. To be
+  // called every few seconds; blocks.
+  virtual void trim() = 0;
 };
 
 }  // namespace bigcast

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <cstring>
 
 #include "base/limits.h"
 #include "base/log.h"
@@ -16,7 +17,7 @@
 namespace bigcast {
 
 Result<std::shared_ptr<Memfd>> Memfd::create(const std::string& name) {
-  const int fd = memfd_create(name.c_str(), MFD_CLOEXEC);
+  const int fd = memfd_create(name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (fd < 0) {
     const bool exhausted = errno == EMFILE || errno == ENFILE || errno == ENOMEM;
     return fail(exhausted ? ErrorCode::kResourceExhausted : ErrorCode::kIo,
@@ -28,6 +29,10 @@ Result<std::shared_ptr<Memfd>> Memfd::create(const std::string& name) {
   if (fchmod(fd, 0400) != 0) {
     return fail(ErrorCode::kIo, errno_message("memory file: fchmod", errno));
   }
+  // Our own user can still open it for writing: nobody may shorten it under a mapping of ours.
+  if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK) != 0) {
+    return fail(ErrorCode::kIo, errno_message("memory file: seal", errno));
+  }
   return file;
 }
 
@@ -37,6 +42,7 @@ Memfd::~Memfd() {
 }
 
 Result<void> Memfd::write(uint64_t offset, std::span<const std::byte> bytes) {
+  const std::scoped_lock lock(write_mutex_);
   while (!bytes.empty()) {
     const ssize_t n = pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (n < 0 && errno == EINTR) continue;
@@ -47,7 +53,19 @@ Result<void> Memfd::write(uint64_t offset, std::span<const std::byte> bytes) {
     }
     bytes = bytes.subspan(static_cast<size_t>(n));
     offset += static_cast<uint64_t>(n);
+    end_ = std::max(end_, offset);
   }
+  return {};
+}
+
+// A mapping does not lengthen the file.
+Result<void> Memfd::lengthen(uint64_t end) {
+  const std::scoped_lock lock(write_mutex_);
+  if (end <= end_) return {};
+  if (ftruncate(fd_, static_cast<off_t>(end)) != 0) {
+    return fail(ErrorCode::kIo, errno_message("memory file: lengthen", errno));
+  }
+  end_ = end;
   return {};
 }
 
@@ -63,17 +81,34 @@ Result<void> Memfd::read(uint64_t offset, std::span<std::byte> buffer) const {
   return {};
 }
 
+Result<void> Memfd::overwrite(uint64_t offset, std::span<const std::byte> bytes) {
+  constexpr size_t kPage = 4096;
+  const size_t whole = (bytes.size() + kPage - 1) / kPage * kPage;
+  BIGCAST_TRY(lengthen(offset + whole));
+  BIGCAST_ASSIGN(const auto target, map(offset, whole));
+  // Page tables for all of it at once: else each page is a fault, which costs more than its copy.
+  // Where the kernel does not know this the faults come.
+  madvise(target.data(), target.size(), MADV_POPULATE_READ);
+  std::memcpy(target.data(), bytes.data(), bytes.size());
+  std::memset(target.data() + bytes.size(), 0, whole - bytes.size());
+  return {};
+}
+
 Result<std::span<const std::byte>> Memfd::view(uint64_t offset, size_t length) {
+  return map(offset, length);
+}
+
+Result<std::span<std::byte>> Memfd::map(uint64_t offset, size_t length) {
   constexpr uint64_t kShortestMapping = 64 * limits::kMiB;
   const std::scoped_lock lock(mutex_);
   const uint64_t end = offset + length;
   if (mappings_.empty() || mappings_.back().length < end) {
     const uint64_t mapped = std::max(kShortestMapping, std::bit_ceil(end));
-    void* data = mmap(nullptr, mapped, PROT_READ, MAP_SHARED, fd_, 0);
+    void* data = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0);
     if (data == MAP_FAILED) return fail(ErrorCode::kIo, errno_message("memory file: map", errno));
     mappings_.push_back({static_cast<std::byte*>(data), mapped});
   }
-  return std::span<const std::byte>(mappings_.back().data + offset, length);
+  return std::span<std::byte>(mappings_.back().data + offset, length);
 }
 
 void Memfd::punch(uint64_t offset, uint64_t length) {

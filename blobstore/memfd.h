@@ -22,7 +22,12 @@ class Memfd {
   Memfd& operator=(const Memfd&) = delete;
   ~Memfd();
 
+  // Takes new pages where there are none yet. One call at a time gets at the file, as in the
+  // kernel, which would let the others spin.
   Result<void> write(uint64_t offset, std::span<const std::byte> bytes);
+  // The same where pages are already, for a quarter of the price; zeroes the rest of the last one.
+  // Requires: `offset` is page-aligned.
+  Result<void> overwrite(uint64_t offset, std::span<const std::byte> bytes);
   // IO if the file ends before the buffer is full.
   Result<void> read(uint64_t offset, std::span<std::byte> buffer) const;
   // The bytes in place, mapped for as long as this object lives. IO if they can't be mapped.
@@ -40,7 +45,12 @@ class Memfd {
   };
 
   explicit Memfd(int fd) : fd_(fd) {}
+  Result<void> lengthen(uint64_t end);
+  Result<std::span<std::byte>> map(uint64_t offset, size_t length);
+
   int fd_;
+  std::mutex write_mutex_;         // guards the next one
+  uint64_t end_ = 0;               // of the file
   std::mutex mutex_;               // guards what follows
   std::vector<Mapping> mappings_;  // of the file's beginning, each twice as long as the one before
 };

@@ -303,6 +303,9 @@ Result<void> Store::drop_chunks(BlobId id) {
 
 // Frees all chunks at once; those that another thread moves, that thread frees.
 void Store::free_chunks(Lock& lock, const BlobPtr& blob) {
+  if (!park(*blob)) {
+    while (!blob->spare.empty()) punch_spare(*blob);
+  }
   std::vector<StoredChunk*> ours;
   for (auto& [index, chunk] : blob->chunks) {
     unlist(chunk);
@@ -336,6 +339,7 @@ void Store::free_chunks(Lock& lock, const BlobPtr& blob) {
   }
   close_if_empty(*blob);
   end_move(true);
+  while (parked_.size() > limits::kSpareFilesMax) free_parked(lock);
 }
 
 std::vector<BlobId> Store::remove_lease(LeaseId lease) {
@@ -421,6 +425,7 @@ StoreUsage Store::usage() const {
   StoreUsage usage = counters_;
   usage.memory_budget = memory_budget_;
   usage.memory_used = memory_used_;
+  usage.memory_spare = spare_bytes_;
   usage.disk_budget = disk_ ? disk_->budget() : 0;
   usage.disk_used = disk_ ? disk_->used() : 0;
   usage.reserved = reserved_;

@@ -1,9 +1,11 @@
 #pragma once
 
 #include <condition_variable>
+#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -54,6 +56,18 @@ struct StoredChunk {
   bool readable() const { return !doomed && (in_memory || on_disk); }
 };
 
+// Pages of a memory file that hold nothing: bytes of them from a chunk's place on, by its index.
+using SparePages = std::map<uint32_t, uint64_t>;
+
+// A dead blob's memory file, kept for the next one of its namespace (store_spare.cc).
+struct ParkedFile {
+  std::string name_space;
+  uint32_t chunk_size = 0;
+  std::shared_ptr<Memfd> file;
+  SparePages pages;
+  TimePoint since{};
+};
+
 // Owned jointly by the store's map and the calls under way on it. The store's lock guards it.
 struct StoredBlob {
   CreateOptions options;
@@ -69,6 +83,9 @@ struct StoredBlob {
   std::shared_ptr<Memfd> memory_file;
   uint32_t generation = 0;
   uint32_t in_memory_file = 0;  // chunks with pages in it
+  uint32_t open_views = 0;
+  SparePages spare;  // of its memory file, from the blob before
+  TimePoint spare_since{};
   std::unordered_map<uint32_t, StoredChunk> chunks;
   Footprint total;        // a blob may have a million chunks: none is looked at for a stat
   bool has_rows = false;  // in the disk index
@@ -80,8 +97,8 @@ struct StoredBlob {
   }
 };
 
-// Three jobs in three files: store.cc answers the calls about blobs, store_chunks.cc moves chunks
-// in and out, store_space.cc finds the room for them.
+// Four jobs in four files: store.cc answers the calls about blobs, store_chunks.cc moves chunks in
+// and out, store_space.cc finds the room for them, store_spare.cc keeps pages for the next blob.
 class Store final : public BlobStore {
  public:
   Store(const Options& options, std::unique_ptr<eviction::Policy> victims,
@@ -106,6 +123,7 @@ class Store final : public BlobStore {
   std::vector<BlobStat> list(std::string_view name_space, std::string_view prefix,
                              std::string_view after, size_t limit) const override;
   StoreUsage usage() const override;
+  void trim() override;
 
  private:
   using Lock = std::unique_lock<std::mutex>;
@@ -142,6 +160,8 @@ class Store final : public BlobStore {
                     std::span<const std::byte> stored);
   Result<void> write_chunk(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
                            std::span<const std::byte> stored);
+  static Result<void> write_to_file(Memfd& file, uint64_t offset, std::span<const std::byte> stored,
+                                    uint64_t spare);
   bool rests_small(const StoredBlob& blob, const ChunkMeta& meta) const;
   // Requires: the caller moves the chunk, which is gone afterwards.
   void discard(Lock& lock, const BlobPtr& blob, StoredChunk& chunk);
@@ -171,6 +191,15 @@ class Store final : public BlobStore {
   void begin_move() { ++moving_; }
   void end_move(bool settled);
 
+  // store_spare.cc
+  bool park(StoredBlob& blob);
+  void adopt_parked(StoredBlob& blob);
+  static uint64_t spare_at(const StoredBlob& blob, uint32_t index);
+  uint64_t take_spare(StoredBlob& blob, uint32_t index);
+  void punch_spare(StoredBlob& blob);
+  void free_parked(Lock& lock);
+  bool give_up_spare(Lock& lock);
+
   const uint64_t memory_budget_;
   const uint64_t descriptors_max_;
   const Clock& clock_;
@@ -187,6 +216,10 @@ class Store final : public BlobStore {
   const std::unique_ptr<eviction::Policy> disk_victims_;
   const std::unique_ptr<eviction::Policy> unread_victims_;  // these leave first, in no other list
   uint64_t memory_used_ = 0;
+  // Beside memory_used_: pages in files that are parked, or that a blob has adopted and not used.
+  uint64_t spare_bytes_ = 0;
+  std::deque<ParkedFile> parked_;  // oldest first
+  std::set<StoredBlob*> adopters_;
   uint64_t homes_used_ = 0;                      // bytes of homes' chunks in either tier
   uint64_t reserved_ = 0;                        // sum of reserved_left
   std::map<uint32_t, size_t> home_chunk_sizes_;  // how many homes have each chunk size

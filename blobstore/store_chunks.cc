@@ -89,6 +89,7 @@ Result<void> Store::fill(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
   if (blob->is_home()) {
     BIGCAST_ASSIGN(drawn, charge(*blob, chunk));
   }
+  if (!rests_small(*blob, chunk.meta)) adopt_parked(*blob);
   auto result = make_room(lock, chunk);
   if (result) result = write_chunk(lock, blob, chunk, stored);
   if (!result && !blob->removed && !blob->sealed) {
@@ -105,11 +106,24 @@ bool Store::rests_small(const StoredBlob& blob, const ChunkMeta& meta) const {
          (meta.raw_size < blob.options.chunk_size || (size && *size == meta.raw_size));
 }
 
+// `spare`: bytes of pages that are there already.
+Result<void> Store::write_to_file(Memfd& file, uint64_t offset, std::span<const std::byte> stored,
+                                  uint64_t spare) {
+  const uint64_t needed = whole_pages(stored.size());
+  if (spare < needed) {
+    if (spare > 0) file.punch(offset, spare);  // what it held must not show behind the chunk
+    return file.write(offset, stored);
+  }
+  if (spare > needed) file.punch(offset + needed, spare - needed);
+  return file.overwrite(offset, stored);
+}
+
 // Requires: room for it. On failure the caller discards the chunk.
 Result<void> Store::write_chunk(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
                                 std::span<const std::byte> stored) {
   const bool small = rests_small(*blob, chunk.meta);
   if (!small && !blob->memory_file) {
+    while (descriptors_ >= descriptors_max_ && !parked_.empty()) free_parked(lock);
     if (descriptors_ >= descriptors_max_) {
       return fail(ErrorCode::kResourceExhausted,
                   fmt::format("memory files: {} are open, half of the process's open files limit",
@@ -119,6 +133,7 @@ Result<void> Store::write_chunk(Lock& lock, const BlobPtr& blob, StoredChunk& ch
     ++descriptors_;
     ++blob->generation;
   }
+  const uint64_t spare = small ? 0 : take_spare(*blob, chunk.meta.index);
   chunk.pages = whole_pages(stored.size());
   memory_used_ += chunk.pages;
   if (!small) ++blob->in_memory_file;
@@ -130,7 +145,8 @@ Result<void> Store::write_chunk(Lock& lock, const BlobPtr& blob, StoredChunk& ch
   if (small) {
     copy = std::make_shared<const std::vector<std::byte>>(stored.begin(), stored.end());
   } else {
-    written = file->write(uint64_t{chunk.meta.index} * blob->options.chunk_size, stored);
+    written =
+        write_to_file(*file, uint64_t{chunk.meta.index} * blob->options.chunk_size, stored, spare);
   }
   lock.lock();
   chunk.small = std::move(copy);
@@ -189,7 +205,7 @@ void Store::count(StoredChunk& chunk) {
 }
 
 void Store::close_if_empty(StoredBlob& blob) {
-  if (!blob.memory_file || blob.in_memory_file > 0) return;
+  if (!blob.memory_file || blob.in_memory_file > 0 || !blob.spare.empty()) return;
   blob.memory_file.reset();
   --descriptors_;
 }
@@ -322,6 +338,7 @@ Result<ChunkView> Store::view_chunk(BlobId id, uint32_t index) {
   touch(chunk);
   unlist(chunk);
   chunk.views++;
+  blob->open_views++;
   const Source source = source_of(*blob, chunk);
   viewed_ += source.meta.stored_size;
   ++counters_.chunks_read_memory;
@@ -341,6 +358,7 @@ Result<ChunkView> Store::view_chunk(BlobId id, uint32_t index) {
 void Store::end_view(const BlobPtr& blob, const Source& source) {
   const Lock lock(mutex_);
   viewed_ -= source.meta.stored_size;
+  blob->open_views--;
   const auto it = blob->chunks.find(source.meta.index);
   if (it == blob->chunks.end() || it->second.doomed) {
     // It was left to us; or whoever looked at it after it was punched gave it pages again.

@@ -54,9 +54,13 @@ void Store::end_move(bool settled) {
 
 // Returns with room in memory for the chunk, and the lock held since it was found.
 Result<void> Store::make_room(Lock& lock, const StoredChunk& chunk) {
+  const StoredBlob& blob = *chunk.blob;
+  const bool small = rests_small(blob, chunk.meta);
   const uint64_t needed = whole_pages(chunk.meta.stored_size);
   while (!chunk.doomed) {
-    if (memory_used_ + needed <= memory_budget_) return {};
+    const uint64_t spare = small ? 0 : spare_at(blob, chunk.meta.index);
+    if (memory_used_ + spare_bytes_ - spare + needed <= memory_budget_) return {};
+    if (give_up_spare(lock)) continue;
     if (chunk.unread) return fail(ErrorCode::kResourceExhausted, "no memory is free");
     const uint64_t before = settled_;
     BIGCAST_ASSIGN(const bool evicted, evict_one(lock));

@@ -229,6 +229,9 @@ void Node::tick() {
   expire_leases();
   report_shedding();
   relays_.tick(now);
+  if (core_->store->usage().memory_spare > 0) {
+    core_->background(core_->on_pool([store = core_->store] { store->trim(); }));
+  }
   const auto uploads = core_->uploads;  // a copy: an upload that ends may leave the set
   for (UploadService* upload : uploads) {
     if (core_->uploads.contains(upload)) upload->check_progress(now);

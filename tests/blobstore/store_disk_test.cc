@@ -96,6 +96,7 @@ TEST_CASE("a blob of three times the memory budget is kept whole within it") {
     REQUIRE(store->remove(options.id));
     CHECK(store->usage().memory_used == 0);
     CHECK(store->usage().disk_used == 0);
+    free_spare(*store);
     CHECK(allocated_bytes(fd) == 0);
     close(fd);
     CHECK_FALSE(std::filesystem::exists(directory.path + "/bigcast/extent-000001"));

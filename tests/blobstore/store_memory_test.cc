@@ -54,7 +54,7 @@ TEST_CASE("blobs of every edge size are written, sealed, read and removed") {
       const StoreUsage usage = store->usage();
       CHECK(usage.memory_used == 0);
       CHECK(usage.reserved == 0);
-      CHECK(usage.descriptors == 0);
+      CHECK(usage.descriptors <= 1);  // kept for the next
       CHECK(usage.blobs == 0);
     }
   }
@@ -332,6 +332,7 @@ TEST_CASE("a relay forgets its chunks and remembers the blob") {
   REQUIRE(store->drop_chunks(relay.id));
   CHECK(store->locate(relay.id, 5).value().presence == Presence::kAbsent);
   CHECK(store->usage().memory_used == 0);
+  free_spare(*store);
   CHECK(store->usage().descriptors == 0);
   REQUIRE(put(*store, relay.id, 5, kSmallChunk));
   CHECK(reads_back(*store, relay.id, 5, kSmallChunk));
@@ -358,6 +359,7 @@ TEST_CASE("a memory file's descriptor reads, never writes, and shows punched chu
   CHECK(static_cast<uint64_t>(status.st_blocks) * 512 == store->usage().memory_used);
 
   REQUIRE(store->drop_chunks(relay.id));
+  free_spare(*store);
   REQUIRE(fstat(file.fd, &status) == 0);
   CHECK(status.st_blocks == 0);  // freed although this descriptor is open
   REQUIRE(pread(file.fd, buffer.data(), buffer.size(), kSmallChunk) == kSmallChunk);

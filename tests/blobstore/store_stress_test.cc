@@ -62,13 +62,17 @@ class Stress {
         expect(fail(sealed.error().code, sealed.error().message),
                {ErrorCode::kNotFound, ErrorCode::kInvalidArgument});
       }
+    } else if (choice < 97) {
+      test_clock().advance(std::chrono::milliseconds(limits::kSpareKeepMs / 4));
+      store_.trim();
     } else if (choice < 98) {
       expect(store_.remove(id), {ErrorCode::kNotFound});
     } else {
       expect(store_.create(is_relay(number) ? relay_options(number) : blob_options(number)),
              {ErrorCode::kAlreadyExists});
     }
-    if (store_.usage().memory_used > kMemory) ++over_budget;
+    const StoreUsage usage = store_.usage();
+    if (usage.memory_used + usage.memory_spare > kMemory) ++over_budget;
   }
 
   void put_one(BlobId id, uint32_t index) {
@@ -112,9 +116,11 @@ void stress(const BlobStore::Options& options) {
   for (uint64_t number = 1; number <= kBlobs; ++number) blobs.push_back({1, number});
   check_totals(*store, blobs, kChunks);
   for (uint64_t number = 1; number <= kBlobs; ++number) (void)store->remove({1, number});
+  free_spare(*store);
   const StoreUsage usage = store->usage();
   CHECK(usage.blobs == 0);
   CHECK(usage.memory_used == 0);
+  CHECK(usage.memory_spare == 0);
   CHECK(usage.disk_used == 0);
   CHECK(usage.reserved == 0);
   CHECK(usage.descriptors == 0);

@@ -52,15 +52,21 @@ inline ChunkMeta raw_meta(uint32_t index, const Bytes& bytes) {
   return encode_chunk(index, bytes, {}, Compression::kNever);
 }
 
-inline const SteadyClock& steady_clock() {
-  static const SteadyClock clock;
+inline ManualClock& test_clock() {
+  static ManualClock clock;
   return clock;
+}
+
+// What dead blobs left for the next ones goes back to the system.
+inline void free_spare(BlobStore& store) {
+  test_clock().advance(std::chrono::milliseconds(limits::kSpareKeepMs));
+  store.trim();
 }
 
 inline BlobStore::Options memory_only(uint64_t memory = kMemory) {
   BlobStore::Options options;
   options.memory_budget = memory;
-  options.clock = &steady_clock();
+  options.clock = &test_clock();
   return options;
 }
 

@@ -89,6 +89,7 @@ TEST_CASE("a chunk that is removed while it is viewed leaves nothing behind") {
   CHECK(store->usage().memory_used == kSmallChunk);
   CHECK(reads_back(*store, relay.id, 0, kSmallChunk));
   REQUIRE(store->remove(relay.id));
+  free_spare(*store);
   CHECK(store->usage().descriptors == 0);
 }
 
@@ -141,6 +142,7 @@ TEST_CASE("views, puts, drops and removals from many threads") {
   CHECK(wrong == 0);
   REQUIRE(store->remove(options.id));
   CHECK(store->usage().memory_used == 0);
+  free_spare(*store);
   CHECK(store->usage().descriptors == 0);
 }
 
