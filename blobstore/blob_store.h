@@ -100,7 +100,7 @@ struct MemoryFile {
   uint32_t generation = 0;
 };
 
-// A chunk's stored bytes where they rest, verified when it was made. While `pin` lives the chunk is
+// A chunk's stored bytes where they rest, not verified again. While `pin` lives the chunk is
 // not evicted; if its blob is removed or its copy dropped and another view of it ends, the bytes
 // turn to zeros, which fail the checksum of whoever reads them. Must not outlive the store; the pin
 // may go on any thread.
@@ -119,8 +119,8 @@ struct ChunkView {
 // relay's and there is no room on disk; homes' chunks are never dropped.
 //
 // Thread-safe: any method from any thread. create, stat, locate, ... are quick; put_chunk,
-// read_chunk, view_chunk, remove, trim and the constructor may do file I/O and block, so call those
-// off event loops. I/O happens outside the lock.
+// read_chunk, remove, trim and the constructor may do file I/O and block, so call those off event
+// loops. I/O happens outside the lock.
 class BlobStore {
  public:
   struct Options {
@@ -171,7 +171,7 @@ class BlobStore {
   virtual Result<ChunkMeta> read_chunk(BlobId id, uint32_t index, std::span<std::byte> buffer) = 0;
   // The stored bytes in place, for as long as it takes to send them. NOT_FOUND: not resident in a
   // memory file, or limits::kServeReserve or a quarter of the memory budget is viewed: use
-  // read_chunk. CORRUPT: the checksum failed.
+  // read_chunk.
   virtual Result<ChunkView> view_chunk(BlobId id, uint32_t index) = 0;
   // NOT_FOUND if nothing of the blob is in a memory file.
   virtual Result<MemoryFile> memory_file(BlobId id) = 0;

@@ -59,7 +59,7 @@ kj::Promise<BlobSource::Answer> BlobSource::fetch(uint32_t index, WaitsFor waits
 }
 
 kj::Promise<BlobSource::Answer> BlobSource::again(uint32_t index) {
-  return read(index, rpc::ReadMode::BYTES).then([this, index](Answer answer) {
+  return read(index, rpc::ReadMode::CHECKED).then([this, index](Answer answer) {
     if (answer) {
       answer->rereads = 1;
     } else if (answer.error().code == ErrorCode::kCorrupt) {

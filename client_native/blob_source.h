@@ -68,7 +68,7 @@ class BlobSource : public kj::Refcounted {
   kj::Promise<Answer> use_bytes(uint32_t index, Response response);
   kj::Promise<Answer> use_located(uint32_t index, ChunkMeta meta, uint32_t generation);
   kj::Promise<Answer> use_file(MemoryFilePtr file, ChunkMeta meta);
-  kj::Promise<Answer> again(uint32_t index);  // by bytes, after a failed verification
+  kj::Promise<Answer> again(uint32_t index);  // checked there, after a failed verification
   // The file of that generation, or none: then bytes have to do.
   kj::Promise<MemoryFilePtr> memory_file(uint32_t generation);
   kj::Promise<void> ask_memory_file();

@@ -135,18 +135,15 @@ kj::Promise<void> BlobService::serve_from_store(ReadContext context, uint32_t re
     return kj::READY_NOW;
   }
   return session_->peer->acquire_serve_room(stat->chunk_size)
-      .then([this, context](kj::Own<CreditPool::Credit> room) mutable {
-        auto serving = kj::heap<Serving>(kj::addRef(core_), kj::mv(room));
-        return core_.on_pool([store = core_.store, id = id_, index = context.getParams().getIndex(),
-                              serving = kj::mv(serving)]() mutable {
-          serving->view(*store, id, index);
-          return kj::mv(serving);
-        });
-      })
-      .then([this, context, chunk_size = stat->chunk_size](kj::Own<Serving> serving) mutable {
-        return serving->done ? kj::Promise<kj::Own<Serving>>(kj::mv(serving))
-                             : copy_to_serve(context, chunk_size, kj::mv(serving));
-      })
+      .then(
+          [this, context, chunk_size = stat->chunk_size](kj::Own<CreditPool::Credit> room) mutable {
+            auto serving = kj::heap<Serving>(kj::addRef(core_), kj::mv(room));
+            const auto params = context.getParams();
+            const bool viewed = params.getMode() != rpc::ReadMode::CHECKED &&
+                                serving->view(*core_.store, id_, params.getIndex());
+            return viewed ? kj::Promise<kj::Own<Serving>>(kj::mv(serving))
+                          : copy_to_serve(context, chunk_size, kj::mv(serving));
+          })
       .then([this, context, rereads](kj::Own<Serving> serving) mutable -> kj::Promise<void> {
         if (serving->meta) {
           core_.metrics->bytes_served_inline += serving->meta->stored_size;
@@ -173,21 +170,16 @@ kj::Promise<void> BlobService::serve_from_store(ReadContext context, uint32_t re
 }
 
 // Sends what rests in memory from where it is: a copy would cost more than all the rest.
-void BlobService::Serving::view(BlobStore& store, BlobId id, uint32_t index) {
+bool BlobService::Serving::view(BlobStore& store, BlobId id, uint32_t index) {
   auto found = store.view_chunk(id, index);
-  if (!found && found.error().code != ErrorCode::kCorrupt) return;
-  done = true;
-  if (!found) {
-    meta = tl::unexpected<Error>(std::move(found).error());
-    return;
-  }
+  if (!found) return false;
   meta = found->meta;
   bytes = found->bytes.data();
   pin = std::move(found->pin);
+  return true;
 }
 
 void BlobService::Serving::copy(BlobStore& store, BlobId id, uint32_t index) {
-  done = true;
   meta = store.read_chunk(id, index, buffer->bytes());
   if (!meta) return;
   std::byte* copied = buffer->bytes().data();

@@ -35,15 +35,15 @@ class BlobService final : public rpc::Blob::Server {
   struct Serving {
     Serving(kj::Own<NodeCore> core, kj::Own<CreditPool::Credit> room)
         : core(kj::mv(core)), room(kj::mv(room)) {}
-    // On the thread pool. A view may leave it undone: then it takes a buffer, and a copy.
-    void view(BlobStore& store, BlobId id, uint32_t index);
+    // False: it takes a buffer, and a copy.
+    bool view(BlobStore& store, BlobId id, uint32_t index);
+    // On the thread pool. Checks the bytes as well.
     void copy(BlobStore& store, BlobId id, uint32_t index);
 
     kj::Own<NodeCore> core;
     kj::Own<CreditPool::Credit> room;
     kj::Own<rpc::BufferPool::Buffer> buffer;
     std::shared_ptr<const void> pin;
-    bool done = false;
     Result<bigcast::ChunkMeta> meta;
     const std::byte* bytes = nullptr;  // stored bytes, padded with zeros
   };

@@ -16,7 +16,7 @@ ChunkSource::ChunkSource(kj::Own<NodeCore> core, kj::Own<PeerLink> link, BlobId 
 
 bool ChunkSource::is_open() const { return opened_ && link_->is_current(opened_->generation); }
 
-kj::Promise<Result<ChunkSource::Response>> ChunkSource::read(uint32_t index) {
+kj::Promise<Result<ChunkSource::Response>> ChunkSource::read(uint32_t index, rpc::ReadMode mode) {
   auto too_long = core_->loop.timer().afterDelay(stall_timeout_ms_ * kj::MILLISECONDS);
   return open()
       .then([]() -> std::optional<Error> { return std::nullopt; })
@@ -24,18 +24,18 @@ kj::Promise<Result<ChunkSource::Response>> ChunkSource::read(uint32_t index) {
         return Error{ErrorCode::kDeadlineExceeded,
                      fmt::format("node {}: no answer", link_->address().to_string())};
       }))
-      .then([this, index](const std::optional<Error>& late) -> kj::Promise<Result<Response>> {
+      .then([this, index, mode](const std::optional<Error>& late) -> kj::Promise<Result<Response>> {
         if (late) return Result<Response>(tl::unexpected(*late));
         if (!is_open()) return Result<Response>(tl::unexpected(error_));
-        return ask(index);
+        return ask(index, mode);
       })
       .attach(kj::addRef(*this));
 }
 
-kj::Promise<Result<ChunkSource::Response>> ChunkSource::ask(uint32_t index) {
+kj::Promise<Result<ChunkSource::Response>> ChunkSource::ask(uint32_t index, rpc::ReadMode mode) {
   auto request = opened_->blob.readRequest();
   request.setIndex(index);
-  request.setMode(rpc::ReadMode::BYTES);
+  request.setMode(mode);
   const uint64_t generation = opened_->generation;
   return request.send()
       .then([](Response&& response) { return Result<Response>(kj::mv(response)); })

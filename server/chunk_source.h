@@ -19,9 +19,10 @@ class ChunkSource final : public kj::Refcounted {
 
   ChunkSource(kj::Own<NodeCore> core, kj::Own<PeerLink> link, BlobId id, bool is_home);
 
-  // The answer to a read of mode `bytes`. DEADLINE_EXCEEDED when the node brings no bytes for
-  // limits::kPeerStallTimeoutMs (a home: kHomeStallTimeoutMs); its connection is given up then.
-  kj::Promise<Result<Response>> read(uint32_t index);
+  // The answer to a read of mode `bytes` or `checked`. DEADLINE_EXCEEDED when the node brings no
+  // bytes for limits::kPeerStallTimeoutMs (a home: kHomeStallTimeoutMs); its connection is given up
+  // then.
+  kj::Promise<Result<Response>> read(uint32_t index, rpc::ReadMode mode);
   void reopen() { opened_.reset(); }  // for the next read: what it had open is of no use
 
  private:
@@ -32,7 +33,7 @@ class ChunkSource final : public kj::Refcounted {
   };
   kj::Promise<void> open();  // then opened_ is current, or error_ says why not
   kj::Promise<void> open_at(PeerLink::Open at);
-  kj::Promise<Result<Response>> ask(uint32_t index);
+  kj::Promise<Result<Response>> ask(uint32_t index, rpc::ReadMode mode);
   bool is_open() const;
 
   kj::Own<NodeCore> core_;

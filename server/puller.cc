@@ -277,7 +277,9 @@ kj::Promise<Puller::Outcome> Puller::transfer(uint32_t index, kj::Own<ChunkSourc
   return credit_in_time().then([this, index, source = kj::mv(source)](
                                    auto maybe_credit) mutable -> kj::Promise<Outcome> {
     KJ_IF_MAYBE (credit, maybe_credit) {
-      auto read = source->read(index);
+      const auto retry = retries_.find(index);
+      const bool was_corrupt = retry != retries_.end() && retry->second.corrupt > 0;
+      auto read = source->read(index, was_corrupt ? rpc::ReadMode::CHECKED : rpc::ReadMode::BYTES);
       return read.then([this, index, credit = kj::mv(*credit), source = kj::mv(source)](
                            Result<ChunkSource::Response> response) mutable -> kj::Promise<Outcome> {
         if (response) {

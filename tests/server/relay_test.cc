@@ -1,4 +1,7 @@
 #include <doctest/doctest.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <string>
 #include <vector>
@@ -121,6 +124,45 @@ TEST_CASE("remove and dropCopies reach the relay") {
       "the removal");
   CHECK(read(pair.loop, *blob, 0).error->code == ErrorCode::kNotFound);
   CHECK(pair.relay.metrics().relayed_blobs == 0);
+}
+
+// Changes a byte of what rests in memory.
+void damage(BlobStore& store, BlobId id, uint64_t offset) {
+  const auto file = store.memory_file(id);
+  REQUIRE(file);
+  REQUIRE(fchmod(file->fd, 0600) == 0);
+  const int fd = open(("/proc/self/fd/" + std::to_string(file->fd)).c_str(), O_RDWR | O_CLOEXEC);
+  REQUIRE(fd >= 0);
+  char byte = 0;
+  REQUIRE(pread(fd, &byte, 1, static_cast<off_t>(offset)) == 1);
+  byte = static_cast<char>(byte ^ 1);
+  REQUIRE(pwrite(fd, &byte, 1, static_cast<off_t>(offset)) == 1);
+  close(fd);
+  close(file->fd);
+}
+
+TEST_CASE(
+    "a chunk that fails its reader's check is checked at the node, and fetched again by a relay") {
+  Pair pair;
+  const auto ref = pair.at_home.put_blob({}, kChunks);
+  auto blob = pair.at_relay.open_ref(ref);
+  REQUIRE(blob);
+  for (uint32_t i = 0; i < kChunks; i++) CHECK(matches(read(pair.loop, *blob, i), make_chunk(i)));
+  BlobStore& at_relay = *pair.relay.core().store;
+  damage(at_relay, ref.id, kSmallChunk + 5);
+  const ReadAnswer damaged = read(pair.loop, *blob, 1);
+  CHECK(damaged.meta == make_chunk(1).meta);
+  CHECK_FALSE(damaged.bytes == make_chunk(1).bytes);
+  CHECK(matches(read(pair.loop, *blob, 1, rpc::ReadMode::CHECKED), make_chunk(1)));
+  CHECK(at_relay.usage().checksum_failures == 1);
+  CHECK(matches(read(pair.loop, *blob, 1), make_chunk(1)));
+
+  damage(*pair.home.core().store, ref.id, kSmallChunk + 5);
+  auto at_home = pair.at_home.open_home(ref.id);
+  REQUIRE(at_home);
+  const ReadAnswer lost = read(pair.loop, *at_home, 1, rpc::ReadMode::CHECKED);
+  REQUIRE(lost.error);
+  CHECK(lost.error->code == ErrorCode::kCorrupt);
 }
 
 TEST_CASE("a relay without room for a blob still serves all of it") {
