@@ -26,6 +26,7 @@ from netns import LocalHosts  # noqa: E402
 MEBI = 1 << 20
 INTERVAL_S = 0.02
 IDLE_S = 2
+KEPT_S = 25  # a little longer than a node keeps a dead blob's memory for the next
 KEY = "bench/noise"
 
 
@@ -109,6 +110,8 @@ def measure(hosts, binaries, budget_mib, scratch):
         subprocess.run(
             [*client, "rm", KEY], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )
+        sampler.phase(None)
+        time.sleep(KEPT_S)
         sampler.phase("after")
         time.sleep(IDLE_S)
         sampler.phase(None)
