@@ -129,6 +129,8 @@ constexpr uint64_t kDiskBufferSize = 1 * kMiB;     // ... each
 constexpr uint64_t kIndexWriteBuffer = 2 * kMiB;   // RocksDB
 constexpr uint64_t kIndexBlockCache = 512 * kKiB;  // RocksDB
 constexpr int kIndexOpenFilesMax = 32;             // RocksDB
+constexpr size_t kIndexReadahead = 1 * kMiB;       // while it is read through
+constexpr size_t kIndexBatchRows = 4096;           // chunk rows in one batch
 
 // A store.
 constexpr size_t kBlobsMax = 1u << 20;

@@ -30,6 +30,8 @@ struct Stripe {
   uint32_t count = 1;
   bool has(uint32_t chunk) const { return chunk % count == index; }
 };
+// What a sealed home outlives: nothing but its lease, or the end of the process and of the machine.
+enum class Durability : uint8_t { kMemory, kDisk };
 
 struct CreateOptions {
   BlobId id;
@@ -42,6 +44,7 @@ struct CreateOptions {
   bool replace = false;          // take over the name from another blob when sealed
   Stripe stripe;                 // a home has the name only of stripe 0
   std::string note;              // of whoever creates it; means nothing to the store
+  Durability durability = Durability::kMemory;  // of a home that has all chunks
 };
 
 struct BlobStat {
@@ -58,7 +61,8 @@ struct BlobStat {
   uint64_t disk_bytes = 0;    // in whole disk blocks
   Digest128 root_digest;      // zero until sealed
   LeaseId lease;
-  TimePoint created_at{};
+  Durability durability = Durability::kMemory;
+  TimePoint created_at{};  // or found at the start of the store
   Stripe stripe;
   std::string note;
 };
@@ -72,12 +76,16 @@ struct StoreUsage {
   uint64_t reserved = 0;  // promised to homes' uploads, beyond what they have stored
   uint64_t blobs = 0;
   uint64_t descriptors = 0;
+  bool disk_read_only = false;  // see disk_failure()
   // Counted since the start.
   uint64_t chunks_demoted = 0;
   uint64_t chunks_dropped = 0;
   uint64_t chunks_read_memory = 0;
   uint64_t chunks_read_disk = 0;
   uint64_t checksum_failures = 0;
+  uint64_t chunks_quarantined = 0;  // homes' chunks whose only copy here is damaged
+  uint64_t blobs_recovered = 0;     // found on disk at the start
+  uint64_t blobs_lost = 0;          // ... and not whole
 };
 
 // Where a chunk stands on this node.
@@ -118,6 +126,13 @@ struct ChunkView {
 // index. When memory is full the eviction policy's victim is demoted to disk, or dropped if it is a
 // relay's and there is no room on disk; homes' chunks are never dropped.
 //
+// Durability. A home's chunks of Durability::kDisk are written to disk when they are put, and its
+// seal succeeds once all of it would survive a crash; a copy stays in memory while there is room.
+// A store that is opened again has exactly the durable blobs whose seal had succeeded and whose
+// removal had not, each whole. When a write or sync of the disk has failed, its tier only gives
+// what it has until the store is opened again: durable blobs are refused, nothing is demoted, and
+// the removal of a durable blob fails with IO, since it would come back.
+//
 // Thread-safe: any method from any thread. create, stat, locate, ... are quick; put_chunk,
 // read_chunk, remove, trim and the constructor may do file I/O and block, so call those off event
 // loops. I/O happens outside the lock.
@@ -127,18 +142,21 @@ class BlobStore {
     uint64_t memory_budget = 0;  // bytes, at least 2 chunks of the default size
     std::string disk_path;       // a directory; empty: no disk tier
     uint64_t disk_budget = 0;    // bytes; 0 with a disk_path is INVALID_ARGUMENT
+    bool keep = true;            // false: starts and ends empty, refuses durable blobs
     std::string policy = "lru";
     const Clock* clock = nullptr;  // required; must outlive the store
   };
 
-  // Starts with no blobs: what an earlier process left below disk_path/bigcast is deleted.
-  // INVALID_ARGUMENT names the option; IO if the directory can't be written; ALREADY_EXISTS,
-  // naming the lock file, if another process uses it.
+  // Starts with the durable blobs below disk_path/bigcast; all else there is deleted. Blobs of
+  // which something is missing are logged by name and forgotten. INVALID_ARGUMENT names the option;
+  // IO if the directory can't be written; CORRUPT if its index is damaged; ALREADY_EXISTS, naming
+  // the lock file, if another process uses it.
   static Result<std::unique_ptr<BlobStore>> open(Options options);
   virtual ~BlobStore() = default;
 
   // A home's known size is reserved whole (memory + disk): RESOURCE_EXHAUSTED names the budgets.
-  // ALREADY_EXISTS if the name is taken and !replace, or the id is known.
+  // ALREADY_EXISTS if the name is taken and !replace, or the id is known. A durable blob has to fit
+  // on the disk: INVALID_ARGUMENT if there is none, IO if it is read-only.
   virtual Result<void> create(const CreateOptions& options) = 0;
 
   // Raises a home's reservation to `total` bytes in all. RESOURCE_EXHAUSTED if it does not fit.
@@ -151,14 +169,16 @@ class BlobStore {
                                  std::span<const std::byte> stored, Put why = Put::kAwaited) = 0;
 
   // Checks that those of the chunks 0..chunk_count-1 that belong here are there (home) and fit the
-  // `size` of the whole, gives back what was reserved and not used. Idempotent. A home of all
-  // chunks computes the root digest; CORRUPT if another one is given. Whoever has but a stripe
-  // needs it given. For a relay it records the home's figures and checks nothing.
+  // `size` of the whole, gives back what was reserved and not used. Idempotent: after an error of
+  // the disk, too, where the blob is as it was. A home of all chunks computes the root digest;
+  // CORRUPT if another one is given. Whoever has but a stripe needs it given. For a relay it
+  // records the home's figures and checks nothing.
   virtual Result<BlobStat> seal(BlobId id, uint64_t size, uint32_t chunk_count,
                                 std::optional<Digest128> root_digest = std::nullopt) = 0;
 
   // Frees everything of the blob at once, but for pages that are kept for the next blob of its
-  // namespace; a read_chunk under way finishes or says NOT_FOUND.
+  // namespace; a read_chunk under way finishes or says NOT_FOUND. IO: a durable blob is gone, but
+  // it will be back when the store is opened again.
   virtual Result<void> remove(BlobId id) = 0;
   // For a relay: frees its chunks but remembers the blob. INVALID_ARGUMENT for a home.
   virtual Result<void> drop_chunks(BlobId id) = 0;
@@ -187,6 +207,10 @@ class BlobStore {
   // Frees pages that were kept for the next blob and not used for limits::kSpareKeepMs. To be
   // called every few seconds; blocks.
   virtual void trim() = 0;
+  // The leases that blobs have.
+  virtual std::vector<LeaseId> leases() const = 0;
+  // What made the disk tier read-only; empty: nothing.
+  virtual std::string disk_failure() const = 0;
 };
 
 }  // namespace bigcast

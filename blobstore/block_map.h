@@ -21,6 +21,8 @@ class BlockMap {
   // The next free run at or after `from` of at least `least` blocks, cut to `most`; count 0: none.
   // Requires: 1 <= least <= most.
   Run find(uint32_t from, uint32_t least, uint32_t most) const;
+  // Requires: the run is within the map.
+  bool is_free(Run run) const { return next(run.first, true) >= run.first + run.count; }
   // Requires: all of the run is free, or all of it taken.
   void take(Run run);
   void give(Run run);

@@ -1,9 +1,12 @@
 #include "blobstore/disk.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
+#include <filesystem>
 
 namespace bigcast {
 namespace {
@@ -51,7 +54,7 @@ class RealDiskFile final : public DiskFile {
       const ssize_t n = pread(fd_, buffer.data(), buffer.size(), static_cast<off_t>(offset));
       if (n < 0 && errno == EINTR) continue;
       if (n < 0) return disk_error(path_ + ": read", errno);
-      if (n == 0) return fail(ErrorCode::kIo, path_ + ": read: the file ends too early");
+      if (n == 0) return fail(ErrorCode::kCorrupt, path_ + ": read: the file ends too early");
       buffer = buffer.subspan(static_cast<size_t>(n));
       offset += static_cast<uint64_t>(n);
     }
@@ -59,23 +62,38 @@ class RealDiskFile final : public DiskFile {
     return {};
   }
 
+  Result<void> sync() override {
+    if (fdatasync(fd_) != 0) return disk_error(path_ + ": sync", errno);
+    if (is_linked_) return {};
+    BIGCAST_TRY(sync_directory(std::filesystem::path(path_).parent_path()));
+    is_linked_ = true;
+    return {};
+  }
+
  private:
   int fd_;
   bool direct_;
   std::string path_;
+  std::atomic<bool> is_linked_{false};  // its directory entry is synced
 };
+
+// Opens the file with O_DIRECT where that is possible.
+int open_direct(const std::string& path, int flags, bool& direct) {
+  direct = true;
+  int fd = open(path.c_str(), flags | O_CLOEXEC | O_DIRECT, 0600);
+  if (fd < 0 && errno == EINVAL) {
+    direct = false;
+    if ((flags & O_EXCL) != 0) unlink(path.c_str());  // some refuse only after they created it
+    fd = open(path.c_str(), flags | O_CLOEXEC, 0600);
+  }
+  return fd;
+}
 
 class RealDisk final : public Disk {
  public:
   Result<std::unique_ptr<DiskFile>> create(const std::string& path, uint64_t size) override {
-    constexpr int kFlags = O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC;
     bool direct = true;
-    int fd = open(path.c_str(), kFlags | O_DIRECT, 0600);
-    if (fd < 0 && errno == EINVAL) {
-      direct = false;
-      unlink(path.c_str());  // some file systems refuse only after they created it
-      fd = open(path.c_str(), kFlags, 0600);
-    }
+    const int fd = open_direct(path, O_RDWR | O_CREAT | O_EXCL, direct);
     if (fd < 0) return disk_error(path + ": create", errno);
     auto file = std::make_unique<RealDiskFile>(fd, direct, path);
     int error_number = fallocate(fd, 0, 0, static_cast<off_t>(size)) == 0 ? 0 : errno;
@@ -89,13 +107,45 @@ class RealDisk final : public Disk {
     return file;
   }
 
+  Result<Opened> open(const std::string& path) override {
+    bool direct = true;
+    const int fd = open_direct(path, O_RDWR, direct);
+    if (fd < 0) return disk_error(path + ": open", errno);
+    Opened opened;
+    opened.file = std::make_unique<RealDiskFile>(fd, direct, path);
+    struct stat status {};
+    if (fstat(fd, &status) != 0) return disk_error(path + ": stat", errno);
+    opened.size = static_cast<uint64_t>(status.st_size);
+    return opened;
+  }
+
   Result<void> remove(const std::string& path) override {
     if (unlink(path.c_str()) != 0) return disk_error(path + ": remove", errno);
     return {};
   }
+
+  Result<std::vector<std::string>> list(const std::string& directory) override {
+    std::vector<std::string> names;
+    std::error_code error;
+    std::filesystem::directory_iterator it(directory, error);
+    for (; !error && it != std::filesystem::directory_iterator(); it.increment(error)) {
+      names.push_back(it->path().filename().string());
+    }
+    if (error) return disk_error(directory + ": list", error.value());
+    return names;
+  }
 };
 
 }  // namespace
+
+Result<void> sync_directory(const std::string& directory) {
+  const int fd = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return disk_error(directory + ": open", errno);
+  const int error_number = fsync(fd) == 0 ? 0 : errno;
+  close(fd);
+  if (error_number != 0) return disk_error(directory + ": sync", error_number);
+  return {};
+}
 
 std::unique_ptr<Disk> make_disk() { return std::make_unique<RealDisk>(); }
 

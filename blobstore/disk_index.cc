@@ -7,11 +7,13 @@
 #include <rocksdb/write_batch.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <mutex>
 #include <string_view>
 #include <variant>
 
 #include "base/limits.h"
+#include "blobstore/disk.h"
 
 namespace bigcast {
 namespace {
@@ -20,7 +22,10 @@ Result<void> to_result(const rocksdb::Status& status) {
   if (status.ok()) return {};
   std::string message = "disk index: " + status.ToString();
   std::replace(message.begin(), message.end(), '\n', ' ');
-  return fail(ErrorCode::kIo, std::move(message));
+  const ErrorCode code = status.IsNoSpace()      ? ErrorCode::kResourceExhausted
+                         : status.IsCorruption() ? ErrorCode::kCorrupt
+                                                 : ErrorCode::kIo;
+  return fail(code, std::move(message));
 }
 
 template <typename Integer>
@@ -45,6 +50,10 @@ void append_digest(std::string& out, const Digest128& digest) {
   append_little_endian(out, digest.lo);
 }
 
+constexpr std::string_view kBlobs = "blob/";
+constexpr std::string_view kChunks = "chunk/";
+constexpr std::string_view kFormatKey = "format";
+
 std::string key(std::string_view table, BlobId id) {
   std::string result(table);
   append_big_endian(result, id.hi);
@@ -53,25 +62,168 @@ std::string key(std::string_view table, BlobId id) {
 }
 
 std::string chunk_key(BlobId id, uint32_t index) {
-  std::string result = key("chunk/", id);
+  std::string result = key(kChunks, id);
   append_big_endian(result, index);
   return result;
 }
 
-std::string chunk_value(const ChunkMeta& meta, const DiskRuns& runs) {
+std::string chunk_value(const ChunkRow& row) {
   std::string value;
-  append_little_endian(value, meta.raw_size);
-  append_little_endian(value, meta.stored_size);
-  value.push_back(static_cast<char>(meta.codec));
-  append_digest(value, meta.digest);
-  append_little_endian(value, static_cast<uint32_t>(runs.size()));
-  for (const DiskRun& run : runs) {
+  append_little_endian(value, row.meta.raw_size);
+  append_little_endian(value, row.meta.stored_size);
+  value.push_back(static_cast<char>(row.meta.codec));
+  append_digest(value, row.meta.digest);
+  append_little_endian(value, static_cast<uint32_t>(row.runs.size()));
+  for (const DiskRun& run : row.runs) {
     append_little_endian(value, run.extent);
     append_little_endian(value, run.block);
     append_little_endian(value, run.count);
   }
   return value;
 }
+
+std::string blob_value(const BlobRow& row) {
+  std::string value;
+  append_text(value, row.name_space);
+  append_text(value, row.name);
+  append_little_endian(value, row.lease.hi);
+  append_little_endian(value, row.lease.lo);
+  append_little_endian(value, row.chunk_size);
+  append_little_endian(value, row.size);
+  append_little_endian(value, row.chunk_count);
+  append_digest(value, row.root_digest);
+  append_little_endian(value, row.sequence);
+  return value;
+}
+
+// Takes apart what the functions above put together. Reading beyond the end gives zeros and makes
+// `is_whole` false.
+class RowReader {
+ public:
+  explicit RowReader(rocksdb::Slice row) : left_(row.data(), row.size()) {}
+
+  template <typename Integer>
+  Integer little_endian() {
+    const std::string_view bytes = take(sizeof(Integer));
+    Integer value = 0;
+    for (size_t i = bytes.size(); i-- > 0;) {
+      value = static_cast<Integer>(value << 8 | static_cast<uint8_t>(bytes[i]));
+    }
+    return value;
+  }
+  template <typename Integer>
+  Integer big_endian() {
+    Integer value = 0;
+    for (const char byte : take(sizeof(Integer))) {
+      value = static_cast<Integer>(value << 8 | static_cast<uint8_t>(byte));
+    }
+    return value;
+  }
+  std::string text() {
+    const auto size = little_endian<uint32_t>();
+    return std::string(take(size));
+  }
+  Digest128 digest() {
+    Digest128 digest;
+    digest.hi = little_endian<uint64_t>();
+    digest.lo = little_endian<uint64_t>();
+    return digest;
+  }
+  std::string_view take(size_t size) {
+    if (size > left_.size()) {
+      is_short_ = true;
+      left_ = {};
+      return {};
+    }
+    const std::string_view bytes = left_.substr(0, size);
+    left_.remove_prefix(size);
+    return bytes;
+  }
+  size_t left() const { return left_.size(); }
+  bool is_whole() const { return !is_short_ && left_.empty(); }
+
+ private:
+  std::string_view left_;
+  bool is_short_ = false;
+};
+
+BlobId id_in(RowReader& key) {
+  BlobId id;
+  id.hi = key.big_endian<uint64_t>();
+  id.lo = key.big_endian<uint64_t>();
+  return id;
+}
+
+tl::unexpected<Error> damaged_row(std::string_view table) {
+  return fail(ErrorCode::kCorrupt, "disk index: a malformed row of " + std::string(table));
+}
+
+Result<BlobRow> blob_row(rocksdb::Slice value) {
+  RowReader reader(value);
+  BlobRow row;
+  row.name_space = reader.text();
+  row.name = reader.text();
+  row.lease.hi = reader.little_endian<uint64_t>();
+  row.lease.lo = reader.little_endian<uint64_t>();
+  row.chunk_size = reader.little_endian<uint32_t>();
+  row.size = reader.little_endian<uint64_t>();
+  row.chunk_count = reader.little_endian<uint32_t>();
+  row.root_digest = reader.digest();
+  row.sequence = reader.little_endian<uint64_t>();
+  if (!reader.is_whole()) return damaged_row(kBlobs);
+  return row;
+}
+
+Result<ChunkRow> chunk_row(uint32_t index, rocksdb::Slice value) {
+  RowReader reader(value);
+  ChunkRow row;
+  row.meta.index = index;
+  row.meta.raw_size = reader.little_endian<uint32_t>();
+  row.meta.stored_size = reader.little_endian<uint32_t>();
+  row.meta.codec = static_cast<Codec>(reader.little_endian<uint8_t>());
+  row.meta.digest = reader.digest();
+  const auto runs = reader.little_endian<uint32_t>();
+  if (reader.left() != runs * sizeof(DiskRun)) return damaged_row(kChunks);
+  row.runs.resize(runs);
+  for (DiskRun& run : row.runs) {
+    run.extent = reader.little_endian<uint32_t>();
+    run.block = reader.little_endian<uint32_t>();
+    run.count = reader.little_endian<uint32_t>();
+  }
+  return row;
+}
+
+// Walks over the rows of one table.
+class Cursor {
+ public:
+  Cursor(rocksdb::DB& db, std::string_view table) : table_(table), end_(table) {
+    end_.back() = static_cast<char>(end_.back() + 1);
+    rocksdb::ReadOptions options;
+    options.fill_cache = false;
+    options.readahead_size = limits::kIndexReadahead;
+    bound_ = end_;
+    options.iterate_upper_bound = &bound_;
+    rows_.reset(db.NewIterator(options));
+    rows_->Seek(rocksdb::Slice(table.data(), table.size()));
+  }
+  Cursor(const Cursor&) = delete;
+  Cursor& operator=(const Cursor&) = delete;
+  bool valid() const { return rows_->Valid(); }
+  void next() { rows_->Next(); }
+  RowReader key() const {
+    RowReader reader(rows_->key());
+    reader.take(table_.size());
+    return reader;
+  }
+  rocksdb::Slice value() const { return rows_->value(); }
+  Result<void> status() const { return to_result(rows_->status()); }
+
+ private:
+  std::string_view table_;
+  std::string end_;
+  rocksdb::Slice bound_;
+  std::unique_ptr<rocksdb::Iterator> rows_;
+};
 
 // Debian's RocksDB is not built with the thread sanitizer, which therefore does not see how writers
 // that queue up let the first of them write the batches of all, and takes that for races. One call
@@ -87,8 +239,10 @@ std::string chunk_value(const ChunkMeta& meta, const DiskRuns& runs) {
 
 rocksdb::Options small_options() {
   rocksdb::Options options;
-  options.create_if_missing = true;
-  options.error_if_exists = true;
+  // A record that is not whole is the end of the log, where a process was killed; anything else
+  // that is wrong there is damage, and no reason to forget what comes after it.
+  options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
+  options.track_and_verify_wals_in_manifest = true;
   options.compression = rocksdb::kNoCompression;
   options.write_buffer_size = limits::kIndexWriteBuffer;
   options.max_write_buffer_number = 2;
@@ -102,6 +256,7 @@ rocksdb::Options small_options() {
   options.stats_persist_period_sec = 0;
   rocksdb::BlockBasedTableOptions table;
   table.block_cache = rocksdb::NewLRUCache(limits::kIndexBlockCache, 0);
+  table.cache_index_and_filter_blocks = true;
   options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
   return options;
 }
@@ -111,46 +266,146 @@ rocksdb::Options small_options() {
 DiskIndex::DiskIndex(std::unique_ptr<rocksdb::DB> db) : db_(std::move(db)) {}
 DiskIndex::~DiskIndex() = default;
 
-Result<std::unique_ptr<DiskIndex>> DiskIndex::create(const std::string& path) {
+namespace {
+
+Result<std::unique_ptr<rocksdb::DB>> open_database(const std::string& path, rocksdb::Env* env,
+                                                   bool create) {
+  rocksdb::Options options = small_options();
+  options.create_if_missing = create;
+  options.error_if_exists = create;
+  if (env != nullptr) options.env = env;
   rocksdb::DB* raw = nullptr;
-  const rocksdb::Status status = rocksdb::DB::Open(small_options(), path, &raw);
+  const rocksdb::Status status = rocksdb::DB::Open(options, path, &raw);
   std::unique_ptr<rocksdb::DB> db(raw);
-  BIGCAST_TRY(to_result(status));
-  return std::unique_ptr<DiskIndex>(new DiskIndex(std::move(db)));
+  auto opened = to_result(status);
+  // That a file is not there, or is not what the others say, is damage too.
+  if (!opened && (status.IsInvalidArgument() || status.IsNotFound() || status.IsPathNotFound())) {
+    opened.error().code = ErrorCode::kCorrupt;
+  }
+  BIGCAST_TRY(opened);
+  return db;
 }
 
-Result<void> DiskIndex::put_chunk(BlobId id, const ChunkMeta& meta, const DiskRuns& runs) {
-  [[maybe_unused]] const auto turn = one_call_at_a_time();
-  return to_result(db_->Put({}, chunk_key(id, meta.index), chunk_value(meta, runs)));
+// Makes an empty database beside `path`, then moves it there: what is at `path` is always whole, so
+// that a file missing from it is damage and never the rest of an unfinished start.
+Result<void> create_database(const std::string& path, rocksdb::Env* env) {
+  namespace fs = std::filesystem;
+  const std::string unfinished = path + ".new";
+  std::error_code error;
+  fs::remove_all(unfinished, error);
+  {
+    BIGCAST_ASSIGN(const auto db, open_database(unfinished, env, true));
+    std::string format;
+    append_little_endian(format, DiskIndex::kFormat);
+    rocksdb::WriteOptions synced;
+    synced.sync = true;
+    BIGCAST_TRY(
+        to_result(db->Put(synced, rocksdb::Slice(kFormatKey.data(), kFormatKey.size()), format)));
+  }
+  fs::rename(unfinished, path, error);
+  if (error) return fail(ErrorCode::kIo, "disk index: " + path + ": " + error.message());
+  return sync_directory(fs::path(path).parent_path());
 }
 
-Result<void> DiskIndex::erase_chunk(BlobId id, uint32_t index) {
-  [[maybe_unused]] const auto turn = one_call_at_a_time();
-  return to_result(db_->Delete({}, chunk_key(id, index)));
+}  // namespace
+
+Result<std::unique_ptr<DiskIndex>> DiskIndex::open(const std::string& path, rocksdb::Env* env) {
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) {
+    if (error) return fail(ErrorCode::kIo, "disk index: " + path + ": " + error.message());
+    BIGCAST_TRY(create_database(path, env));
+  }
+  BIGCAST_ASSIGN(auto db, open_database(path, env, false));
+  std::unique_ptr<DiskIndex> index(new DiskIndex(std::move(db)));
+  BIGCAST_TRY(index->check_format());
+  return index;
 }
 
-Result<void> DiskIndex::put_blob(BlobId id, const BlobRow& row) {
-  [[maybe_unused]] const auto turn = one_call_at_a_time();
+Result<void> DiskIndex::check_format() const {
   std::string value;
-  append_text(value, row.name_space);
-  append_text(value, row.name);
-  append_little_endian(value, row.lease.hi);
-  append_little_endian(value, row.lease.lo);
-  append_little_endian(value, row.chunk_size);
-  append_little_endian(value, row.size);
-  append_little_endian(value, row.chunk_count);
-  append_digest(value, row.root_digest);
-  return to_result(db_->Put({}, key("blob/", id), value));
+  const auto status = db_->Get({}, rocksdb::Slice(kFormatKey.data(), kFormatKey.size()), &value);
+  if (status.IsNotFound()) return fail(ErrorCode::kCorrupt, "disk index: its format row is gone");
+  BIGCAST_TRY(to_result(status));
+  RowReader reader{value};
+  const auto format = reader.little_endian<uint32_t>();
+  if (reader.is_whole() && format == kFormat) return {};
+  return fail(ErrorCode::kUnsupported, "disk index: its format is " + std::to_string(format) +
+                                           ", this bigcastd reads " + std::to_string(kFormat));
 }
 
-Result<void> DiskIndex::erase_blob(BlobId id, bool with_chunks) {
+Result<void> DiskIndex::write(rocksdb::WriteBatch& batch, bool sync) {
   [[maybe_unused]] const auto turn = one_call_at_a_time();
+  if (was_full_) {
+    BIGCAST_TRY(to_result(db_->Resume()));
+    was_full_ = false;
+  }
+  rocksdb::WriteOptions options;
+  options.sync = sync;
+  const rocksdb::Status status = db_->Write(options, &batch);
+  if (status.IsNoSpace()) was_full_ = true;
+  return to_result(status);
+}
+
+Result<void> DiskIndex::add(BlobId id, std::span<const ChunkRow> chunks) {
   rocksdb::WriteBatch batch;
-  batch.Delete(key("blob/", id));
-  if (with_chunks) {
+  for (const ChunkRow& chunk : chunks) {
+    batch.Put(chunk_key(id, chunk.meta.index), chunk_value(chunk));
+  }
+  return write(batch, false);
+}
+
+Result<void> DiskIndex::commit(BlobId id, const BlobRow& row, std::span<const ChunkRow> chunks) {
+  rocksdb::WriteBatch batch;
+  for (const ChunkRow& chunk : chunks) {
+    batch.Put(chunk_key(id, chunk.meta.index), chunk_value(chunk));
+  }
+  batch.Put(key(kBlobs, id), blob_value(row));
+  return write(batch, true);
+}
+
+Result<void> DiskIndex::erase(std::span<const BlobId> ids) {
+  rocksdb::WriteBatch batch;
+  for (const BlobId id : ids) {
+    batch.Delete(key(kBlobs, id));
     batch.DeleteRange(chunk_key(id, 0), chunk_key(id, limits::kChunksPerBlobMax));
   }
-  return to_result(db_->Write({}, &batch));
+  return write(batch, true);
+}
+
+Result<void> DiskIndex::scan(const Visitor& visit) const {
+  Cursor blobs(*db_, kBlobs);
+  Cursor chunks(*db_, kChunks);
+  const auto id_at = [](const Cursor& cursor) {
+    RowReader key = cursor.key();
+    return id_in(key);
+  };
+  while (blobs.valid() || chunks.valid()) {
+    const bool has_row = blobs.valid() && (!chunks.valid() || !(id_at(chunks) < id_at(blobs)));
+    const BlobId id = id_at(has_row ? blobs : chunks);
+    BlobRow row;
+    if (has_row) {
+      BIGCAST_ASSIGN(row, blob_row(blobs.value()));
+      blobs.next();
+    }
+    std::vector<ChunkRow> rows;
+    for (; chunks.valid(); chunks.next()) {
+      RowReader key = chunks.key();
+      if (!(id_in(key) == id)) break;
+      const auto index = key.big_endian<uint32_t>();
+      if (!key.is_whole()) return damaged_row(kChunks);
+      BIGCAST_ASSIGN(auto chunk, chunk_row(index, chunks.value()));
+      rows.push_back(std::move(chunk));
+    }
+    visit(id, has_row ? &row : nullptr, std::move(rows));
+  }
+  BIGCAST_TRY(blobs.status());
+  return chunks.status();
+}
+
+Result<bool> DiskIndex::is_empty() const {
+  const Cursor blobs(*db_, kBlobs);
+  BIGCAST_TRY(blobs.status());
+  return !blobs.valid();
 }
 
 }  // namespace bigcast

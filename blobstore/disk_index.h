@@ -1,7 +1,10 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -11,7 +14,9 @@
 
 namespace rocksdb {
 class DB;
-}
+class Env;
+class WriteBatch;
+}  // namespace rocksdb
 
 namespace bigcast {
 
@@ -23,7 +28,13 @@ struct DiskRun {
 };
 using DiskRuns = std::vector<DiskRun>;
 
-// What a sealed home is, as a row.
+// Where a chunk of a durable blob is.
+struct ChunkRow {
+  ChunkMeta meta;
+  DiskRuns runs;
+};
+
+// What a sealed durable blob is.
 struct BlobRow {
   std::string name_space;
   std::string name;
@@ -32,29 +43,47 @@ struct BlobRow {
   uint64_t size = 0;
   uint32_t chunk_count = 0;
   Digest128 root_digest;
+  uint64_t sequence = 0;  // rises with each seal: of two blobs with one name the higher has it
 };
 
-// The disk tier's RocksDB database; the only file that sees a RocksDB status. Integers in keys are
-// big-endian, so that a blob's chunks are neighbours; in values little-endian.
-//   chunk/<16-byte id><4-byte index>  ->  ChunkMeta, runs
+// The disk tier's RocksDB database; the only file that sees a RocksDB status. It holds what
+// survives a crash, durable blobs, and nothing else. Integers in keys are big-endian, so that a
+// blob's chunks are neighbours; in values little-endian.
 //   blob/<16-byte id>                 ->  BlobRow
-// Thread-safe. Errors: IO.
+//   chunk/<16-byte id><4-byte index>  ->  ChunkMeta, runs
+//   format                            ->  kFormat
+// A blob is there when its blob row is; chunk rows without one are rests of an unfinished commit.
+// Thread-safe. Errors: RESOURCE_EXHAUSTED when the file system is full (try again once there is
+// room), CORRUPT when what is there is damaged, else IO.
 class DiskIndex {
  public:
-  static Result<std::unique_ptr<DiskIndex>> create(const std::string& path);
+  static constexpr uint32_t kFormat = 1;
+
+  // Opens the database at `path`, or creates it. UNSUPPORTED if it has another format.
+  static Result<std::unique_ptr<DiskIndex>> open(const std::string& path, rocksdb::Env* env);
   ~DiskIndex();
   DiskIndex(const DiskIndex&) = delete;
   DiskIndex& operator=(const DiskIndex&) = delete;
 
-  Result<void> put_chunk(BlobId id, const ChunkMeta& meta, const DiskRuns& runs);
-  Result<void> erase_chunk(BlobId id, uint32_t index);
-  Result<void> put_blob(BlobId id, const BlobRow& row);
-  // The blob's row and, where `with_chunks`, those of its chunks.
-  Result<void> erase_blob(BlobId id, bool with_chunks);
+  // Chunk rows ahead of their blob's, of blobs with more than limits::kIndexBatchRows. Not synced.
+  Result<void> add(BlobId id, std::span<const ChunkRow> chunks);
+  // The blob with its last chunk rows in one batch: synced, and all that was added before.
+  Result<void> commit(BlobId id, const BlobRow& row, std::span<const ChunkRow> chunks);
+  // All rows of the blobs, in one synced batch.
+  Result<void> erase(std::span<const BlobId> ids);
+
+  // In order of id: a blob's row, if it has one, and its chunks' in order of index.
+  using Visitor = std::function<void(BlobId, const BlobRow*, std::vector<ChunkRow>)>;
+  Result<void> scan(const Visitor& visit) const;
+  Result<bool> is_empty() const;
 
  private:
   explicit DiskIndex(std::unique_ptr<rocksdb::DB> db);
+  Result<void> write(rocksdb::WriteBatch& batch, bool sync);
+  Result<void> check_format() const;
+
   std::unique_ptr<rocksdb::DB> db_;
+  std::atomic<bool> was_full_{false};  // RocksDB takes no write after that until it is resumed
 };
 
 }  // namespace bigcast

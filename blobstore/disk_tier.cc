@@ -8,10 +8,13 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <new>
+#include <optional>
+#include <utility>
 
 #include "base/limits.h"
 #include "base/log.h"
@@ -52,16 +55,31 @@ Result<int> lock_directory(const std::string& directory) {
   }
 }
 
-Result<void> wipe(const std::string& directory) {
-  std::error_code error;
-  fs::remove_all(directory + "/index", error);
-  if (error) return fail(ErrorCode::kIo, "disk_path: " + directory + ": " + error.message());
-  for (auto it = fs::directory_iterator(directory, error); !error && it != fs::directory_iterator();
-       it.increment(error)) {
-    if (it->path().filename().string().starts_with("extent-")) fs::remove(it->path(), error);
-    if (error) break;
+// 7 for "extent-000007", nothing for other names.
+std::optional<uint32_t> extent_number(const std::string& name) {
+  constexpr std::string_view kPrefix = "extent-";
+  if (!name.starts_with(kPrefix)) return std::nullopt;
+  uint32_t number = 0;
+  const char* end = name.data() + name.size();
+  const auto parsed = std::from_chars(name.data() + kPrefix.size(), end, number);
+  if (parsed.ec != std::errc() || parsed.ptr != end || number == 0) return std::nullopt;
+  return number;
+}
+
+// Why the rows do not make up a whole blob; empty if they do.
+std::string defect_of(const BlobRow& row, const std::vector<ChunkRow>& chunks) {
+  if (chunks.size() != row.chunk_count) {
+    return fmt::format("{} of its {} chunks have rows", chunks.size(), row.chunk_count);
   }
-  if (error) return fail(ErrorCode::kIo, "disk_path: " + directory + ": " + error.message());
+  RootDigest root;
+  uint64_t size = 0;
+  for (uint32_t index = 0; index < row.chunk_count; ++index) {
+    const ChunkMeta& meta = chunks[index].meta;
+    if (meta.index != index || !check_meta(meta, row.chunk_size)) return "its rows are mixed up";
+    root.add(meta.digest);
+    size += meta.raw_size;
+  }
+  if (size != row.size || !(root.finish() == row.root_digest)) return "its rows are mixed up";
   return {};
 }
 
@@ -105,11 +123,14 @@ void DiskBuffers::give_back(std::byte* data) {
   returned_.notify_one();
 }
 
-DiskTier::DiskTier(std::string directory, uint64_t budget, std::unique_ptr<Disk> disk)
-    : directory_(std::move(directory)), budget_blocks_(budget / kBlock), disk_(std::move(disk)) {}
+DiskTier::DiskTier(std::string directory, uint64_t budget, bool keep, std::unique_ptr<Disk> disk)
+    : directory_(std::move(directory)),
+      budget_blocks_(budget / kBlock),
+      keep_(keep),
+      disk_(std::move(disk)) {}
 
 Result<std::unique_ptr<DiskTier>> DiskTier::open(const std::string& disk_path, uint64_t budget,
-                                                 std::unique_ptr<Disk> disk) {
+                                                 bool keep, std::unique_ptr<Disk> disk) {
   const std::string directory = disk_path + "/bigcast";
   std::error_code error;
   fs::create_directories(directory, error);
@@ -117,28 +138,164 @@ Result<std::unique_ptr<DiskTier>> DiskTier::open(const std::string& disk_path, u
     return fail(ErrorCode::kIo, fmt::format("disk_path: {}: {}", directory, error.message()));
   }
   BIGCAST_ASSIGN(const int lock_fd, lock_directory(directory));
-  std::unique_ptr<DiskTier> tier(new DiskTier(directory, budget, std::move(disk)));
+  std::unique_ptr<DiskTier> tier(new DiskTier(directory, budget, keep, std::move(disk)));
   tier->lock_fd_ = lock_fd;
   if (chmod(directory.c_str(), 0700) != 0) {
     return fail(ErrorCode::kIo, errno_message("disk_path: " + directory, errno));
   }
-  BIGCAST_TRY(wipe(directory));
-  BIGCAST_ASSIGN(tier->index_, DiskIndex::create(directory + "/index"));
+  if (!keep) BIGCAST_TRY(tier->wipe());
+  auto index = DiskIndex::open(directory + "/index", tier->disk_->index_environment());
+  if (!index) {
+    Error why = std::move(index).error();
+    why.message = fmt::format("disk_path: {}/index: {}", directory, why.message);
+    if (why.code == ErrorCode::kCorrupt) {
+      why.message += "; it is damaged: move " + directory + " away to start without its blobs";
+    }
+    return tl::unexpected<Error>(std::move(why));
+  }
+  tier->index_ = std::move(*index);
   return tier;
 }
 
 DiskTier::~DiskTier() {
-  index_.reset();
   extents_.clear();
-  if (const auto result = wipe(directory_); !result) log().warn("{}", result.error().message);
-  unlink((directory_ + "/lock").c_str());
-  rmdir(directory_.c_str());
-  close(lock_fd_);
+  if (index_) {
+    const auto empty = index_->is_empty();
+    const bool nothing_to_keep = !keep_ || (empty && *empty && !is_read_only());
+    index_.reset();
+    if (nothing_to_keep) {
+      if (const auto wiped = wipe(); !wiped) log().warn("{}", wiped.error().message);
+      unlink((directory_ + "/lock").c_str());
+      rmdir(directory_.c_str());
+    }
+  }
+  if (lock_fd_ >= 0) close(lock_fd_);
 }
 
 std::string DiskTier::extent_path(uint32_t number) const {
   return fmt::format("{}/extent-{:06}", directory_, number);
 }
+
+Result<void> DiskTier::wipe() {
+  std::error_code error;
+  for (const char* index : {"/index", "/index.new"}) {
+    fs::remove_all(directory_ + index, error);
+    if (error) return fail(ErrorCode::kIo, "disk_path: " + directory_ + ": " + error.message());
+  }
+  BIGCAST_ASSIGN(const auto names, disk_->list(directory_));
+  for (const std::string& name : names) {
+    if (extent_number(name)) BIGCAST_TRY(disk_->remove(directory_ + "/" + name));
+  }
+  return {};
+}
+
+// ---- What an earlier process left.
+
+Result<void> DiskTier::open_extents() {
+  BIGCAST_ASSIGN(const auto names, disk_->list(directory_));
+  const std::lock_guard lock(mutex_);
+  for (const std::string& name : names) {
+    const auto number = extent_number(name);
+    if (!number) continue;
+    BIGCAST_ASSIGN(auto opened, disk_->open(directory_ + "/" + name));
+    const auto blocks = static_cast<uint32_t>(std::min(opened.size, limits::kExtentSize) / kBlock);
+    extents_.emplace(*number, Extent{std::move(opened.file), BlockMap(blocks)});
+    extent_blocks_ += blocks;
+  }
+  return {};
+}
+
+// Takes the chunks' blocks; or says why they can't be theirs, and takes none.
+std::string DiskTier::claim(const std::vector<ChunkRow>& chunks) {
+  const std::lock_guard lock(mutex_);
+  DiskRuns taken;
+  std::string defect;
+  for (const ChunkRow& chunk : chunks) {
+    uint64_t blocks = 0;
+    for (const DiskRun& run : chunk.runs) {
+      const auto it = extents_.find(run.extent);
+      if (it == extents_.end()) {
+        defect = fmt::format("{} is gone", extent_path(run.extent));
+      } else if (uint64_t{run.block} + run.count > it->second.map.blocks()) {
+        defect = fmt::format("{} was cut short", extent_path(run.extent));
+      } else if (run.count == 0 || !it->second.map.is_free({run.block, run.count})) {
+        defect = fmt::format("{} holds another blob in its place", extent_path(run.extent));
+      }
+      if (!defect.empty()) break;
+      it->second.map.take({run.block, run.count});
+      taken.push_back(run);
+      blocks += run.count;
+    }
+    if (defect.empty() && blocks != whole_blocks(chunk.meta.stored_size) / kBlock) {
+      defect = "its rows are mixed up";
+    }
+    if (!defect.empty()) break;
+  }
+  for (const DiskRun& run : taken) {
+    if (!defect.empty()) extents_.at(run.extent).map.give({run.block, run.count});
+    if (defect.empty()) used_ += run.count * kBlock;
+  }
+  return defect;
+}
+
+Result<uint64_t> DiskTier::recover(const std::function<void(Found)>& found) {
+  BIGCAST_TRY(open_extents());
+  uint64_t lost = 0;
+  std::vector<BlobId> forget;
+  auto scanned = index_->scan([&](BlobId id, const BlobRow* row, std::vector<ChunkRow> chunks) {
+    if (row == nullptr) {  // what a commit that did not end left
+      forget.push_back(id);
+      return;
+    }
+    std::string defect = defect_of(*row, chunks);
+    if (defect.empty()) defect = claim(chunks);
+    if (defect.empty()) {
+      found({id, *row, std::move(chunks)});
+      return;
+    }
+    log().error("lost blob {}/{} ({}): {}", row->name_space, row->name, id.to_string(), defect);
+    forget.push_back(id);
+    ++lost;
+  });
+  if (!scanned) {
+    Error why = std::move(scanned).error();
+    why.message = fmt::format("disk_path: {}: {}", directory_, why.message);
+    if (why.code == ErrorCode::kCorrupt) {
+      why.message += "; it is damaged: move " + directory_ + " away to start without its blobs";
+    }
+    return tl::unexpected<Error>(std::move(why));
+  }
+  if (!forget.empty()) BIGCAST_TRY(index_->erase(forget));
+  const std::lock_guard lock(mutex_);
+  delete_empty_extents();
+  return lost;
+}
+
+// ---- Failures.
+
+std::string DiskTier::failure() const {
+  const std::lock_guard lock(failure_mutex_);
+  return failure_;
+}
+
+Result<void> DiskTier::check_writable() const {
+  if (!is_read_only_) return {};
+  return fail(ErrorCode::kIo, "the disk tier is read-only since a failure: " + failure());
+}
+
+// Of a write or sync: one that failed makes the tier read-only, unless room was all it lacked.
+Result<void> DiskTier::note_failure(Result<void> result) {
+  if (result || result.error().code == ErrorCode::kResourceExhausted) return result;
+  const std::lock_guard lock(failure_mutex_);
+  if (failure_.empty()) {
+    failure_ = result.error().message;
+    log().error("the disk tier is read-only from now on: {}", failure_);
+  }
+  is_read_only_ = true;
+  return result;
+}
+
+// ---- Blocks.
 
 // Requires: mutex_ held. Takes `count` blocks in runs of at least `least`, or nothing.
 bool DiskTier::take_runs(uint32_t count, uint32_t least, DiskRuns& runs) {
@@ -171,12 +328,16 @@ bool DiskTier::take_runs(uint32_t count, uint32_t least, DiskRuns& runs) {
 }
 
 Result<void> DiskTier::add_extent() {
+  // They may exceed a budget that was smaller at the next start.
+  if (extent_blocks_ >= budget_blocks_) {
+    return fail(ErrorCode::kResourceExhausted, "disk budget: it is full");
+  }
   const uint64_t blocks = std::min(limits::kExtentSize / kBlock, budget_blocks_ - extent_blocks_);
-  if (blocks == 0) return fail(ErrorCode::kResourceExhausted, "disk budget: it is full");
   uint32_t number = 1;
   while (extents_.contains(number)) ++number;
-  BIGCAST_ASSIGN(auto file, disk_->create(extent_path(number), blocks * kBlock));
-  extents_.emplace(number, Extent{std::move(file), BlockMap(static_cast<uint32_t>(blocks))});
+  auto file = disk_->create(extent_path(number), blocks * kBlock);
+  if (!file) return note_failure(tl::unexpected<Error>(std::move(file).error()));
+  extents_.emplace(number, Extent{std::move(*file), BlockMap(static_cast<uint32_t>(blocks))});
   extent_blocks_ += blocks;
   return {};
 }
@@ -184,8 +345,9 @@ Result<void> DiskTier::add_extent() {
 Result<DiskRuns> DiskTier::allocate(uint32_t count) {
   const std::lock_guard lock(mutex_);
   DiskRuns runs;
-  bool taken = take_runs(count, count, runs);
-  if (!taken) {
+  const bool within_budget = used() + uint64_t{count} * kBlock <= budget();
+  bool taken = within_budget && take_runs(count, count, runs);
+  if (within_budget && !taken) {
     const auto added = add_extent();
     // The last extent may be smaller than the chunk: it fills in pieces.
     taken = (added && take_runs(count, count, runs)) ||
@@ -232,33 +394,67 @@ std::shared_ptr<DiskFile> DiskTier::file(uint32_t extent) {
   return it == extents_.end() ? nullptr : it->second.file;
 }
 
+// ---- Bytes and rows.
+
 Result<DiskRuns> DiskTier::write(uint64_t size, const Source& source) {
+  BIGCAST_TRY(check_writable());
   BIGCAST_ASSIGN(DiskRuns runs, allocate(static_cast<uint32_t>(whole_blocks(size) / kBlock)));
-  const auto write_all = [&]() -> Result<void> {
-    const auto lent = buffers_.acquire();
-    uint64_t offset = 0;  // in the chunk
-    for (const DiskRun& run : runs) {
-      const auto extent = file(run.extent);
-      const uint64_t run_size = run.count * kBlock;
-      for (uint64_t at = 0; at < run_size;) {
-        const auto piece =
-            lent.bytes().first(std::min<uint64_t>(lent.bytes().size(), run_size - at));
-        const auto filled = std::min<uint64_t>(piece.size(), size - offset);
-        BIGCAST_TRY(source(offset, piece.first(filled)));
-        std::memset(piece.data() + filled, 0, piece.size() - filled);
-        BIGCAST_TRY(extent->write(run.block * kBlock + at, piece));
-        at += piece.size();
-        offset += filled;
-      }
-    }
-    return {};
-  };
-  const auto written = write_all();
+  const auto written = write_runs(runs, size, source);
   if (!written) {
     release(runs);
     return tl::unexpected<Error>(written.error());
   }
   return runs;
+}
+
+Result<void> DiskTier::write_runs(const DiskRuns& runs, uint64_t size, const Source& source) {
+  const auto lent = buffers_.acquire();
+  uint64_t offset = 0;  // in the chunk
+  for (const DiskRun& run : runs) {
+    const auto extent = file(run.extent);
+    const uint64_t run_size = run.count * kBlock;
+    for (uint64_t at = 0; at < run_size;) {
+      const auto piece = lent.bytes().first(std::min<uint64_t>(lent.bytes().size(), run_size - at));
+      const auto filled = std::min<uint64_t>(piece.size(), size - offset);
+      BIGCAST_TRY(source(offset, piece.first(filled)));
+      std::memset(piece.data() + filled, 0, piece.size() - filled);
+      BIGCAST_TRY(note_failure(extent->write(run.block * kBlock + at, piece)));
+      at += piece.size();
+      offset += filled;
+    }
+  }
+  return {};
+}
+
+// One at a time: the system reports a failure to write back once, to one caller, and whoever syncs
+// the same file afterwards must know of it.
+Result<void> DiskTier::sync(const std::set<uint32_t>& extents) {
+  const std::lock_guard lock(sync_mutex_);
+  BIGCAST_TRY(check_writable());
+  for (const uint32_t number : extents) {
+    auto synced = file(number)->sync();
+    if (!synced) {
+      synced.error().code = ErrorCode::kIo;  // also when the file system is full
+      return note_failure(std::move(synced));
+    }
+  }
+  return {};
+}
+
+Result<void> DiskTier::add_rows(BlobId id, std::span<const ChunkRow> chunks) {
+  BIGCAST_TRY(check_writable());
+  return note_failure(index_->add(id, chunks));
+}
+
+Result<void> DiskTier::commit(BlobId id, const BlobRow& row, std::span<const ChunkRow> chunks,
+                              const std::set<uint32_t>& extents) {
+  BIGCAST_TRY(sync(extents));
+  return note_failure(index_->commit(id, row, chunks));
+}
+
+Result<void> DiskTier::erase(BlobId id) {
+  BIGCAST_TRY(check_writable());
+  return note_failure(index_->erase({&id, 1}));
 }
 
 Result<void> DiskTier::read(const DiskRuns& runs, std::span<std::byte> buffer, size_t capacity) {

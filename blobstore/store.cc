@@ -69,17 +69,22 @@ Result<std::unique_ptr<BlobStore>> open_store(const BlobStore::Options& options,
   }
   std::unique_ptr<DiskTier> tier;
   if (!options.disk_path.empty()) {
-    BIGCAST_ASSIGN(tier, DiskTier::open(options.disk_path, options.disk_budget, std::move(disk)));
+    BIGCAST_ASSIGN(tier, DiskTier::open(options.disk_path, options.disk_budget, options.keep,
+                                        std::move(disk)));
   }
   rlimit files{};
   if (getrlimit(RLIMIT_NOFILE, &files) != 0) files.rlim_cur = 1024;
-  return std::make_unique<Store>(options, std::move(policy), std::move(tier), files.rlim_cur / 2);
+  auto store =
+      std::make_unique<Store>(options, std::move(policy), std::move(tier), files.rlim_cur / 2);
+  BIGCAST_TRY(store->recover());
+  return store;
 }
 
 Store::Store(const Options& options, std::unique_ptr<eviction::Policy> victims,
              std::unique_ptr<DiskTier> disk, uint64_t descriptors_max)
     : memory_budget_(options.memory_budget / kPage * kPage),
       descriptors_max_(descriptors_max),
+      keeps_(options.keep),
       clock_(*options.clock),
       disk_(std::move(disk)),
       victims_(std::move(victims)),
@@ -119,7 +124,15 @@ Result<void> Store::check_create(const CreateOptions& options) const {
                             chunk_size, memory_budget_));
   }
   if (options.size) BIGCAST_TRY(check_size(*options.size, chunk_size));
-  return {};
+  if (options.durability == Durability::kMemory) return {};
+  if (options.role != BlobRole::kHome || !disk_ || !keeps_) {
+    return fail(ErrorCode::kInvalidArgument,
+                disk_ ? "durability: this node keeps nothing beyond its end"
+                      : "durability: disk was asked for, and this node has none");
+  }
+  if (!disk_->is_read_only()) return {};
+  return fail(ErrorCode::kIo,
+              "durability: the disk tier is read-only since a failure: " + disk_->failure());
 }
 
 Result<void> Store::create(const CreateOptions& options) {
@@ -144,8 +157,9 @@ Result<void> Store::create(const CreateOptions& options) {
     }
     blob->reserved_total = blob->reserved_left =
         whole_pages(bytes_in_stripe(options.size.value_or(0), options.chunk_size, options.stripe));
-    BIGCAST_TRY(admit(blob->reserved_left, options.chunk_size));
+    BIGCAST_TRY(admit(blob->reserved_left, options.chunk_size, blob->is_durable()));
     reserved_ += blob->reserved_left;
+    if (blob->is_durable()) reserved_on_disk_ += blob->reserved_left;
     ++home_chunk_sizes_[options.chunk_size];
     if (blob->has_name() && !taken) names_.emplace(blob->key, options.id);
   }
@@ -160,10 +174,11 @@ Result<void> Store::reserve(BlobId id, uint64_t total) {
   const uint64_t target = whole_pages(total);
   if (!blob->is_home() || blob->sealed || target <= blob->reserved_total) return {};
   const uint64_t more = target - blob->reserved_total;
-  BIGCAST_TRY(admit(more, blob->options.chunk_size));
+  BIGCAST_TRY(admit(more, blob->options.chunk_size, blob->is_durable()));
   blob->reserved_total = target;
   blob->reserved_left += more;
   reserved_ += more;
+  if (blob->is_durable()) reserved_on_disk_ += more;
   return {};
 }
 
@@ -187,8 +202,12 @@ Result<void> Store::check_complete(const StoredBlob& blob, uint64_t size,
   for (uint32_t index = stripe.index; index < chunk_count; index += stripe.count) {
     ++in_stripe;
     const auto it = blob.chunks.find(index);
-    if (it == blob.chunks.end() || !it->second.readable()) {
+    const bool is_here = it != blob.chunks.end() && it->second.readable();
+    if (!is_here || (blob.is_durable() && !it->second.on_disk)) {
       return refuse(fmt::format("chunk {}: is missing", index));
+    }
+    if (it->second.damaged) {
+      return fail(ErrorCode::kCorrupt, fmt::format("chunk {}: its copy here is damaged", index));
     }
     const uint64_t expected = std::min<uint64_t>(chunk_size, size - uint64_t{index} * chunk_size);
     if (it->second.meta.raw_size != expected) {
@@ -220,6 +239,8 @@ Result<BlobStat> Store::seal(BlobId id, uint64_t size, uint32_t chunk_count,
                              std::optional<Digest128> root_digest) {
   Lock lock(mutex_);
   BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
+  while (blob->writing_rows) changed_.wait(lock);  // the same call, made again
+  if (blob->removed) return fail(ErrorCode::kNotFound, "the blob was removed meanwhile");
   if (blob->sealed) {
     if (blob->sealed_size != size || blob->sealed_chunks != chunk_count) {
       return fail(ErrorCode::kInvalidArgument,
@@ -232,53 +253,51 @@ Result<BlobStat> Store::seal(BlobId id, uint64_t size, uint32_t chunk_count,
   }
   BIGCAST_TRY(check_complete(*blob, size, chunk_count));
   BIGCAST_ASSIGN(blob->root_digest, root_of(*blob, chunk_count, root_digest));
-  blob->sealed = true;  // before the row: no chunk may come while it is written
+  blob->sealed = true;  // before the rows: no chunk may come while they are written
   blob->sealed_size = size;
   blob->sealed_chunks = chunk_count;
-  if (blob->is_home()) {
-    const auto written = write_blob_row(lock, blob, size);
+  if (blob->is_durable()) {
+    const auto durable = make_durable(lock, blob);
     if (blob->removed) return fail(ErrorCode::kNotFound, "the blob was removed meanwhile");
-    if (!written) {
+    if (!durable) {
       blob->sealed = false;
-      return tl::unexpected<Error>(written.error());
+      return tl::unexpected<Error>(durable.error());
     }
   }
   cancel_reservation(*blob);
   if (blob->has_name()) bind_name(lock, blob);
+  if (blob->removed) return fail(ErrorCode::kNotFound, "the blob was removed meanwhile");
   return stat_of(*blob);
-}
-
-Result<void> Store::write_blob_row(Lock& lock, const BlobPtr& blob, uint64_t size) {
-  if (!disk_) return {};
-  const CreateOptions& options = blob->options;
-  const BlobRow row{options.name_space, options.name, options.lease,
-                    options.chunk_size, size,         static_cast<uint32_t>(blob->chunks.size()),
-                    blob->root_digest};
-  blob->has_rows = true;
-  lock.unlock();
-  auto written = disk_->index().put_blob(options.id, row);
-  lock.lock();
-  // A removal meanwhile may have deleted the row before it was written.
-  if (blob->removed) return disk_->index().erase_blob(options.id, false);
-  return written;
 }
 
 // The name passes from the blob that has it, if any, which is removed.
 void Store::bind_name(Lock& lock, const BlobPtr& blob) {
-  const auto [it, is_free] = names_.try_emplace(blob->key, blob->options.id);
-  if (is_free || it->second == blob->options.id) return;
-  const BlobId old_id = std::exchange(it->second, blob->options.id);
-  if (const auto old = find_blob(old_id)) remove_blob(lock, *old);
+  while (!blob->removed) {
+    const auto [it, is_free] = names_.try_emplace(blob->key, blob->options.id);
+    if (is_free || it->second == blob->options.id) return;
+    const BlobPtr old = blobs_.at(it->second);
+    if (old->writing_rows) {  // it was sealed before this one, and then replaced
+      changed_.wait(lock);
+      continue;
+    }
+    it->second = blob->options.id;
+    const auto removed = remove_blob(lock, old);
+    if (!removed) log().warn("replaced blob {}: {}", blob->key, removed.error().message);
+    return;
+  }
 }
 
 Result<void> Store::remove(BlobId id) {
   Lock lock(mutex_);
-  BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
-  remove_blob(lock, blob);
-  return {};
+  while (true) {
+    BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
+    if (!blob->writing_rows) return remove_blob(lock, blob);
+    changed_.wait(lock);
+  }
 }
 
-void Store::remove_blob(Lock& lock, const BlobPtr& blob) {
+// Requires: no seal is writing its rows.
+Result<void> Store::remove_blob(Lock& lock, const BlobPtr& blob) {
   blobs_.erase(blob->options.id);
   blob->removed = true;
   if (blob->is_home()) {
@@ -288,7 +307,7 @@ void Store::remove_blob(Lock& lock, const BlobPtr& blob) {
     const auto size = home_chunk_sizes_.find(blob->options.chunk_size);
     if (--size->second == 0) home_chunk_sizes_.erase(size);
   }
-  free_chunks(lock, blob);
+  return free_chunks(lock, blob);
 }
 
 Result<void> Store::drop_chunks(BlobId id) {
@@ -297,12 +316,12 @@ Result<void> Store::drop_chunks(BlobId id) {
   if (blob->is_home()) {
     return fail(ErrorCode::kInvalidArgument, "a home does not drop its chunks: remove the blob");
   }
-  free_chunks(lock, blob);
-  return {};
+  return free_chunks(lock, blob);
 }
 
-// Frees all chunks at once; those that another thread moves, that thread frees.
-void Store::free_chunks(Lock& lock, const BlobPtr& blob) {
+// Frees all chunks at once; those that another thread moves, that thread frees. A durable blob's
+// rows go first: if they can't, its place on disk stays taken.
+Result<void> Store::free_chunks(Lock& lock, const BlobPtr& blob) {
   if (!park(*blob)) {
     while (!blob->spare.empty()) punch_spare(*blob);
   }
@@ -316,30 +335,31 @@ void Store::free_chunks(Lock& lock, const BlobPtr& blob) {
     chunk.busy = true;
     ours.push_back(&chunk);
   }
-  const bool erase_rows = disk_ && blob->removed && std::exchange(blob->has_rows, false);
+  const bool erase_rows = blob->removed && blob->has_rows;
   const auto memory_file = blob->memory_file;
   begin_move();
   lock.unlock();
-  if (erase_rows) {
-    const auto erased = disk_->index().erase_blob(blob->options.id, true);
-    if (!erased) log().warn("{}", erased.error().message);
-  }
+  Result<void> erased;
+  if (erase_rows) erased = disk_->erase(blob->options.id);
   for (StoredChunk* chunk : ours) {
     if (chunk->pages > 0 && !chunk->small && chunk->views == 0) {  // else the last view does it
       memory_file->punch(uint64_t{chunk->meta.index} * blob->options.chunk_size, chunk->pages);
     }
-    if (!chunk->runs.empty()) disk_->release(chunk->runs);
   }
   lock.lock();
   for (StoredChunk* chunk : ours) {
     memory_used_ -= chunk->pages;
     homes_used_ -= chunk->charged;
     if (chunk->pages > 0 && !chunk->small) --blob->in_memory_file;
+    blob->withhold(*chunk);
     blob->chunks.erase(chunk->meta.index);
   }
+  if (erase_rows && erased) blob->has_rows = false;
   close_if_empty(*blob);
+  release_withheld(lock, blob);
   end_move(true);
   while (parked_.size() > limits::kSpareFilesMax) free_parked(lock);
+  return erased;
 }
 
 std::vector<BlobId> Store::remove_lease(LeaseId lease) {
@@ -350,9 +370,11 @@ std::vector<BlobId> Store::remove_lease(LeaseId lease) {
     if (!lease.is_zero() && blob->options.lease == lease) blobs.push_back(blob);
   }
   for (const BlobPtr& blob : blobs) {
+    while (blob->writing_rows) changed_.wait(lock);
     if (blob->removed) continue;
     ids.push_back(blob->options.id);
-    remove_blob(lock, blob);
+    const auto removed = remove_blob(lock, blob);
+    if (!removed) log().warn("blob {} of an ended lease: {}", blob->key, removed.error().message);
   }
   return ids;
 }
@@ -397,6 +419,7 @@ BlobStat Store::stat_of(const StoredBlob& blob) const {
   stat.disk_bytes = blob.total.disk;
   if (blob.sealed) stat.root_digest = blob.root_digest;
   stat.lease = blob.options.lease;
+  stat.durability = blob.options.durability;
   stat.created_at = blob.created_at;
   stat.stripe = blob.options.stripe;
   stat.note = blob.options.note;
@@ -431,7 +454,10 @@ StoreUsage Store::usage() const {
   usage.reserved = reserved_;
   usage.blobs = blobs_.size();
   usage.descriptors = descriptors_;
+  usage.disk_read_only = disk_ && disk_->is_read_only();
   return usage;
 }
+
+std::string Store::disk_failure() const { return disk_ ? disk_->failure() : std::string(); }
 
 }  // namespace bigcast

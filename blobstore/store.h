@@ -22,9 +22,9 @@ Result<std::unique_ptr<BlobStore>> open_store(const BlobStore::Options& options,
                                               std::unique_ptr<Disk> disk);
 
 // One chunk's place. A chunk rests in memory (its blob's memory file, or `small`) or on disk, or
-// in both while its pages are given back. What moves it (a put, a demotion, a drop) sets `busy`
-// and is then its only mover; I/O happens without the lock. Whoever wants a busy chunk gone sets
-// `doomed`, and the mover frees it when its I/O ends.
+// in both: a durable blob's, and any while its pages are given back. What moves it (a put, a
+// demotion, a drop) sets `busy` and is then its only mover; I/O happens without the lock. Whoever
+// wants a busy chunk gone sets `doomed`, and the mover frees it when its I/O ends.
 //
 // Readers take no part in this: they note `version`, read without the lock, and verify. Bytes that
 // fail were punched or overwritten meanwhile if `version` has changed, and are read again.
@@ -43,15 +43,17 @@ struct StoredChunk {
   bool doomed = false;
   bool in_memory = false;
   bool on_disk = false;
-  bool unread = false;  // put ahead, and not read since
+  bool unread = false;   // put ahead, and not read since
+  bool damaged = false;  // of a home: its only copy fails its checksum
   uint64_t version = 0;
   uint32_t views = 0;                                   // while there are any it is not evicted
   uint64_t pages = 0;                                   // bytes of memory accounted for it
   std::shared_ptr<const std::vector<std::byte>> small;  // instead of the memory file
   DiskRuns runs;
   uint64_t disk_bytes = 0;
-  uint64_t charged = 0;  // of a home: its part of homes_used_
-  Footprint counted;     // its part of the blob's total
+  uint64_t charged = 0;       // of a home: its part of homes_used_
+  uint64_t disk_charged = 0;  // of a home: its part of homes_on_disk_
+  Footprint counted;          // its part of the blob's total
 
   bool readable() const { return !doomed && (in_memory || on_disk); }
 };
@@ -87,18 +89,34 @@ struct StoredBlob {
   SparePages spare;  // of its memory file, from the blob before
   TimePoint spare_since{};
   std::unordered_map<uint32_t, StoredChunk> chunks;
-  Footprint total;        // a blob may have a million chunks: none is looked at for a stat
-  bool has_rows = false;  // in the disk index
+  Footprint total;  // a blob may have a million chunks: none is looked at for a stat
+  // Of a durable blob. Rows are written by its seal alone; as long as they may be in the index,
+  // what they name is withheld instead of released, since it may be read again after a crash.
+  bool writing_rows = false;  // a seal is under way; removers wait
+  bool has_rows = false;      // may be in the disk index
+  DiskRuns withheld;
+  uint64_t withheld_bytes = 0;  // of homes_on_disk_
+  uint64_t sequence = 0;        // BlobRow::sequence
+  bool is_damaged = false;      // some chunk is, and the log said so
 
   bool is_home() const { return options.role == BlobRole::kHome; }
   bool has_name() const { return is_home() && options.stripe.index == 0; }
+  bool is_durable() const { return is_home() && options.durability == Durability::kDisk; }
+  // Takes the chunk's place on disk from it, to be released.
+  void withhold(StoredChunk& chunk) {
+    withheld.insert(withheld.end(), chunk.runs.begin(), chunk.runs.end());
+    withheld_bytes += chunk.disk_charged;
+    chunk.runs.clear();
+    chunk.disk_charged = 0;
+  }
   std::optional<uint64_t> known_size() const {
     return sealed ? std::optional(sealed_size) : options.size;
   }
 };
 
-// Four jobs in four files: store.cc answers the calls about blobs, store_chunks.cc moves chunks in
-// and out, store_space.cc finds the room for them, store_spare.cc keeps pages for the next blob.
+// Five jobs in five files: store.cc answers the calls about blobs, store_chunks.cc moves chunks in
+// and out, store_space.cc finds the room for them, store_spare.cc keeps pages for the next blob,
+// store_durable.cc keeps what survives.
 class Store final : public BlobStore {
  public:
   Store(const Options& options, std::unique_ptr<eviction::Policy> victims,
@@ -124,6 +142,11 @@ class Store final : public BlobStore {
                              std::string_view after, size_t limit) const override;
   StoreUsage usage() const override;
   void trim() override;
+  std::vector<LeaseId> leases() const override;
+  std::string disk_failure() const override;
+
+  // Before anything else: takes up what is on disk.
+  Result<void> recover();
 
  private:
   using Lock = std::unique_lock<std::mutex>;
@@ -137,6 +160,7 @@ class Store final : public BlobStore {
     DiskRuns runs;
     uint64_t offset = 0;  // in the memory file
     bool in_memory = false;
+    bool damaged = false;
   };
 
   // All but constructors and I/O helpers require the lock; those that take it may give it up
@@ -148,10 +172,20 @@ class Store final : public BlobStore {
   Result<void> check_complete(const StoredBlob& blob, uint64_t size, uint32_t chunk_count) const;
   Result<Digest128> root_of(const StoredBlob& blob, uint32_t chunk_count,
                             const std::optional<Digest128>& given) const;
-  Result<void> write_blob_row(Lock& lock, const BlobPtr& blob, uint64_t size);
   void bind_name(Lock& lock, const BlobPtr& blob);
-  void remove_blob(Lock& lock, const BlobPtr& blob);
-  void free_chunks(Lock& lock, const BlobPtr& blob);
+  Result<void> remove_blob(Lock& lock, const BlobPtr& blob);
+  Result<void> free_chunks(Lock& lock, const BlobPtr& blob);
+
+  // store_durable.cc
+  void adopt(DiskTier::Found found, std::vector<BlobPtr>& superseded);
+  Result<void> make_durable(Lock& lock, const BlobPtr& blob);
+  Result<void> write_rows(Lock& lock, const BlobPtr& blob);
+  std::vector<ChunkRow> rows_of(const StoredBlob& blob, uint32_t first,
+                                std::set<uint32_t>& extents) const;
+  Result<void> fill_durable(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
+                            std::span<const std::byte> stored);
+  // Releases what was withheld, unless rows may still name it.
+  void release_withheld(Lock& lock, const BlobPtr& blob);
 
   // store_chunks.cc
   Result<void> check_chunk(const StoredBlob& blob, const ChunkMeta& meta) const;
@@ -176,7 +210,7 @@ class Store final : public BlobStore {
   Result<void> read_failed(BlobId id, const Source& source, Error error);
 
   // store_space.cc
-  Result<void> admit(uint64_t bytes, uint32_t chunk_size) const;
+  Result<void> admit(uint64_t bytes, uint32_t chunk_size, bool durable) const;
   // Moves what the chunk needs from the blob's reservation, and more if that is not enough, to
   // homes_used_; returns what came from the reservation.
   Result<uint64_t> charge(StoredBlob& blob, StoredChunk& chunk);
@@ -184,8 +218,10 @@ class Store final : public BlobStore {
   Result<void> make_room(Lock& lock, const StoredChunk& chunk);
   Result<bool> evict_one(Lock& lock);
   void drop(Lock& lock, eviction::Policy::Entry entry);
+  void leave_memory(Lock& lock, const BlobPtr& blob, StoredChunk& chunk);
   Result<void> demote(Lock& lock, const BlobPtr& blob, StoredChunk& chunk);
-  Result<DiskRuns> write_to_disk(Lock& lock, const BlobPtr& blob, const StoredChunk& chunk);
+  Result<void> write_to_disk(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
+                             const DiskTier::Source& copy);
   void make_evictable(StoredChunk& chunk);
   void unlist(StoredChunk& chunk);
   void begin_move() { ++moving_; }
@@ -202,6 +238,7 @@ class Store final : public BlobStore {
 
   const uint64_t memory_budget_;
   const uint64_t descriptors_max_;
+  const bool keeps_;
   const Clock& clock_;
   const std::unique_ptr<DiskTier> disk_;  // null: none
 
@@ -209,8 +246,9 @@ class Store final : public BlobStore {
   std::condition_variable changed_;
   std::unordered_map<BlobId, BlobPtr> blobs_;
   std::map<std::string, BlobId, std::less<>> names_;  // of homes
-  // Resident chunks in order of eviction; relays' once more, for when no home's chunk can go to
-  // disk; and relays' on disk, which make way for homes'. An entry is a StoredChunk's address.
+  // Resident chunks in order of eviction; once more those that can leave without the disk (relays',
+  // and homes' that are on it already), for when no other can go there; and relays' on disk, which
+  // make way for homes'. An entry is a StoredChunk's address.
   const std::unique_ptr<eviction::Policy> victims_;
   const std::unique_ptr<eviction::Policy> relay_victims_;
   const std::unique_ptr<eviction::Policy> disk_victims_;
@@ -220,15 +258,18 @@ class Store final : public BlobStore {
   uint64_t spare_bytes_ = 0;
   std::deque<ParkedFile> parked_;  // oldest first
   std::set<StoredBlob*> adopters_;
-  uint64_t homes_used_ = 0;                      // bytes of homes' chunks in either tier
-  uint64_t reserved_ = 0;                        // sum of reserved_left
+  uint64_t homes_used_ = 0;        // bytes of homes' chunks in either tier
+  uint64_t homes_on_disk_ = 0;     // of it, on disk or on its way there; and withheld
+  uint64_t reserved_ = 0;          // sum of reserved_left
+  uint64_t reserved_on_disk_ = 0;  // ... of durable blobs: demotions leave that much room
   std::map<uint32_t, size_t> home_chunk_sizes_;  // how many homes have each chunk size
   uint64_t descriptors_ = 0;
   // Threads whose I/O will settle a chunk without waiting for room: to wait for them is safe.
   int moving_ = 0;
-  uint64_t settled_ = 0;   // moves that have changed what is free or evictable
-  uint64_t viewed_ = 0;    // bytes in views
-  uint64_t versions_ = 0;  // the last StoredChunk::version given
+  uint64_t settled_ = 0;    // moves that have changed what is free or evictable
+  uint64_t viewed_ = 0;     // bytes in views
+  uint64_t versions_ = 0;   // the last StoredChunk::version given
+  uint64_t sequences_ = 0;  // the last StoredBlob::sequence given
   StoreUsage counters_;
 };
 

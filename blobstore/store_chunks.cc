@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "base/log.h"
 #include "blobstore/store.h"
@@ -90,11 +91,17 @@ Result<void> Store::fill(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
     BIGCAST_ASSIGN(drawn, charge(*blob, chunk));
   }
   if (!rests_small(*blob, chunk.meta)) adopt_parked(*blob);
-  auto result = make_room(lock, chunk);
-  if (result) result = write_chunk(lock, blob, chunk, stored);
+  Result<void> result;
+  if (blob->is_durable()) {
+    result = fill_durable(lock, blob, chunk, stored);
+  } else {
+    result = make_room(lock, chunk);
+    if (result) result = write_chunk(lock, blob, chunk, stored);
+  }
   if (!result && !blob->removed && !blob->sealed) {
     blob->reserved_left += drawn;
     reserved_ += drawn;
+    if (blob->is_durable()) reserved_on_disk_ += drawn;
   }
   return result;
 }
@@ -163,17 +170,10 @@ void Store::discard(Lock& lock, const BlobPtr& blob, StoredChunk& chunk) {
   count(chunk);
   begin_move();
   free_pages(lock, blob, chunk);
-  if (chunk.on_disk) {
-    lock.unlock();
-    if (blob->is_home()) {
-      const auto erased = disk_->index().erase_chunk(blob->options.id, chunk.meta.index);
-      if (!erased) log().warn("{}", erased.error().message);
-    }
-    disk_->release(chunk.runs);
-    lock.lock();
-  }
   homes_used_ -= chunk.charged;
+  blob->withhold(chunk);
   blob->chunks.erase(chunk.meta.index);
+  release_withheld(lock, blob);
   end_move(true);
 }
 
@@ -236,7 +236,7 @@ Result<Location> Store::locate(BlobId id, uint32_t index) {
   touch(chunk);
   location.meta = chunk.meta;
   location.presence = Presence::kElsewhere;
-  if (chunk.in_memory && !chunk.small) {
+  if (chunk.in_memory && !chunk.small && !chunk.damaged) {
     location.presence = Presence::kMemfd;
     location.generation = blob->generation;
   }
@@ -258,6 +258,7 @@ Store::Source Store::source_of(const StoredBlob& blob, const StoredChunk& chunk)
   source.meta = chunk.meta;
   source.version = chunk.version;
   source.in_memory = chunk.in_memory;
+  source.damaged = chunk.damaged;
   if (!chunk.in_memory) {
     source.runs = chunk.runs;
   } else if (chunk.small) {
@@ -293,6 +294,19 @@ Result<void> Store::read_failed(BlobId id, const Source& source, Error error) {
     unlist(chunk);
     chunk.busy = true;
     discard(lock, blob, chunk);
+  } else if (error.code == ErrorCode::kCorrupt && !chunk.busy && chunk.views == 0) {
+    if (source.in_memory && chunk.on_disk) {  // there is another copy
+      unlist(chunk);
+      chunk.busy = true;
+      leave_memory(lock, blob, chunk);
+      return {};
+    }
+    chunk.damaged = true;
+    ++counters_.chunks_quarantined;
+    if (!std::exchange(blob->is_damaged, true)) {
+      lock.unlock();
+      log().error("blob {}: {}", blob->key, error.message);
+    }
   }
   return tl::unexpected<Error>(std::move(error));
 }
@@ -308,6 +322,9 @@ Result<ChunkMeta> Store::read_chunk(BlobId id, uint32_t index, std::span<std::by
     touch(it->second);
     const Source source = source_of(*blob, it->second);
     lock.unlock();
+    if (source.damaged) {
+      return fail(ErrorCode::kCorrupt, fmt::format("chunk {}: its copy here is damaged", index));
+    }
     if (buffer.size() < source.meta.stored_size) {
       return fail(ErrorCode::kInvalidArgument,
                   fmt::format("chunk {}: the buffer has {} bytes, {} are needed", index,
@@ -329,7 +346,7 @@ Result<ChunkView> Store::view_chunk(BlobId id, uint32_t index) {
   BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
   const auto it = blob->chunks.find(index);
   const bool here = it != blob->chunks.end() && it->second.readable() && it->second.in_memory &&
-                    !it->second.small && !it->second.busy;
+                    !it->second.small && !it->second.busy && !it->second.damaged;
   const uint64_t viewed_max = std::min<uint64_t>(limits::kServeReserve, memory_budget_ / 4);
   if (!here || viewed_ + it->second.meta.stored_size > viewed_max) {
     return fail(ErrorCode::kNotFound, fmt::format("chunk {}: can't be viewed now", index));

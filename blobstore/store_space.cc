@@ -1,25 +1,38 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
-#include "base/log.h"
 #include "blobstore/store.h"
 
 // Homes are promised room: what they use and what they reserved never exceeds both budgets. What
 // is left over is whole chunks' worth in neither tier, so with two tiers one chunk is kept free;
 // then a put always finds a victim that fits on disk. Relays' chunks are never in the way: they
-// are dropped.
+// are dropped. Durable blobs are promised room on disk as well, which demotions leave alone; what
+// the memory holds of them beside that is in nobody's way either.
 namespace bigcast {
 
-Result<void> Store::admit(uint64_t bytes, uint32_t chunk_size) const {
+Result<void> Store::admit(uint64_t bytes, uint32_t chunk_size, bool durable) const {
   if (bytes == 0) return {};
   const uint64_t disk_budget = disk_ ? disk_->budget() : 0;
+  // Nothing more goes to a disk that has failed, or that a start with a smaller budget found full.
+  const uint64_t disk_limit = disk_ && disk_->is_read_only() ? homes_on_disk_ : disk_budget;
+  const uint64_t disk_room = std::max(disk_limit, homes_on_disk_);
   const uint32_t largest = home_chunk_sizes_.empty()
                                ? chunk_size
                                : std::max(chunk_size, home_chunk_sizes_.rbegin()->first);
   const uint64_t promised = homes_used_ + reserved_ + (disk_ ? largest : 0);
-  const uint64_t capacity = memory_budget_ + disk_budget;
-  if (promised <= capacity && bytes <= capacity - promised) return {};
+  const uint64_t capacity = memory_budget_ + disk_room;
+  const uint64_t on_disk = homes_on_disk_ + reserved_on_disk_;
+  const bool fits = promised <= capacity && bytes <= capacity - promised;
+  const bool fits_on_disk = on_disk <= disk_limit && bytes <= disk_limit - on_disk;
+  if (fits && (fits_on_disk || !durable)) return {};
+  if (fits) {
+    return fail(ErrorCode::kResourceExhausted,
+                fmt::format("{} bytes do not fit on disk: disk budget {}, of which {} are used or "
+                            "reserved",
+                            bytes, disk_budget, on_disk));
+  }
   return fail(ErrorCode::kResourceExhausted,
               fmt::format("{} bytes do not fit: memory budget {} and disk budget {}, of which {} "
                           "are used or reserved",
@@ -33,16 +46,24 @@ Result<uint64_t> Store::charge(StoredBlob& blob, StoredChunk& chunk) {
   const uint64_t covers =
       blob.options.size ? whole_pages(chunk.meta.raw_size) : whole_pages(chunk.meta.stored_size);
   const uint64_t drawn = std::min(blob.reserved_left, covers);
-  if (needed > drawn) BIGCAST_TRY(admit(needed - drawn, blob.options.chunk_size));
+  if (needed > drawn) {
+    BIGCAST_TRY(admit(needed - drawn, blob.options.chunk_size, blob.is_durable()));
+  }
   blob.reserved_left -= drawn;
   reserved_ -= drawn;
   chunk.charged = needed;
   homes_used_ += needed;
+  if (blob.is_durable()) {
+    reserved_on_disk_ -= drawn;
+    chunk.disk_charged = needed;
+    homes_on_disk_ += needed;
+  }
   return drawn;
 }
 
 void Store::cancel_reservation(StoredBlob& blob) {
   reserved_ -= blob.reserved_left;
+  if (blob.is_durable()) reserved_on_disk_ -= blob.reserved_left;
   blob.reserved_left = 0;
 }
 
@@ -87,6 +108,10 @@ Result<bool> Store::evict_one(Lock& lock) {
   unlist(chunk);
   const BlobPtr blob = blobs_.at(chunk.blob->options.id);
   chunk.busy = true;
+  if (chunk.on_disk) {
+    leave_memory(lock, blob, chunk);
+    return true;
+  }
   const auto demoted = demote(lock, blob, chunk);
   if (demoted) return true;
   if (!blob->is_home() || chunk.doomed) {
@@ -97,41 +122,32 @@ Result<bool> Store::evict_one(Lock& lock) {
   chunk.busy = false;
   make_evictable(chunk);
   changed_.notify_all();
-  if (const auto relay = relay_victims_->evict()) {
-    drop(lock, *relay);
+  if (const auto other = relay_victims_->evict()) {
+    drop(lock, *other);
     return true;
   }
   if (demoted.error().code == ErrorCode::kResourceExhausted) return false;
   return tl::unexpected<Error>(demoted.error());
 }
 
-// Drops a relay's chunk that a policy gave.
+// Drops a chunk that a policy gave: a relay's, or a home's from memory that is on disk, too.
 void Store::drop(Lock& lock, eviction::Policy::Entry entry) {
   auto& chunk = chunk_of(entry);
   unlist(chunk);
   chunk.busy = true;
-  ++counters_.chunks_dropped;
   const BlobPtr blob = blobs_.at(chunk.blob->options.id);
+  if (blob->is_home()) return leave_memory(lock, blob, chunk);
+  ++counters_.chunks_dropped;
   discard(lock, blob, chunk);
 }
 
-// Requires: the caller moves the chunk, and still does if this fails; else the chunk is settled,
-// or gone if it was doomed meanwhile.
-Result<void> Store::demote(Lock& lock, const BlobPtr& blob, StoredChunk& chunk) {
-  if (!disk_) return fail(ErrorCode::kResourceExhausted, "there is no disk tier");
+// Requires: the caller moves the chunk, which is on disk, too. Then it is settled, or gone if it
+// was doomed meanwhile.
+void Store::leave_memory(Lock& lock, const BlobPtr& blob, StoredChunk& chunk) {
   begin_move();
-  auto runs = write_to_disk(lock, blob, chunk);
-  if (!runs) {
-    end_move(false);
-    return tl::unexpected<Error>(std::move(runs).error());
-  }
-  chunk.runs = std::move(*runs);
-  chunk.disk_bytes = whole_pages(chunk.meta.stored_size);
-  chunk.on_disk = true;
   chunk.in_memory = false;
   chunk.version = ++versions_;
   count(chunk);
-  ++counters_.chunks_demoted;
   free_pages(lock, blob, chunk);
   if (chunk.doomed) {
     discard(lock, blob, chunk);
@@ -140,11 +156,18 @@ Result<void> Store::demote(Lock& lock, const BlobPtr& blob, StoredChunk& chunk) 
     make_evictable(chunk);
   }
   end_move(true);
-  return {};
 }
 
-// Writes the bytes and, of a home, the row. A home's chunk pushes relays' off the disk.
-Result<DiskRuns> Store::write_to_disk(Lock& lock, const BlobPtr& blob, const StoredChunk& chunk) {
+// Requires: the caller moves the chunk, and still does if this fails; else as leave_memory.
+Result<void> Store::demote(Lock& lock, const BlobPtr& blob, StoredChunk& chunk) {
+  if (!disk_) return fail(ErrorCode::kResourceExhausted, "there is no disk tier");
+  const uint64_t needed = whole_pages(chunk.meta.stored_size);
+  if (blob->is_home()) {
+    if (homes_on_disk_ + reserved_on_disk_ + needed > disk_->budget()) {
+      return fail(ErrorCode::kResourceExhausted, "disk budget: the rest is durable blobs'");
+    }
+    homes_on_disk_ += chunk.disk_charged = needed;
+  }
   const Source source = source_of(*blob, chunk);
   const auto copy = [&source](uint64_t offset, std::span<std::byte> buffer) -> Result<void> {
     if (!source.small) return source.memory_file->read(source.offset + offset, buffer);
@@ -152,22 +175,40 @@ Result<DiskRuns> Store::write_to_disk(Lock& lock, const BlobPtr& blob, const Sto
     std::copy(from, from + static_cast<ptrdiff_t>(buffer.size()), buffer.begin());
     return {};
   };
-  const bool home = blob->is_home();
-  if (home) blob->has_rows = true;
+  auto written = write_to_disk(lock, blob, chunk, copy);
+  if (!written) {
+    homes_on_disk_ -= std::exchange(chunk.disk_charged, 0);
+    return written;
+  }
+  ++counters_.chunks_demoted;
+  leave_memory(lock, blob, chunk);
+  return {};
+}
+
+// Gives the chunk a place on disk. A home's pushes relays' out of the way.
+Result<void> Store::write_to_disk(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
+                                  const DiskTier::Source& copy) {
+  begin_move();
   while (true) {
     lock.unlock();
-    auto runs = disk_->write(source.meta.stored_size, copy);
-    if (runs && home) {
-      const auto indexed = disk_->index().put_chunk(blob->options.id, source.meta, *runs);
-      if (!indexed) {
-        disk_->release(*runs);
-        runs = tl::unexpected<Error>(indexed.error());
-      }
-    }
+    auto runs = disk_->write(chunk.meta.stored_size, copy);
     lock.lock();
-    if (runs || !home || runs.error().code != ErrorCode::kResourceExhausted) return runs;
-    const auto relay = disk_victims_->evict();
-    if (!relay) return runs;
+    if (runs) {
+      chunk.runs = std::move(*runs);
+      chunk.disk_bytes = whole_pages(chunk.meta.stored_size);
+      chunk.on_disk = true;
+      chunk.version = ++versions_;
+      count(chunk);
+      end_move(true);
+      return {};
+    }
+    const auto relay = blob->is_home() && runs.error().code == ErrorCode::kResourceExhausted
+                           ? disk_victims_->evict()
+                           : std::nullopt;
+    if (!relay) {
+      end_move(false);
+      return tl::unexpected<Error>(std::move(runs).error());
+    }
     drop(lock, *relay);
   }
 }
@@ -184,7 +225,7 @@ void Store::make_evictable(StoredChunk& chunk) {
     unread_victims_->insert(entry, chunk.pages);
     return;
   }
-  if (!home) relay_victims_->insert(entry, chunk.pages);
+  if (!home || chunk.on_disk) relay_victims_->insert(entry, chunk.pages);
   if (!home || disk_) victims_->insert(entry, chunk.pages);
 }
 

@@ -27,6 +27,7 @@ Result<BlobSummary> summary_of(rpc::BlobInfo::Reader info) {
   summary.chunk_count = info.getChunkCount();
   summary.sealed = info.getSealed();
   summary.relay = info.getRelay();
+  summary.durable = info.getDurability() == rpc::Durability::DISK;
   summary.root_digest = hexadecimal(ref.root_digest);
   for (const auto& home : ref.homes) summary.homes.push_back(home.to_string());
   return summary;

@@ -44,6 +44,7 @@ struct UploadOptions {
   // The chunks are spread over so many of the client's servers, the first that answer, so that
   // none of their links carries all of it. Names are then found at the first of them.
   uint32_t homes = 1;
+  bool durable = false;  // sealed once it would survive the node and its machine; one home only
 };
 
 struct BlobSummary {
@@ -52,7 +53,7 @@ struct BlobSummary {
   uint64_t stored_size = 0, memory_bytes = 0, disk_bytes = 0;  // on the node that answered
   uint64_t age_ms = 0;
   uint32_t chunk_size = 0, chunk_count = 0;
-  bool sealed = false, relay = false;
+  bool sealed = false, relay = false, durable = false;
   std::string root_digest;         // 32 hexadecimal digits
   std::vector<std::string> homes;  // of several, each has every so manieth chunk
 };

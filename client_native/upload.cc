@@ -364,6 +364,10 @@ Result<void> check_options(const UploadOptions& options) {
                                                  std::to_string(limits::kStripesMax) + ", not " +
                                                  std::to_string(options.homes));
   }
+  if (options.durable && options.homes > 1) {
+    return fail(ErrorCode::kInvalidArgument,
+                "durability: a blob of several homes can't be durable");
+  }
   if (options.chunk_size < limits::kChunkSizeMin || options.chunk_size > limits::kChunkSizeMax) {
     return fail(ErrorCode::kInvalidArgument, "chunk size " + std::to_string(options.chunk_size) +
                                                  ": must be " +

@@ -55,7 +55,8 @@ struct BlobInfo {
   memoryBytes @4 :UInt64;       # resident on this node
   diskBytes @5 :UInt64;         # on this node's disk
   relay @6 :Bool;               # this node is not the blob's home
-  ageMs @7 :UInt64;
+  ageMs @7 :UInt64;             # since it was created, or since the node found it at its start
+  durability @8 :Durability;
 }
 
 # ---- Login: the bootstrap capability can do nothing else. ----
@@ -153,6 +154,12 @@ struct CreateOptions {
   announceFrom @5 :UInt64;      # announced once it is known to have so many raw bytes; 0: never
   striped @6 :BlobRef;          # not null: one stripe of this blob. The writer chooses the id and
   stripe @7 :UInt8;             # creates stripe 0, which has the name, first. The others end with it
+  durability @8 :Durability;    # disk: not of a stripe
+}
+
+enum Durability {
+  memory @0;  # sealed: lives as long as its lease and the node
+  disk @1;    # sealed: survives the end of the node and of its machine, too
 }
 
 struct CreateResult {

@@ -145,6 +145,8 @@ void write_info(const NodeCore& core, const BlobStat& stat, rpc::BlobInfo::Build
   out.setMemoryBytes(stat.memory_bytes);
   out.setDiskBytes(stat.disk_bytes);
   out.setRelay(stat.role == BlobRole::kRelay);
+  out.setDurability(stat.durability == Durability::kDisk ? rpc::Durability::DISK
+                                                         : rpc::Durability::MEMORY);
   const auto age = core.clock.now() - stat.created_at;
   out.setAgeMs(
       static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(age).count()));

@@ -25,6 +25,7 @@ constexpr int kExitUsage = 2;
 constexpr int kExitSocketInUse = 3;  // client_native's election of embedded nodes looks for it
 constexpr int kExitPortInUse = 4;
 constexpr int kExitDiskInUse = 5;
+constexpr int kExitDiskDamaged = 6;
 
 int report(const Error& error) {
   fmt::print(stderr, "bigcastd: {}\n", error.message);
@@ -33,6 +34,7 @@ int report(const Error& error) {
 
 int report(const StartFailure& failure) {
   const int code = report(failure.error);
+  if (failure.error.code == ErrorCode::kCorrupt) return kExitDiskDamaged;
   if (failure.error.code != ErrorCode::kAlreadyExists) return code;
   if (failure.setting == "socket") return kExitSocketInUse;
   return failure.setting == "disk" ? kExitDiskInUse : kExitPortInUse;

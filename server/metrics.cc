@@ -65,6 +65,13 @@ void add_store(Families& out, const StoreUsage& usage) {
   out.gauge("store_reserved_bytes", "Promised to uploads beyond what they stored.", usage.reserved);
   out.gauge("blobs", "Blobs that this node knows, as home or relay.", usage.blobs);
   out.gauge("store_descriptors", "File descriptors of the store.", usage.descriptors);
+  out.gauge("disk_read_only", "1 after a failed write of the disk; /readyz says which.",
+            usage.disk_read_only ? 1 : 0);
+  out.counter("chunks_quarantined_total", "Chunks of this home whose only copy here is damaged.",
+              usage.chunks_quarantined);
+  out.gauge("blobs_recovered", "Durable blobs found on disk at the start.", usage.blobs_recovered);
+  out.gauge("blobs_lost", "Durable blobs not found whole at the start; the log names them.",
+            usage.blobs_lost);
   out.counter("chunks_demoted_total", "Chunks moved from memory to disk.", usage.chunks_demoted);
   out.counter("chunks_dropped_total", "Relayed chunks given up for want of room.",
               usage.chunks_dropped);

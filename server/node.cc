@@ -52,6 +52,7 @@ tl::expected<std::unique_ptr<Node>, StartFailure> Node::start(rpc::UvLoop& loop,
   options.memory_budget = config.memory_bytes;
   options.disk_path = config.disk_path;
   options.disk_budget = config.disk_bytes;
+  options.keep = !config.exit_when_idle;  // an application's own node ends with all it has
   options.clock = &clock;
   auto store = BlobStore::open(options);
   if (!store) return failure(config.disk_path.empty() ? "memory" : "disk", store.error());
@@ -72,6 +73,11 @@ Node::Node(rpc::UvLoop& loop, const Config& config, std::shared_ptr<BlobStore> s
       idle_since_(clock_.now()) {
   core_->relays = &relays_;
   core_->stripes = &stripes_;
+  // Blobs from before the start live as if their sessions had ended now.
+  for (const LeaseId lease : core_->store->leases()) {
+    core_->leases.attach(lease);
+    core_->leases.detach(lease);
+  }
 }
 
 Node::~Node() noexcept(false) {
@@ -113,10 +119,13 @@ Result<void> Node::start_http() {
   auto metrics = core_->metrics;
   auto store = core_->store;
   BIGCAST_ASSIGN(
-      http_,
-      HttpServer::start(loop_, *config_.http,
-                        {[metrics, store] { return metrics->render(store->usage()); },
-                         [metrics] { return metrics->draining ? "draining" : std::string(); }}));
+      http_, HttpServer::start(loop_, *config_.http,
+                               {[metrics, store] { return metrics->render(store->usage()); },
+                                [metrics, store] {
+                                  if (metrics->draining) return std::string("draining");
+                                  const std::string failure = store->disk_failure();
+                                  return failure.empty() ? failure : "disk read-only: " + failure;
+                                }}));
   return {};
 }
 

@@ -40,6 +40,16 @@ Result<std::optional<uint64_t>> check_size(int64_t size, uint32_t chunk_size) {
   return static_cast<uint64_t>(size);
 }
 
+Result<Durability> read_durability(rpc::Durability durability) {
+  switch (durability) {
+    case rpc::Durability::MEMORY:
+      return Durability::kMemory;
+    case rpc::Durability::DISK:
+      return Durability::kDisk;
+  }
+  return fail(ErrorCode::kInvalidArgument, "durability: this node does not know that level");
+}
+
 }  // namespace
 
 SessionService::SessionService(kj::Own<SessionState> state)
@@ -99,6 +109,7 @@ Result<bigcast::CreateOptions> SessionService::check_create(rpc::CreateOptions::
   options.id = BlobId::random();
   options.name_space = state_->name_space;
   options.replace = in.getReplace();
+  BIGCAST_ASSIGN(options.durability, read_durability(in.getDurability()));
   if (in.hasStriped()) BIGCAST_TRY(check_striped(in, options));
   return options;
 }
@@ -117,6 +128,7 @@ Result<void> SessionService::check_striped(rpc::CreateOptions::Reader in,
       whole.chunk_size != options.chunk_size) {
     return refuse("striped: namespace, name and chunk size must be those of the stripe");
   }
+  if (options.durability != Durability::kMemory) return refuse("durability: not for stripes");
   const uint32_t stripe = in.getStripe();
   if (stripe >= whole.stripes) {
     return refuse(fmt::format("stripe: must be below {}, not {}", whole.stripes, stripe));

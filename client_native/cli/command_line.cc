@@ -23,6 +23,7 @@ struct Typed {
   std::optional<std::string> timeout;
   std::string chunk_size;
   std::string homes = "1";
+  std::string durability = "memory";
   std::string key;
   std::vector<std::string> keys;
   std::string prefix = "default";
@@ -65,6 +66,9 @@ void declare_commands(CLI::App& app, Typed& typed, CommandLine& line) {
   put->add_option("--key", typed.key, "key to store it under; default: default/<name of the file>")
       ->type_name("KEY");
   put->add_flag("--replace", line.replace, "replace the blob that has the key, once complete");
+  put->add_option("--durability", typed.durability,
+                  "disk: done once it would survive a crash of the node; default memory")
+      ->type_name("memory|disk");
   put->add_option("--chunk-size", typed.chunk_size, "64k to 16m; default 4m")->type_name("SIZE");
   put->add_option("--homes", typed.homes, "spread it over so many of the servers; default 1")
       ->type_name("N");
@@ -153,6 +157,11 @@ Result<void> read_put(const Typed& typed, CommandLine& line) {
   line.command = CommandLine::Command::kPut;
   line.file = typed.file;
   line.compress = !typed.no_compress;
+  line.durable = typed.durability == "disk";
+  if (!line.durable && typed.durability != "memory") {
+    return fail(ErrorCode::kInvalidArgument,
+                "--durability: \"" + typed.durability + "\" is neither memory nor disk");
+  }
   if (!typed.chunk_size.empty()) {
     auto size = parse_size(typed.chunk_size);
     if (!size || *size < limits::kChunkSizeMin || *size > limits::kChunkSizeMax) {

@@ -29,6 +29,7 @@ struct CommandLine {
   std::vector<Key> keys;  // put, get and stat: one; rm: one or more
   Key prefix;             // ls; the name may be empty
   bool replace = false;
+  bool durable = false;
   bool compress = true;
   uint32_t chunk_size = limits::kChunkSizeDefault;
   uint32_t homes = 1;

@@ -24,6 +24,8 @@ std::string key_of(const BlobSummary& blob) { return blob.name_space + "/" + blo
 
 const char* state_of(const BlobSummary& blob) { return blob.sealed ? "sealed" : "open"; }
 
+const char* durability_of(const BlobSummary& blob) { return blob.durable ? "disk" : "memory"; }
+
 }  // namespace
 
 int exit_code(ErrorCode code) {
@@ -107,6 +109,7 @@ std::string text_of(const BlobSummary& blob) {
   text += fmt::format("in memory   {}\non disk     {}\nage         {}\n",
                       human_bytes(blob.memory_bytes), human_bytes(blob.disk_bytes),
                       human_ms(blob.age_ms));
+  text += fmt::format("durability  {}\n", durability_of(blob));
   if (blob.sealed) text += fmt::format("digest      {}\n", blob.root_digest);
   if (blob.homes.size() > 1) text += fmt::format("homes       {}\n", fmt::join(blob.homes, ", "));
   return text;
@@ -131,6 +134,7 @@ std::string json_of(const BlobSummary& blob) {
   value["memory_bytes"] = blob.memory_bytes;
   value["disk_bytes"] = blob.disk_bytes;
   value["age_ms"] = blob.age_ms;
+  value["durability"] = durability_of(blob);
   value["root_digest"] = blob.sealed ? Json(blob.root_digest) : Json();
   value["homes"] = blob.homes;
   return dump(value);

@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "tests/bench/copies.h"
+#include "tests/bench/disk.h"
 #include "tests/bench/latency.h"
 
 namespace {
@@ -20,6 +21,18 @@ void print(const bigcast::Result<bigcast::bench::Latency>& latency) {
   if (!latency) throw std::runtime_error(latency.error().to_string());
   std::printf("{\"p50_us\":%.2f,\"p99_us\":%.2f,\"p999_us\":%.2f,\"calls_per_s\":%.1f}\n",
               latency->p50_us, latency->p99_us, latency->p999_us, latency->calls_per_s);
+}
+
+void print(const bigcast::Result<bigcast::bench::DiskSpeeds>& speeds) {
+  if (!speeds) throw std::runtime_error(speeds.error().to_string());
+  const auto one = [](const char* name, const bigcast::bench::DiskSpeed& speed, const char* end) {
+    std::printf("\"%s_s\":%.6f,\"%s_cpu_s\":%.6f%s", name, speed.seconds, name, speed.cpu_s, end);
+  };
+  std::printf("{");
+  one("raw_write", speeds->raw_write, ",");
+  one("demote", speeds->demote, ",");
+  one("raw_read", speeds->raw_read, ",");
+  one("promote", speeds->promote, "}\n");
 }
 
 int run(int argc, char** argv) {
@@ -43,6 +56,18 @@ int run(int argc, char** argv) {
   latency->add_option("--count", options.count, "calls of each")->check(CLI::Range(1, 1 << 24));
   latency->add_flag("--locate", options.locate_only, "only ask where the first chunk is");
   latency->callback([&] { print(bigcast::bench::measure_latency(options)); });
+  std::string disk_path;
+  auto* rows = app.add_subcommand("index-rows", "fill a disk tier with rows of durable chunks");
+  rows->add_option("disk", disk_path, "a fresh directory")->required();
+  rows->add_option("rows", size, "how many")->required();
+  rows->callback([&] {
+    const auto written = bigcast::bench::write_index_rows(disk_path, size);
+    if (!written) throw std::runtime_error(written.error().to_string());
+  });
+  auto* disk = app.add_subcommand("disk-tier", "chunks to and from disk, and a raw file");
+  disk->add_option("disk", disk_path, "a directory")->required();
+  disk->add_option("size", size, "bytes, a multiple of 4 MiB")->required();
+  disk->callback([&] { print(bigcast::bench::measure_disk(disk_path, size)); });
   CLI11_PARSE(app, argc, argv);
   return 0;
 }

@@ -19,6 +19,7 @@ struct Faults {
   std::atomic<bool> write_full{false};
   std::atomic<bool> write_io{false};
   std::atomic<bool> read_io{false};
+  std::atomic<bool> sync_io{false};
 };
 
 class FaultyFile final : public DiskFile {
@@ -34,6 +35,10 @@ class FaultyFile final : public DiskFile {
     if (faults_.read_io) return fail(ErrorCode::kIo, "Input/output error");
     return file_->read(offset, buffer);
   }
+  Result<void> sync() override {
+    if (faults_.sync_io) return fail(ErrorCode::kIo, "Input/output error");
+    return file_->sync();
+  }
 
  private:
   std::unique_ptr<DiskFile> file_;
@@ -48,7 +53,15 @@ class FaultyDisk final : public Disk {
     BIGCAST_ASSIGN(auto file, disk_->create(path, size));
     return std::make_unique<FaultyFile>(std::move(file), faults_);
   }
+  Result<Opened> open(const std::string& path) override {
+    BIGCAST_ASSIGN(auto opened, disk_->open(path));
+    opened.file = std::make_unique<FaultyFile>(std::move(opened.file), faults_);
+    return opened;
+  }
   Result<void> remove(const std::string& path) override { return disk_->remove(path); }
+  Result<std::vector<std::string>> list(const std::string& directory) override {
+    return disk_->list(directory);
+  }
 
  private:
   std::unique_ptr<Disk> disk_ = make_disk();
@@ -205,9 +218,6 @@ TEST_CASE("a full disk refuses homes, drops relays and keeps what was stored") {
   faults.write_full = true;
   fails(ErrorCode::kResourceExhausted);
   faults.write_full = false;
-  faults.write_io = true;
-  fails(ErrorCode::kIo);
-  faults.write_io = false;
   CHECK(put(*store, home.id, kFit, kSmallChunk));  // the disk works again
   CHECK(reads_back(*store, home.id, kFit, kSmallChunk));
 
@@ -223,6 +233,67 @@ TEST_CASE("a full disk refuses homes, drops relays and keeps what was stored") {
   CHECK(reads_back(*store, home.id, demoted, kSmallChunk));
 }
 
+TEST_CASE("after a failed write the disk only gives what it has, and memory goes on") {
+  const TemporaryDirectory directory;
+  Faults faults;
+  const auto store =
+      open_store(with_disk(directory.path, kDisk), std::make_unique<FaultyDisk>(faults)).value();
+  constexpr uint64_t kSize = 2 * kMemory;
+  write_blob(*store, blob_options(1, kSize), kSize);
+  const CreateOptions home = blob_options(2, 4 * kSmallChunk);
+  const CreateOptions durable = durable_options(3, 4 * kSmallChunk);
+  for (const CreateOptions& options : {home, durable}) REQUIRE(store->create(options));
+  CHECK(store->disk_failure().empty());
+  faults.write_io = true;
+  for (const CreateOptions& options : {home, durable}) {
+    CHECK(code_of(put(*store, options.id, 0, kSmallChunk)) == ErrorCode::kIo);
+  }
+  faults.write_io = false;  // what the system did with it is unknown all the same
+  CHECK(store->usage().disk_read_only);
+  CHECK(store->disk_failure() == "Input/output error");
+  const auto refused = put(*store, home.id, 0, kSmallChunk);
+  CHECK(code_of(refused) == ErrorCode::kIo);
+  CHECK(message_has(refused, "read-only"));
+  CHECK(message_has(refused, "Input/output error"));
+  CHECK(code_of(store->create(durable_options(4))) == ErrorCode::kIo);
+  CHECK(code_of(store->create(blob_options(5, kDisk))) == ErrorCode::kResourceExhausted);
+  for (uint32_t i = 0; i < kSize / kSmallChunk; ++i) {
+    REQUIRE(reads_back(*store, {1, 1}, i, kSmallChunk));
+  }
+  REQUIRE(store->remove({1, 1}));
+  write_blob(*store, blob_options(6, kMemory / 2), kMemory / 2);
+  CHECK(reads_back(*store, {1, 6}, 0, kSmallChunk));
+}
+
+TEST_CASE("a blob whose sync failed is not sealed, nor is any after it") {
+  const TemporaryDirectory directory;
+  Faults faults;
+  {
+    const auto store =
+        open_store(with_disk(directory.path, kDisk), std::make_unique<FaultyDisk>(faults)).value();
+    write_blob(*store, durable_options(1, 3 * kSmallChunk), 3 * kSmallChunk);
+    for (uint64_t number = 2; number <= 3; ++number) {
+      REQUIRE(store->create(durable_options(number)));
+      REQUIRE(put(*store, {1, number}, 0, kSmallChunk));
+    }
+    faults.sync_io = true;
+    CHECK(code_of(store->seal({1, 2}, kSmallChunk, 1)) == ErrorCode::kIo);
+    faults.sync_io = false;
+    for (uint64_t number = 2; number <= 3; ++number) {
+      CHECK(code_of(store->seal({1, number}, kSmallChunk, 1)) == ErrorCode::kIo);
+      CHECK_FALSE(store->stat({1, number}).value().sealed);
+      CHECK(reads_back(*store, {1, number}, 0, kSmallChunk));  // it was put, after all
+    }
+    CHECK(reads_back(*store, {1, 1}, 2, kSmallChunk));
+    CHECK(code_of(store->remove({1, 1})) == ErrorCode::kIo);
+    CHECK(code_of(store->stat({1, 1})) == ErrorCode::kNotFound);
+  }
+  const auto store = open_or_fail(with_disk(directory.path, kDisk));
+  CHECK(store->usage().blobs == 1);  // the one whose removal could not be written
+  CHECK(reads_back(*store, {1, 1}, 2, kSmallChunk));
+  REQUIRE(store->remove({1, 1}));
+}
+
 TEST_CASE("relays' chunks are dropped when the disk fails, and make way on disk for homes'") {
   const TemporaryDirectory directory;
   Faults faults;
@@ -230,13 +301,13 @@ TEST_CASE("relays' chunks are dropped when the disk fails, and make way on disk 
       open_store(with_disk(directory.path, kDisk), std::make_unique<FaultyDisk>(faults)).value();
   const CreateOptions relay = relay_options(1);
   REQUIRE(store->create(relay));
-  faults.write_io = true;
+  faults.write_full = true;
   for (uint32_t i = 0; i < 2 * kMemory / kSmallChunk; ++i) {
     REQUIRE(put(*store, relay.id, i, kSmallChunk));
   }
   CHECK(store->usage().chunks_dropped == kMemory / kSmallChunk);
   CHECK(store->usage().disk_used == 0);
-  faults.write_io = false;
+  faults.write_full = false;
   for (uint32_t i = 0; i < 2 * (kMemory + kDisk) / kSmallChunk; ++i) {
     REQUIRE(put(*store, relay.id, i, kSmallChunk));
   }
@@ -274,14 +345,20 @@ TEST_CASE("a changed byte on disk is CORRUPT and counted") {
   }
   CHECK(damaged == kMemory / kSmallChunk);
   CHECK(store->usage().checksum_failures == damaged);
+  CHECK(store->usage().chunks_quarantined == damaged);
+  for (uint32_t i = 0; i < 2 * kMemory / kSmallChunk; ++i) {
+    if (!store->read_chunk({1, 1}, i, buffer)) --damaged;
+  }
+  CHECK(damaged == 0);  // still damaged, and found out once
+  CHECK(store->usage().checksum_failures == kMemory / kSmallChunk);
 }
 
-TEST_CASE("a start deletes what an earlier process left, but never a living one's") {
+TEST_CASE("a start deletes what nothing refers to, but never what a living process has") {
   const TemporaryDirectory directory;
   const std::string own = directory.path + "/bigcast";
-  std::filesystem::create_directories(own + "/index");
+  std::filesystem::create_directories(own + "/index.new");
   std::ofstream(own + "/extent-000007") << "left";
-  std::ofstream(own + "/index/CURRENT") << "damaged";
+  std::ofstream(own + "/index.new/CURRENT") << "unfinished";
   std::ofstream(directory.path + "/stranger") << "keep";
   {
     const auto store = open_or_fail(with_disk(directory.path, kDisk));

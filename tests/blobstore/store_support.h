@@ -89,6 +89,13 @@ inline CreateOptions blob_options(uint64_t number, std::optional<uint64_t> size 
   return options;
 }
 
+inline CreateOptions durable_options(uint64_t number, std::optional<uint64_t> size = std::nullopt,
+                                     uint32_t chunk_size = kSmallChunk) {
+  CreateOptions options = blob_options(number, size, chunk_size);
+  options.durability = Durability::kDisk;
+  return options;
+}
+
 inline CreateOptions relay_options(uint64_t number, uint32_t chunk_size = kSmallChunk) {
   CreateOptions options = blob_options(number, std::nullopt, chunk_size);
   options.role = BlobRole::kRelay;

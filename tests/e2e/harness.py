@@ -72,11 +72,12 @@ class Node:
             return error.code, error.read().decode()
 
     def stop(self):
-        """SIGTERM; the exit code. Sanitizer reports on standard error fail the caller."""
+        """SIGTERM; the exit code. `log` is what it wrote; sanitizer reports there fail the caller."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
             _, errors = self.process.communicate(timeout=CALL_S)
+            self.log = errors
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.communicate()

@@ -1,0 +1,146 @@
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/log.h"
+#include "blobstore/store.h"
+
+// Durable blobs. A chunk is written to disk when it is put and keeps its place there; the seal
+// syncs the extents and writes the rows. Rows are the only thing that a start looks at, so a blob
+// is visible after a crash exactly when its rows are, and what they name must not change until they
+// are gone.
+namespace bigcast {
+
+Result<void> Store::fill_durable(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
+                                 std::span<const std::byte> stored) {
+  BIGCAST_TRY(write_to_disk(lock, blob, chunk,
+                            [stored](uint64_t offset, std::span<std::byte> buffer) -> Result<void> {
+                              std::memcpy(buffer.data(), stored.data() + offset, buffer.size());
+                              return {};
+                            }));
+  // The copy in memory is for speed: without room for it the chunk is read from disk.
+  if (!chunk.doomed && make_room(lock, chunk) && !write_chunk(lock, blob, chunk, stored)) {
+    free_pages(lock, blob, chunk);
+  }
+  return {};
+}
+
+Result<void> Store::make_durable(Lock& lock, const BlobPtr& blob) {
+  blob->writing_rows = true;
+  blob->has_rows = true;
+  blob->sequence = ++sequences_;
+  auto written = write_rows(lock, blob);
+  blob->writing_rows = false;
+  changed_.notify_all();
+  return written;
+}
+
+Result<void> Store::write_rows(Lock& lock, const BlobPtr& blob) {
+  const CreateOptions& options = blob->options;
+  const BlobRow row{options.name_space, options.name,        options.lease,     options.chunk_size,
+                    blob->sealed_size,  blob->sealed_chunks, blob->root_digest, blob->sequence};
+  std::set<uint32_t> extents;
+  for (uint32_t first = 0;; first += limits::kIndexBatchRows) {
+    const auto rows = rows_of(*blob, first, extents);
+    const bool is_last = first + rows.size() == blob->sealed_chunks;
+    lock.unlock();
+    auto written =
+        is_last ? disk_->commit(options.id, row, rows, extents) : disk_->add_rows(options.id, rows);
+    lock.lock();
+    if (is_last || !written) return written;
+  }
+}
+
+std::vector<ChunkRow> Store::rows_of(const StoredBlob& blob, uint32_t first,
+                                     std::set<uint32_t>& extents) const {
+  const auto end =
+      static_cast<uint32_t>(std::min<size_t>(blob.sealed_chunks, first + limits::kIndexBatchRows));
+  std::vector<ChunkRow> rows;
+  for (uint32_t index = first; index < end; ++index) {
+    const StoredChunk& chunk = blob.chunks.at(index);
+    rows.push_back({chunk.meta, chunk.runs});
+    for (const DiskRun& run : chunk.runs) extents.insert(run.extent);
+  }
+  return rows;
+}
+
+void Store::release_withheld(Lock& lock, const BlobPtr& blob) {
+  if (blob->has_rows) return;
+  const DiskRuns runs = std::exchange(blob->withheld, {});
+  const uint64_t bytes = std::exchange(blob->withheld_bytes, 0);
+  if (!runs.empty()) {
+    lock.unlock();
+    disk_->release(runs);
+    lock.lock();
+  }
+  homes_on_disk_ -= bytes;
+}
+
+// ---- The start.
+
+Result<void> Store::recover() {
+  if (!disk_) return {};
+  Lock lock(mutex_);
+  std::vector<BlobPtr> superseded;
+  BIGCAST_ASSIGN(counters_.blobs_lost, disk_->recover([&](DiskTier::Found found) {
+    adopt(std::move(found), superseded);
+  }));
+  for (const BlobPtr& blob : superseded) BIGCAST_TRY(remove_blob(lock, blob));
+  counters_.blobs_recovered = blobs_.size();
+  if (counters_.blobs_recovered + counters_.blobs_lost > 0) {
+    log().info("disk tier: {} blobs found, {} lost", counters_.blobs_recovered,
+               counters_.blobs_lost);
+  }
+  return {};
+}
+
+// Of two blobs with one name the later has replaced the other, whose rows a crash kept.
+void Store::adopt(DiskTier::Found found, std::vector<BlobPtr>& superseded) {
+  auto blob = std::make_shared<StoredBlob>();
+  CreateOptions& options = blob->options;
+  options.id = found.id;
+  options.name_space = std::move(found.row.name_space);
+  options.name = std::move(found.row.name);
+  options.chunk_size = found.row.chunk_size;
+  options.lease = found.row.lease;
+  options.durability = Durability::kDisk;
+  blob->key = options.name_space + "/" + options.name;
+  blob->sealed = blob->has_rows = true;
+  blob->sealed_size = found.row.size;
+  blob->sealed_chunks = found.row.chunk_count;
+  blob->root_digest = found.row.root_digest;
+  blob->sequence = found.row.sequence;
+  blob->created_at = clock_.now();
+  blob->chunks.reserve(found.chunks.size());
+  for (ChunkRow& row : found.chunks) {
+    StoredChunk& chunk = blob->chunks[row.meta.index];
+    chunk.blob = blob.get();
+    chunk.meta = row.meta;
+    chunk.runs = std::move(row.runs);
+    chunk.on_disk = true;
+    chunk.disk_bytes = chunk.charged = chunk.disk_charged = whole_pages(row.meta.stored_size);
+    chunk.version = ++versions_;
+    homes_used_ += chunk.charged;
+    homes_on_disk_ += chunk.disk_charged;
+    count(chunk);
+  }
+  ++home_chunk_sizes_[options.chunk_size];
+  sequences_ = std::max(sequences_, blob->sequence);
+  blobs_.emplace(options.id, blob);
+  const auto [name, is_free] = names_.try_emplace(blob->key, options.id);
+  if (is_free) return;
+  const BlobPtr other = blobs_.at(name->second);
+  superseded.push_back(other->sequence < blob->sequence ? other : blob);
+  if (superseded.back() == other) name->second = options.id;
+}
+
+std::vector<LeaseId> Store::leases() const {
+  std::set<LeaseId> leases;
+  const Lock lock(mutex_);
+  for (const auto& [id, blob] : blobs_) {
+    if (!blob->options.lease.is_zero()) leases.insert(blob->options.lease);
+  }
+  return {leases.begin(), leases.end()};
+}
+
+}  // namespace bigcast

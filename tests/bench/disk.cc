@@ -1,0 +1,126 @@
+#include "tests/bench/disk.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdlib>
+#include <ctime>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "base/limits.h"
+#include "blobstore/disk.h"
+#include "blobstore/disk_index.h"
+#include "blobstore/disk_tier.h"
+#include "blobstore/memfd.h"
+#include "codec/codec.h"
+
+namespace bigcast::bench {
+
+namespace {
+
+constexpr uint32_t kChunksPerBlob = 1000;
+constexpr uint64_t kBlock = 4096;
+constexpr uint64_t kChunk = limits::kChunkSizeDefault;
+
+Result<void> write_blob_rows(DiskIndex& index, uint64_t number, uint64_t first, uint32_t count) {
+  constexpr uint64_t kBlocksPerExtent = limits::kExtentSize / kBlock;
+  std::vector<ChunkRow> chunks;
+  RootDigest root;
+  for (uint32_t i = 0; i < count; ++i) {
+    const uint64_t block = first + i;
+    ChunkRow row;
+    row.meta = {i, limits::kChunkSizeMin, kBlock, Codec::kLz4, {block, number}};
+    row.runs = {{static_cast<uint32_t>(block / kBlocksPerExtent + 1),
+                 static_cast<uint32_t>(block % kBlocksPerExtent), 1}};
+    root.add(row.meta.digest);
+    chunks.push_back(std::move(row));
+  }
+  BlobRow blob;
+  blob.name_space = "bench";
+  blob.name = "blob-" + std::to_string(number);
+  blob.chunk_size = limits::kChunkSizeMin;
+  blob.size = uint64_t{count} * limits::kChunkSizeMin;
+  blob.chunk_count = count;
+  blob.root_digest = root.finish();
+  blob.sequence = number;
+  return index.commit(BlobId::random(), blob, chunks);
+}
+
+// Runs `move` for each chunk.
+Result<DiskSpeed> timed(uint64_t size, const std::function<Result<void>(uint64_t offset)>& move) {
+  const std::clock_t cpu_before = std::clock();
+  const auto started = std::chrono::steady_clock::now();
+  for (uint64_t offset = 0; offset < size; offset += kChunk) BIGCAST_TRY(move(offset));
+  DiskSpeed speed;
+  speed.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  speed.cpu_s = static_cast<double>(std::clock() - cpu_before) / CLOCKS_PER_SEC;
+  return speed;
+}
+
+}  // namespace
+
+Result<void> write_index_rows(const std::string& disk_path, uint64_t rows) {
+  const std::string directory = disk_path + "/bigcast";
+  std::filesystem::create_directories(directory);
+  BIGCAST_ASSIGN(const auto index, DiskIndex::open(directory + "/index", nullptr));
+  for (uint64_t first = 0; first < rows; first += kChunksPerBlob) {
+    const auto count = static_cast<uint32_t>(std::min<uint64_t>(kChunksPerBlob, rows - first));
+    BIGCAST_TRY(write_blob_rows(*index, first / kChunksPerBlob + 1, first, count));
+  }
+  const uint64_t extents = rows * kBlock / limits::kExtentSize + 1;
+  for (uint64_t number = 1; number <= extents; ++number) {
+    const std::string path = fmt::format("{}/extent-{:06}", directory, number);
+    const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    const int resized = fd < 0 ? -1 : ftruncate(fd, static_cast<off_t>(limits::kExtentSize));
+    const int error_number = errno;
+    if (fd >= 0) close(fd);
+    if (resized != 0) return fail(ErrorCode::kIo, errno_message(path, error_number));
+  }
+  return {};
+}
+
+Result<DiskSpeeds> measure_disk(const std::string& disk_path, uint64_t size) {
+  struct Free {
+    void operator()(std::byte* bytes) const { std::free(bytes); }
+  };
+  const std::unique_ptr<std::byte, Free> memory(
+      static_cast<std::byte*>(std::aligned_alloc(limits::kDiskAlignment, kChunk)));
+  const std::span<std::byte> buffer(memory.get(), kChunk);
+  for (size_t i = 0; i < kChunk; ++i) buffer[i] = static_cast<std::byte>(i * 31 >> 7);
+  const ChunkMeta meta = encode_chunk(0, buffer, {}, Compression::kNever);
+  BIGCAST_ASSIGN(const auto source, Memfd::create("bigcast-bench"));
+  BIGCAST_TRY(source->write(0, buffer));
+  BIGCAST_ASSIGN(const auto tier,
+                 DiskTier::open(disk_path, size + limits::kExtentSize, false, make_disk()));
+  const auto disk = make_disk();
+  BIGCAST_ASSIGN(const auto raw, disk->create(disk_path + "/raw", size));
+  std::vector<DiskRuns> places;
+  DiskSpeeds speeds;
+  BIGCAST_ASSIGN(speeds.raw_write,
+                 timed(size, [&](uint64_t offset) { return raw->write(offset, buffer); }));
+  BIGCAST_ASSIGN(speeds.demote, timed(size, [&](uint64_t) -> Result<void> {
+                   BIGCAST_ASSIGN(auto place,
+                                  tier->write(kChunk, [&](uint64_t at, std::span<std::byte> into) {
+                                    return source->read(at, into);
+                                  }));
+                   places.push_back(std::move(place));
+                   return {};
+                 }));
+  BIGCAST_ASSIGN(speeds.raw_read,
+                 timed(size, [&](uint64_t offset) { return raw->read(offset, buffer); }));
+  BIGCAST_ASSIGN(speeds.promote, timed(size, [&](uint64_t offset) -> Result<void> {
+                   BIGCAST_TRY(tier->read(places[offset / kChunk], buffer, buffer.size()));
+                   return verify_chunk(meta, buffer);
+                 }));
+  BIGCAST_TRY(disk->remove(disk_path + "/raw"));
+  return speeds;
+}
+
+}  // namespace bigcast::bench
