@@ -22,7 +22,7 @@ build_packages=(
 java_packages=(openjdk-17-jdk-headless maven)
 namespace_packages=(python3 iproute2)
 spark_packages=(python3-venv openjdk-17-jdk-headless procps "${namespace_packages[@]}")
-fault_packages=(nftables "${namespace_packages[@]}")
+fault_packages=(nftables faketime "${namespace_packages[@]}")
 check_packages=(clang-format clang-tidy shellcheck)
 
 say() { printf '== %s\n' "$*"; }

@@ -218,7 +218,7 @@ class Durability(EndToEnd):
     @unittest.skipUnless(os.geteuid() == 0, "mounts a small file system")
     def test_a_full_disk_refuses_and_recovers(self):
         self.disk.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m", "bigcast-test", self.disk],
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600m", "bigcast-test", self.disk],
                        check=True)
         self.addCleanup(subprocess.run, ["umount", "-l", self.disk], check=True)
         node = self.durable_node("--disk-size", "2g")
@@ -231,11 +231,12 @@ class Durability(EndToEnd):
         self.assertEqual(first, self.get(node, "t/first"))
         self.assertEqual(200, node.get("/readyz")[0])
         filler.unlink()
-        self.assert_ok(self.put(node, "t/third", noise(7, 20 * MIB)))
+        self.assert_ok(self.put(node, "t/third", second))
         node.kill()
         node = self.durable_node("--disk-size", "2g")
         self.assertEqual({"t/first", "t/third"}, self.keys(node))
         self.assertEqual(first, self.get(node, "t/first"))
+        self.assertEqual(second, self.get(node, "t/third"))
         node.stop()
 
     def faketime(self, offset_file):
