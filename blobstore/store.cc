@@ -62,7 +62,7 @@ Result<std::unique_ptr<BlobStore>> BlobStore::open(
 Result<std::unique_ptr<BlobStore>> open_store(const BlobStore::Options& options,
                                               std::unique_ptr<Disk> disk) {
   BIGCAST_TRY(check_options(options));
-  auto policy = eviction::make_policy(options.policy);
+  auto policy = eviction::make_policy(options.policy, options.memory_budget);
   if (!policy) {
     return fail(ErrorCode::kInvalidArgument,
                 fmt::format("policy: '{}' is unknown", options.policy));
@@ -88,9 +88,10 @@ Store::Store(const Options& options, std::unique_ptr<eviction::Policy> victims,
       clock_(*options.clock),
       disk_(std::move(disk)),
       victims_(std::move(victims)),
-      relay_victims_(eviction::make_policy(victims_->name())),
-      disk_victims_(eviction::make_policy(victims_->name())),
-      unread_victims_(eviction::make_policy(victims_->name())) {}
+      relay_victims_(eviction::make_policy(victims_->name(), memory_budget_)),
+      disk_victims_(
+          eviction::make_policy(victims_->name(), std::max<uint64_t>(options.disk_budget, 1))),
+      unread_victims_(eviction::make_policy(victims_->name(), memory_budget_)) {}
 
 Result<Store::BlobPtr> Store::find_blob(BlobId id) const {
   const auto it = blobs_.find(id);

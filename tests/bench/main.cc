@@ -7,6 +7,7 @@
 #include "tests/bench/copies.h"
 #include "tests/bench/disk.h"
 #include "tests/bench/latency.h"
+#include "tests/bench/policy_cost.h"
 
 namespace {
 
@@ -33,6 +34,12 @@ void print(const bigcast::Result<bigcast::bench::DiskSpeeds>& speeds) {
   one("demote", speeds->demote, ",");
   one("raw_read", speeds->raw_read, ",");
   one("promote", speeds->promote, "}\n");
+}
+
+void print(const std::optional<bigcast::bench::PolicyCost>& cost) {
+  if (!cost) throw std::runtime_error("no such policy");
+  std::printf("{\"hit_ns\":%.1f,\"stream_ns\":%.1f,\"miss_ns\":%.1f}\n", cost->hit_ns,
+              cost->stream_ns, cost->miss_ns);
 }
 
 int run(int argc, char** argv) {
@@ -68,6 +75,12 @@ int run(int argc, char** argv) {
   disk->add_option("disk", disk_path, "a directory")->required();
   disk->add_option("size", size, "bytes, a multiple of 4 MiB")->required();
   disk->callback([&] { print(bigcast::bench::measure_disk(disk_path, size)); });
+  std::string policy;
+  uint64_t chunks = 1'000'000;
+  auto* cost = app.add_subcommand("policy-cost", "what a policy takes for each read");
+  cost->add_option("policy", policy, "its name")->required();
+  cost->add_option("--chunks", chunks, "resident")->check(CLI::Range(1, 1 << 28));
+  cost->callback([&] { print(bigcast::bench::measure_policy(policy, chunks)); });
   CLI11_PARSE(app, argc, argv);
   return 0;
 }
