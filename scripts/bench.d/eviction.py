@@ -220,12 +220,14 @@ def judge_equality(rows):
 
 def judge_broadcasts(rows):
     at_8 = [row for row in rows if row["gib"] == 8]
-    print(f"8 GiB, fixed ÷ {BAR_FIXED}: "
-          f"{max(row['ratio fixed'] for row in at_8) / BAR_FIXED:.2f}; resident-first ÷ "
-          f"{BAR_RESIDENT_FIRST}: "
-          f"{max(row['ratio resident-first'] for row in at_8) / BAR_RESIDENT_FIRST:.2f}; "
-          f"anywhere ÷ {BAR_ELSEWHERE}: "
-          f"{max(max(r['ratio fixed'], r['ratio resident-first']) for r in rows) / BAR_ELSEWHERE:.2f}")
+    fixed = max(row["ratio fixed"] for row in at_8) / BAR_FIXED
+    resident_first = max(row["ratio resident-first"] for row in at_8) / BAR_RESIDENT_FIRST
+    ratios = [row[f"ratio {order}"] for row in rows for order in ("fixed", "resident-first")]
+    print(
+        f"8 GiB, fixed ÷ {BAR_FIXED}: {fixed:.2f}; "
+        f"resident-first ÷ {BAR_RESIDENT_FIRST}: {resident_first:.2f}; "
+        f"anywhere ÷ {BAR_ELSEWHERE}: {max(ratios) / BAR_ELSEWHERE:.2f}"
+    )
 
 
 def parse_arguments():
