@@ -192,8 +192,27 @@ def check_path(report, counted, stayed, expected, located):
 
 def defaults(run):
     """Two large ones go to Bigcast, the tiny one stays; a misspelt setting is told."""
-    small(run, {"spark.bigcast.nodeMemory": "1g"}, expected=2, warnings=1,
-          saying=r"spark\.bigcast\.nodeMemory", java="-Xcheck:jni")
+    done = small(run, {"spark.bigcast.nodeMemory": "1g"}, expected=2, warnings=1,
+                 saying=r"spark\.bigcast\.nodeMemory.*spark\.bigcast\.node\.memory",
+                 java="-Xcheck:jni")
+    check_told(run, done[0], r"3\.0 MiB to Bigcast in 1 chunks", r"read 3\.0 MiB")
+
+
+def dry_run(run):
+    """Nothing goes to Bigcast, and the log tells what would have."""
+    done = small(run, {"spark.bigcast.dryRun": "true"}, stayed="DRY_RUN")
+    no_node(run, done)
+    check_told(run, done[0], r"3\.0 MiB stays with Spark, but for spark\.bigcast\.dryRun")
+
+
+def check_told(run, area, *expected):
+    """Each line about a broadcast is in the log twice: SmallJob makes two."""
+    if not run.jar:
+        return
+    text = "\n".join(line for log in (area.log, *area.executor_logs())
+                     for line in sparks.own_lines(sparks.read(log), "INFO"))
+    run.report.check("told", [f"{count} lines say {what!r}" for what in expected
+                              if (count := len(re.findall(what, text))) != 2])
 
 
 def two_contexts(run):

@@ -1,6 +1,7 @@
 """The shared mode: nodes that somebody else runs, here the test."""
 
 import dataclasses
+import functools
 import re
 import signal
 import socket
@@ -9,7 +10,9 @@ import urllib.request
 import zipfile
 
 import spark as sparks
-from combinations import Others, small, wait_for, write_secret
+from combinations import Others, Steps, small, wait_for, write_secret
+from report import counters, nonzero
+from watch import Watch
 
 
 class Server:
@@ -98,6 +101,40 @@ def contexts_on_one_node(run):
     text = sparks.read(server.log)
     leaks = [file.name for file in (server.secret, wrong) if sparks.read(file) in text]
     run.report.check("server_log_has_no_secret", leaks)
+
+
+def server_killed(run):
+    """The only node dies after an upload and before it is read: Spark's own broadcast takes over, and
+    what then can't be freed holds up nobody."""
+    if not run.jar:
+        run.report.skip("all", "means nothing on plain Spark")
+        return
+    server = Server(run, run.hosts)
+    area = run.area()
+    conf = area.conf(run.jar, {
+        "spark.bigcast.servers": server.address,
+        "spark.bigcast.secret.file": str(server.secret),
+        "spark.bigcasttest.executors": "1",
+        "spark.bigcasttest.megabytes": "8",
+    })
+    argv = area.submit("local-cluster[1,1,1024]", conf, "StepJob")
+    watch = Watch(run.hosts)
+    steps = Steps(area, [watch], functools.partial(run.hosts.start, 0, argv))
+    problem = ""
+    for step in ("ready", "made", "read", "unpersisted", "destroyed"):
+        problem = problem or steps.wait(step)
+        if step == "made":
+            server.process.kill()
+            server.process.wait()
+        steps.go_on()
+    code = steps.end()
+    run.report.check("exit", problem or (f"code {code}" if code else ""))
+    output = sparks.read(area.out)
+    run.report.cases(output)
+    counted = counters(output)
+    good = counted.get("offloaded") == 1 and counted.get("replacedByTorrent") == 1
+    run.report.check("replaced", "" if good else f"{nonzero(counted)}")
+    run.report.check("nothing_left", watch.left())
 
 
 def context(run, server, name, secret, conf, **expectations):

@@ -32,18 +32,40 @@ final class BigcastBroadcastFactory implements BroadcastFactory {
   public <T> Broadcast<T> newBroadcast(
       T value, boolean isLocal, long id, boolean serializedOnly, ClassTag<T> tag) {
     Reason reason =
-        always != null
+        always != null && always != Reason.DRY_RUN
             ? always
             : rules.delegateReason(value, isLocal, Thread.currentThread().getName());
-    if (reason == null) {
+    if (reason == null && always == null) {
       Broadcast<T> offloaded = driver.offload(value, id, serializedOnly);
       if (offloaded != null) {
         return offloaded;
       }
+    } else if (reason == null) {
+      tell(value, id);
     } else {
       BigcastStats.countDelegated(reason);
+      if (Warnings.LOG.isDebugEnabled()) {
+        Warnings.LOG.debug("{}", Explain.stayed(id, OffloadRules.knownSize(value), reason));
+      }
     }
     return delegate.newBroadcast(value, isLocal, id, serializedOnly, tag);
+  }
+
+  /** A dry run. What makes serialising fail is left to Spark to throw. */
+  private void tell(Object value, long id) {
+    long size = OffloadRules.knownSize(value);
+    if (size < 0) {
+      try {
+        Fingerprint fingerprint = new Fingerprint();
+        ValueUpload.serialise(value, fingerprint.asStream());
+        size = fingerprint.size();
+      } catch (Exception | StackOverflowError e) {
+        Warnings.LOG.debug("broadcast {} can't be serialised", id, e);
+      }
+    }
+    Reason reason = rules.isSmall(size) ? Reason.SMALL : Reason.DRY_RUN;
+    BigcastStats.countDelegated(reason);
+    Warnings.LOG.info("{}", Explain.stayed(id, size, reason));
   }
 
   @Override

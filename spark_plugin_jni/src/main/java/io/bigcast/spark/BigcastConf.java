@@ -18,18 +18,40 @@ final class BigcastConf {
   private static final String EAGER = "eager";
   private static final String LAZY = "lazy";
 
-  private enum Type {
-    BOOLEAN,
-    BYTES,
-    MILLISECONDS,
-    INTEGER,
-    CHOICE,
-    TEXT
+  enum Type {
+    BOOLEAN("flag"),
+    BYTES("size"),
+    MILLISECONDS("time"),
+    INTEGER("number"),
+    CHOICE("choice"),
+    TEXT("text");
+
+    final String text;
+
+    Type(String text) {
+      this.text = text;
+    }
   }
 
   /** One setting. {@code min} and {@code max} are in the type's unit, and unused for text. */
   enum Key {
     ENABLED("enabled", Type.BOOLEAN, "true", 0, 1, "false: all broadcasts stay with Spark"),
+    DRY_RUN(
+        "dryRun",
+        Type.BOOLEAN,
+        "false",
+        0,
+        1,
+        "true: all broadcasts stay with Spark, and the log tells what would have gone to Bigcast (whose"
+            + " size is not known beforehand is serialised once more for that)"),
+    FAIL_ON_ERROR(
+        "failOnError",
+        Type.BOOLEAN,
+        "false",
+        0,
+        1,
+        "true: an unknown setting or a wrong value ends the application at its start; false: it is a"
+            + " warning, and a wrong value leaves all broadcasts with Spark"),
     MIN_SIZE(
         "minSize",
         Type.BYTES,
@@ -165,10 +187,10 @@ final class BigcastConf {
     final String key;
     final String defaultValue;
     final String doc;
-    private final Type type;
-    private final long min;
-    private final long max;
-    private final List<String> choices;
+    final Type type;
+    final long min;
+    final long max;
+    final List<String> choices;
 
     Key(
         String name,
@@ -319,14 +341,8 @@ final class BigcastConf {
     return Math.max(120_000, conf.getTimeAsSeconds("spark.network.timeout", "120s") * 1000);
   }
 
-  /** The table for the documentation, in Markdown. */
-  static String toMarkdown() {
-    StringBuilder out = new StringBuilder("| setting | default | meaning |\n|---|---|---|\n");
-    for (Key key : Key.values()) {
-      out.append("| `").append(key.key).append("` | ");
-      out.append(key.defaultValue.isEmpty() ? "" : "`" + key.defaultValue + "`");
-      out.append(" | ").append(key.doc).append(" |\n");
-    }
-    return out.toString();
+  /** Readable even where other settings are wrong. */
+  static boolean failsOnError(SparkConf conf) {
+    return Boolean.parseBoolean(conf.get(Key.FAIL_ON_ERROR.key, "").trim());
   }
 }

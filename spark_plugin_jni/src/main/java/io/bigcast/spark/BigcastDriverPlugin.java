@@ -15,8 +15,9 @@ import org.apache.spark.broadcast.BroadcastFactory;
 import org.apache.spark.broadcast.BroadcastManager;
 
 /**
- * Puts our factory before Spark's when the driver starts. It connects to nothing and never throws:
- * whatever is wrong is told in one warning, and Spark goes on without Bigcast.
+ * Puts our factory before Spark's when the driver starts. It connects to nothing:
+ * whatever is wrong is told in one warning, and Spark goes on without Bigcast; but wrong settings
+ * end the application if spark.bigcast.failOnError says so.
  */
 final class BigcastDriverPlugin implements DriverPlugin {
   /** Null while Bigcast is off. */
@@ -27,6 +28,9 @@ final class BigcastDriverPlugin implements DriverPlugin {
     try {
       return start(context);
     } catch (IllegalArgumentException e) {
+      if (BigcastConf.failsOnError(SparkEnv.get().conf())) {
+        throw e;
+      }
       Warnings.LOG.warn("Bigcast is off, broadcasts stay with Spark: {}", e.getMessage());
     } catch (ReflectiveOperationException | RuntimeException | LinkageError e) {
       Warnings.LOG.warn(
@@ -61,7 +65,10 @@ final class BigcastDriverPlugin implements DriverPlugin {
     SparkConf spark = SparkEnv.get().conf();
     BigcastConf conf = BigcastConf.from(spark);
     for (String key : BigcastConf.unknownKeys(spark)) {
-      Warnings.LOG.warn("{} is not a setting", key);
+      if (conf.flag(Key.FAIL_ON_ERROR)) {
+        throw new IllegalArgumentException(SettingsHelp.unknown(key));
+      }
+      Warnings.LOG.warn("{}", SettingsHelp.unknown(key));
     }
     if (!conf.flag(Key.ENABLED)) {
       Warnings.LOG.info("Bigcast {} is off ({}=false)", NativeLibrary.jarVersion(), Key.ENABLED.key);
@@ -70,7 +77,9 @@ final class BigcastDriverPlugin implements DriverPlugin {
     Reason always = alwaysDelegate(context, spark, conf);
     AppIdentity app = AppIdentity.create();
     DriverSide made = wrapFactory(spark, conf, app, always);
-    if (always == null) {
+    if (always == Reason.DRY_RUN) {
+      Warnings.LOG.info("Bigcast {} only tells what it would do", NativeLibrary.jarVersion());
+    } else if (always == null) {
       side = made;
       Warnings.LOG.info(
           "Bigcast {} (native {}), {} mode: broadcasts of {} bytes and more leave the driver",
@@ -101,7 +110,7 @@ final class BigcastDriverPlugin implements DriverPlugin {
       return Reason.UNAVAILABLE;
     }
     warnOfClassLoader();
-    return null;
+    return conf.flag(Key.DRY_RUN) ? Reason.DRY_RUN : null;
   }
 
   /** Spark has no setting for its factory, and creates it before plugins start. */

@@ -12,19 +12,28 @@ public final class BigcastStats {
   /** Why a broadcast stayed with Spark's own mechanism. */
   public enum Reason {
     /** Spark runs in local mode, or asked for a local broadcast. */
-    LOCAL,
+    LOCAL("in local mode there is nothing to send"),
     /** Made on the scheduler's event loop, which must never wait. */
-    TASK_BINARY,
+    TASK_BINARY("a task binary is made on the scheduler's loop"),
     /** Map output statuses, which are replaced while they are read. */
-    MAP_STATUS,
+    MAP_STATUS("map output statuses always do"),
     /** Below spark.bigcast.minSize. */
-    SMALL,
+    SMALL("it is smaller than spark.bigcast.minSize"),
     /** Spark's encryption is on. */
-    ENCRYPTED,
+    ENCRYPTED("Spark's encryption is on"),
     /** Bigcast could not be reached, or its native library could not be loaded. */
-    UNAVAILABLE,
+    UNAVAILABLE("Bigcast can't be used now"),
     /** Bigcast was reached, but the upload failed. */
-    UPLOAD_FAILED
+    UPLOAD_FAILED("sending it to Bigcast failed"),
+    /** It would have gone to Bigcast. */
+    DRY_RUN("but for spark.bigcast.dryRun it would go to Bigcast");
+
+    /** For the log. */
+    final String why;
+
+    Reason(String why) {
+      this.why = why;
+    }
   }
 
   static final LongAdder OFFLOADED = new LongAdder();

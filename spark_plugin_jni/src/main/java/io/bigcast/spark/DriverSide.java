@@ -34,6 +34,9 @@ final class DriverSide {
   private final ThreadPoolExecutor removals;
   private final CompletableFuture<String> followable = new CompletableFuture<>();
 
+  /** Where the last upload went; null before the first. */
+  private volatile String latestHome;
+
   /** @param sparks Spark's own factory, for what Bigcast turns out not to carry */
   DriverSide(SparkConf spark, BigcastConf conf, AppIdentity app, BroadcastFactory sparks) {
     this.conf = conf;
@@ -98,6 +101,9 @@ final class DriverSide {
    * @throws BigcastException if there is none
    */
   String homeToFollow() throws BigcastException {
+    if (latestHome != null) {
+      return latestHome; // the one that was started first may have died
+    }
     try {
       return followable.getNow("");
     } catch (CompletionException e) {
@@ -148,17 +154,17 @@ final class DriverSide {
       // Before serialising, which may take long and would be for nothing.
       connection.checkNotResting();
     } catch (BigcastException e) {
-      return unavailable(e);
+      return unavailable(id, e);
     }
     long start = System.nanoTime();
     ValueUpload upload = new ValueUpload(connection, conf, blobName(id, 0));
     try {
       if (!upload.run(value, conf.number(Key.MIN_SIZE))) {
-        BigcastStats.countDelegated(Reason.SMALL);
+        countStayed(id, upload.rawBytes(), Reason.SMALL);
         return null;
       }
     } catch (BigcastException e) {
-      return upload.client() == null ? unavailable(e) : uploadFailed(upload.client(), e);
+      return upload.client() == null ? unavailable(id, e) : uploadFailed(id, upload.client(), e);
     }
     BigcastStats.OFFLOADED.increment();
     count(id, upload, System.nanoTime() - start);
@@ -174,16 +180,21 @@ final class DriverSide {
     return replacement == 0 ? name : name + "-" + replacement;
   }
 
-  private static void count(long id, ValueUpload upload, long nanos) {
-    BigcastStats.UPLOADED_RAW_BYTES.add(upload.rawBytes());
-    BigcastStats.UPLOADED_STORED_BYTES.add(upload.storedBytes());
+  private void count(long id, ValueUpload upload, long nanos) {
+    BigcastStats.UPLOADED_RAW_BYTES.add(upload.stats().rawBytes);
+    BigcastStats.UPLOADED_STORED_BYTES.add(upload.stats().storedBytes);
     BigcastStats.UPLOAD_NANOS.add(nanos);
-    Warnings.LOG.info(
-        "broadcast {}, {} bytes ({} stored), in {} ms",
-        id,
-        upload.rawBytes(),
-        upload.storedBytes(),
-        nanos / 1_000_000);
+    latestHome = upload.address();
+    Warnings.LOG.info("{}", Explain.offloaded(id, upload.stats(), nanos, upload.place()));
+  }
+
+  private static void countStayed(long id, long size, Reason reason) {
+    BigcastStats.countDelegated(reason);
+    if (reason == Reason.SMALL) {
+      Warnings.LOG.debug("{}", Explain.stayed(id, size, reason));
+    } else {
+      Warnings.LOG.info("{}", Explain.stayed(id, size, reason));
+    }
   }
 
   /** Whether the node that a broadcast was sent to still runs, as far as the driver can tell. */
@@ -224,6 +235,14 @@ final class DriverSide {
     }
     broadcast.moveTo(upload);
     count(broadcast.id, upload, System.nanoTime() - start);
+  }
+
+  /** What was made for a broadcast while that was being destroyed would stay until the end. */
+  void freeIfDestroyed(Offloaded broadcast) {
+    if (find(broadcast.id) != broadcast) {
+      SparkEnv.get().blockManager().master().removeBroadcast(broadcast.id, true, false);
+      free(broadcast.id, broadcast.place(), true);
+    }
   }
 
   boolean knows(long id) {
@@ -321,14 +340,14 @@ final class DriverSide {
     }
   }
 
-  private <T> Broadcast<T> unavailable(BigcastException e) {
-    BigcastStats.countDelegated(Reason.UNAVAILABLE);
+  private <T> Broadcast<T> unavailable(long id, BigcastException e) {
+    countStayed(id, -1, Reason.UNAVAILABLE);
     Warnings.once("broadcasts go through Spark's TorrentBroadcast: " + e.getMessage());
     return null;
   }
 
-  private <T> Broadcast<T> uploadFailed(NativeClient client, BigcastException e) {
-    BigcastStats.countDelegated(Reason.UPLOAD_FAILED);
+  private <T> Broadcast<T> uploadFailed(long id, NativeClient client, BigcastException e) {
+    countStayed(id, -1, Reason.UPLOAD_FAILED);
     Warnings.once("a broadcast goes through Spark's TorrentBroadcast: " + e.getMessage());
     letGo(client, e);
     return null;

@@ -144,8 +144,7 @@ final class Fetch {
         Object value = deserialise(in);
         long nanos = System.nanoTime() - start;
         count(download.stats(), in.total(), nanos);
-        Warnings.LOG.info(
-            "read broadcast {}, {} bytes, in {} ms", id, in.total(), nanos / 1_000_000);
+        Warnings.LOG.info("{}", Explain.read(id, download.stats(), nanos));
         if (!download.stats().throughLocalNode) {
           source.bypassedNode(download.client());
         }

@@ -37,6 +37,10 @@ final class Fingerprint {
     };
   }
 
+  long size() {
+    return size;
+  }
+
   boolean isLike(Fingerprint other) {
     return size == other.size && crc.getValue() == other.crc.getValue();
   }

@@ -48,8 +48,12 @@ final class OffloadRules {
     if (value instanceof byte[][] || threadName.startsWith("map-output-dispatcher")) {
       return Reason.MAP_STATUS;
     }
-    long size = knownSize(value);
-    return size >= 0 && size < minSize ? Reason.SMALL : null;
+    return isSmall(knownSize(value)) ? Reason.SMALL : null;
+  }
+
+  /** @param size of the serialised form in bytes; negative if nobody knows */
+  boolean isSmall(long size) {
+    return size >= 0 && size < minSize;
   }
 
   /** An estimate of the serialised size, in bytes; -1 where only serialising tells. */

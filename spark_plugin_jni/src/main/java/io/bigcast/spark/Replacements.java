@@ -95,6 +95,7 @@ final class Replacements {
       alive = request.canUseBigcast && request.failures == 1 && driver.homeLives(broadcast);
       if (!alive) {
         replace(broadcast, request);
+        driver.freeIfDestroyed(broadcast);
       }
     } catch (BigcastException e) {
       failure = e;

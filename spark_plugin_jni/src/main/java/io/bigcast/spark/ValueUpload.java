@@ -15,7 +15,7 @@ final class ValueUpload {
   private NativeUpload upload;
   private BlobOutputStream out;
   private BlobPlace place;
-  private long storedBytes;
+  private TransferStats stats;
 
   /** @param name of the blob, which no other has */
   ValueUpload(Connection connection, BigcastConf conf, String name) {
@@ -37,7 +37,7 @@ final class ValueUpload {
       byte[] ref = out.finish();
       if (ref != null) {
         place = new BlobPlace(ref, conf.shared() ? "" : node.advertised, node.epoch);
-        storedBytes = upload.stats().storedBytes;
+        stats = upload.stats();
       }
       return ref != null;
     } catch (Throwable e) {
@@ -63,12 +63,18 @@ final class ValueUpload {
     return out.fingerprint();
   }
 
-  long rawBytes() {
-    return out.total();
+  /** Of the node that was reached, "host:port", or empty. */
+  String address() {
+    return node.advertised;
   }
 
-  long storedBytes() {
-    return storedBytes;
+  TransferStats stats() {
+    return stats;
+  }
+
+  /** So far. */
+  long rawBytes() {
+    return out.total();
   }
 
   private ChunkSink open() throws BigcastException {

@@ -9,9 +9,12 @@ import io.bigcast.spark.BigcastConf.Key;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
+import java.nio.file.Path;
 import java.nio.file.Paths;
 import java.util.Arrays;
 import java.util.Collections;
+import java.util.regex.Pattern;
+import java.util.stream.Stream;
 import org.apache.spark.SparkConf;
 import org.junit.jupiter.api.Test;
 
@@ -93,14 +96,44 @@ class BigcastConfTest {
             spark("spark.bigcast.minsize", "1", "spark.bigcast.minSize", "1", "spark.app.name", "x")));
   }
 
-  /** Failing? Put what it prints between the marks in README.md. */
   @Test
-  void theReadmeHasTheTable() throws IOException {
-    String readme = new String(Files.readAllBytes(Paths.get("README.md")), StandardCharsets.UTF_8);
-    String begin = "<!-- settings -->\n";
-    int from = readme.indexOf(begin) + begin.length();
+  void aMisspeltKeyIsToldWithTheOneThatWasMeant() {
     assertEquals(
-        BigcastConf.toMarkdown(), readme.substring(from, readme.indexOf("<!-- /settings -->")));
+        "spark.bigcast.nodeMemory is not a setting; did you mean spark.bigcast.node.memory?",
+        SettingsHelp.unknown("spark.bigcast.nodeMemory"));
+    assertTrue(SettingsHelp.unknown("spark.bigcast.chunksize").contains("bigcast.chunkSize?"));
+    assertTrue(SettingsHelp.unknown("spark.bigcast.server").contains("bigcast.servers?"));
+  }
+
+  @Test
+  void distanceIsTheNumberOfEdits() {
+    assertEquals(0, SettingsHelp.distance("same", "same"));
+    assertEquals(3, SettingsHelp.distance("kitten", "sitting"));
+    assertEquals(4, SettingsHelp.distance("", "four"));
+    assertEquals(1, SettingsHelp.distance("abcd", "acd"));
+  }
+
+  /** Failing? Put what it prints between the marks in docs/SPARK-CONFIG.md. */
+  @Test
+  void theReferenceIsWhatTheCodeSays() throws IOException {
+    String page =
+        new String(Files.readAllBytes(Paths.get("../docs/SPARK-CONFIG.md")), StandardCharsets.UTF_8);
+    String begin = "<!-- settings -->\n";
+    int from = page.indexOf(begin) + begin.length();
+    assertEquals(
+        SettingsHelp.toMarkdown(), page.substring(from, page.indexOf("<!-- /settings -->")));
+  }
+
+  /** Nothing reads a key that the reference does not have. */
+  @Test
+  void noKeyIsReadByItsName() throws IOException {
+    try (Stream<Path> sources = Files.walk(Paths.get("src/main/java"))) {
+      for (Path source : sources.filter(each -> each.toString().endsWith(".java")).toArray(Path[]::new)) {
+        String text = new String(Files.readAllBytes(source), StandardCharsets.UTF_8);
+        assertFalse(
+            Pattern.compile("get\\w*\\(\\s*\"spark\\.bigcast\\.").matcher(text).find(), source.toString());
+      }
+    }
   }
 
   @Test

@@ -53,6 +53,19 @@ class LocalModeTest {
   }
 
   @Test
+  void wrongSettingsEndTheApplicationIfSoAskedFor() {
+    for (String[] wrong :
+        new String[][] {{"spark.bigcast.minSize", "huge"}, {"spark.bigcast.minimum", "1m"}}) {
+      SparkConf conf = conf().set("spark.bigcast.failOnError", "true").set(wrong[0], wrong[1]);
+      IllegalArgumentException e =
+          assertThrows(IllegalArgumentException.class, () -> sumThroughABroadcast(conf));
+      assertTrue(e.getMessage().startsWith(wrong[0]), e.getMessage());
+    }
+    assertEquals(
+        6 + 3 * (2 << 20), sumThroughABroadcast(conf().set("spark.bigcast.failOnError", "true")));
+  }
+
+  @Test
   void theSecretReachesExecutorsAndIsRedacted() throws BigcastException {
     try (JavaSparkContext context = new JavaSparkContext(conf())) {
       SparkConf seen = SparkEnv.get().conf();
