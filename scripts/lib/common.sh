@@ -11,7 +11,9 @@ cd "$root"
 cache=${BIGCAST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/bigcast}
 
 # The newest of each Spark line that the tests and the demo run on.
-declare -A spark_versions=([3.5]=3.5.9 [4]=4.3.0)
+declare -A spark_versions=(
+  [3.4]=3.4.4 [3.5]=3.5.9 [4.0]=4.0.5 [4.1]=4.1.4 [4.2]=4.2.1 [4]=4.3.0
+)
 
 build_packages=(
   g++ cmake ninja-build ccache pkg-config git ca-certificates python3

@@ -31,9 +31,11 @@ ALL = {
     "two-contexts": combinations.two_contexts,
     "defaults": combinations.defaults,
 }
+# The suite of jobs, by each serializer and from Python: what every Spark line must run.
+JOBS = ["java-min0", "kryo-defaults", "pyspark-min0"]
 # In this order: what takes longest starts first.
-FULL = {"3.5": list(ALL), "4": ["java-min0", "kryo-defaults", "pyspark-min0", "upload-fails",
-                                "unreachable"]}
+FULL = {"3.5": list(ALL), "4": [*JOBS, "upload-fails", "unreachable"]} | {
+    line: JOBS for line in ("3.4", "4.0", "4.1", "4.2")}
 QUICK = {"3.5": ["java-min0", "pyspark-min0", "hosts", "unreachable"]}
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """End-to-end tests on a real Spark, in which every result is what plain Spark gives.
 
-    tests/spark/run.py --spark 3.5|4 --jar build/release/bigcast-spark-plugin.jar [--quick]
+    tests/spark/run.py --spark LINE --jar build/release/bigcast-spark-plugin.jar [--quick]
 
 Prints a line for each test: `PASS name`, `FAIL name: why` or `SKIP name: why`. Exit code 1 if any
 failed. Each combination of settings runs in a process of its own, which ends all that it started.
@@ -54,7 +54,7 @@ def parse():
     default_cache = os.environ.get("BIGCAST_CACHE") or pathlib.Path(
         os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"), "bigcast")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--spark", required=True, choices=["3.5", "4"])
+    parser.add_argument("--spark", required=True, choices=sorted(plan.FULL))
     parser.add_argument("--jar", type=pathlib.Path, help="the plugin")
     parser.add_argument("--plain", action="store_true",
                         help="no plugin: do the tests themselves agree with plain Spark?")
