@@ -100,8 +100,12 @@ void HomeListener::fetch(rpc::BlobRef::Reader announced) {
     log().warn("an announced blob: {}", ref.error().to_string());
     return;
   }
-  relays_.core().background(relays_.open(*ref, group_.name_space, group_.lease)
-                                .then([id = ref->id](Result<kj::Own<RelayBlob>> blob) {
+  for (uint32_t i = 0; i < ref->stripes; i++) fetch(ref->of_stripe(i));
+}
+
+void HomeListener::fetch(const rpc::BlobRefData& ref) {
+  relays_.core().background(relays_.open(ref, group_.name_space, group_.lease)
+                                .then([id = ref.id](Result<kj::Own<RelayBlob>> blob) {
                                   if (blob) return (*blob)->prefetch();
                                   log().info("blob {} is not fetched before it is read: {}",
                                              id.to_string(), blob.error().to_string());

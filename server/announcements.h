@@ -61,6 +61,7 @@ class HomeListener {
   kj::Promise<void> ask(kj::Own<PeerLink> link, PeerLink::Open open);
   kj::Promise<void> pause();
   void fetch(rpc::BlobRef::Reader announced);
+  void fetch(const rpc::BlobRefData& ref);
 
   Relays& relays_;
   RelayGroup& group_;

@@ -31,12 +31,13 @@ UploadService::UploadService(kj::Own<SessionState> session, const BlobStat& stat
       chunk_size_(stat.chunk_size),
       size_(stat.size),
       replaces_(replaces && stat.stripe.index == 0),
-      announce_from_(announce_from) {
+      announce_from_(stat.stripe.index == 0 ? announce_from : 0) {  // for all stripes
   live_->has_writer = true;
   session_->uploads++;
   core_.uploads.insert(this);
   core_.metrics->uploads_started++;
-  announce(size_.value_or(0));
+  // The other stripes are yet to be created; they are there when the first chunk comes.
+  if (stat.stripe.count == 1) announce(size_.value_or(0));
 }
 
 UploadService::~UploadService() noexcept(false) {
@@ -223,7 +224,7 @@ kj::Promise<void> UploadService::put(PutContext context) {
   }
   index_max_ = std::max(index_max_, meta->index);
   if (meta->raw_size < chunk_size_) short_chunk_ = meta->index;
-  announce(uint64_t{meta->index} * chunk_size_ + meta->raw_size);
+  announce(size_.value_or(uint64_t{meta->index} * chunk_size_ + meta->raw_size));
   const auto stored = as_bytes(context.getParams().getData(), meta->stored_size);
   return core_
       .on_pool([store = core_.store, id = id_, meta = *meta, stored] {

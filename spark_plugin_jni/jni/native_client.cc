@@ -59,7 +59,7 @@ JNIEXPORT jlong JNICALL Java_io_bigcast_spark_NativeClient_share(JNIEnv* env, jc
 
 JNIEXPORT jlong JNICALL Java_io_bigcast_spark_NativeClient_upload(JNIEnv* env, jclass, jlong client,
                                                                   jstring name, jint chunk_size,
-                                                                  jboolean compress,
+                                                                  jboolean compress, jint homes,
                                                                   jlong announce_from) {
   return guarded(env, [&]() -> jlong {
     auto owner = take(client);
@@ -68,6 +68,7 @@ JNIEXPORT jlong JNICALL Java_io_bigcast_spark_NativeClient_upload(JNIEnv* env, j
     options.chunk_size = static_cast<uint32_t>(chunk_size);
     options.compression =
         compress == JNI_TRUE ? bigcast::Compression::kAuto : bigcast::Compression::kNever;
+    options.homes = static_cast<uint32_t>(homes);
     options.announce_from = static_cast<uint64_t>(announce_from);
     auto handle = std::make_unique<bigcast::jni::UploadHandle>();
     handle->upload = value_or_throw(owner->upload(std::move(options)));

@@ -185,6 +185,35 @@ TEST_CASE("relays spread a striped blob while it is written") {
   cluster.check_all_right();
 }
 
+TEST_CASE(
+    "an announcement of stripe 0 has a relay fetch all stripes, whatever is known of the size") {
+  for (const int64_t size : {int64_t{-1}, int64_t{kSize}}) {
+    CAPTURE(size);
+    Cluster cluster(2);
+    Host& relay = cluster.add_relay();
+    auto request = relay.client.session.followHomeRequest();
+    rpc::write(*cluster.home(0).node.core().advertised, request.initHome());
+    REQUIRE(request.send().wait(cluster.loop.wait_scope()).getResult().isOk());
+    Striped blob{cluster.new_ref("blob"), {}};
+    for (const uint32_t i : {0u, 1u}) {
+      auto stripe = cluster.stripe_of(blob.ref, i);
+      stripe.size = size;
+      stripe.announce_from = 1;
+      auto created = cluster.home(i).caller.create(stripe);
+      REQUIRE(created);
+      blob.uploads.add(created->upload);
+    }
+    cluster.send(blob);
+    cluster.seal(blob);
+    run_until(
+        cluster.loop, [&] { return relay.fetched() >= kChunks; }, "all chunks");
+    cluster.start(cluster.relays, blob.ref);
+    cluster.check_all_right();
+    CHECK(relay.fetched() == kChunks);
+    CHECK(relay.node.metrics().bytes_prefetched == kSize);
+  }
+}
+
 TEST_CASE("a home reads the others' stripes as a relay and never drops its own") {
   Cluster cluster(2);
   const Striped blob = cluster.put();

@@ -168,6 +168,13 @@ final class BigcastConf {
         0,
         0,
         "host:port of running nodes, separated by commas: shared mode; default: embedded mode"),
+    HOMES(
+        "homes",
+        Type.INTEGER,
+        "1",
+        1,
+        16,
+        "shared: spread each broadcast over so many of the servers, the first that answer"),
     SECRET_FILE(
         "secret.file",
         Type.TEXT,
@@ -234,6 +241,12 @@ final class BigcastConf {
     }
     if (result.shared() && result.text(Key.SECRET_FILE).isEmpty()) {
       throw new IllegalArgumentException(Key.SECRET_FILE.key + " must be set beside " + Key.SERVERS.key);
+    }
+    int homesMax = Math.max(1, result.list(Key.SERVERS).size());
+    if (result.number(Key.HOMES) > homesMax) {
+      throw new IllegalArgumentException(
+          Key.HOMES.key + " must be from 1 to " + homesMax + ", as many as " + Key.SERVERS.key
+              + " names, not '" + result.text(Key.HOMES) + "'");
     }
     return result;
   }

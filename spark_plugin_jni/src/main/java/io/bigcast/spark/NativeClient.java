@@ -39,10 +39,13 @@ final class NativeClient extends NativeHandle {
             options.progressTimeoutMs));
   }
 
-  /** @param announceFrom bytes from which on hosts that follow the home fetch it; 0: never */
-  NativeUpload upload(String name, int chunkSize, boolean compress, long announceFrom)
+  /**
+   * @param homes servers that it is spread over
+   * @param announceFrom bytes from which on hosts that follow the home fetch it; 0: never
+   */
+  NativeUpload upload(String name, int chunkSize, boolean compress, int homes, long announceFrom)
       throws BigcastException {
-    return new NativeUpload(upload(share(), name, chunkSize, compress, announceFrom));
+    return new NativeUpload(upload(share(), name, chunkSize, compress, homes, announceFrom));
   }
 
   /** Has this host's node fetch what is announced at a home, "host:port", until the client ends. */
@@ -122,7 +125,7 @@ final class NativeClient extends NativeHandle {
   private static native long share(long client);
 
   private static native long upload(
-      long client, String name, int chunkSize, boolean compress, long announceFrom)
+      long client, String name, int chunkSize, boolean compress, int homes, long announceFrom)
       throws BigcastException;
 
   private static native void followHome(long client, String home) throws BigcastException;

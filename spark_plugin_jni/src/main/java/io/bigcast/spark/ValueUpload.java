@@ -99,6 +99,7 @@ final class ValueUpload {
         name,
         (int) conf.number(Key.CHUNK_SIZE),
         conf.flag(Key.COMPRESS),
+        (int) conf.number(Key.HOMES),
         conf.prefetches() ? conf.number(Key.PREFETCH_MIN_SIZE) : 0);
   }
 

@@ -68,6 +68,8 @@ class BigcastConfTest {
           {"spark.bigcast.progressTimeout", "1ms"},
           {"spark.bigcast.node.memory", "1m"},
           {"spark.bigcast.driver.keepValue", "sometimes"},
+          {"spark.bigcast.homes", "0"},
+          {"spark.bigcast.homes", "2"}, // embedded: there is one
         }) {
       IllegalArgumentException e =
           assertThrows(IllegalArgumentException.class, () -> with(wrong), Arrays.toString(wrong));
@@ -86,6 +88,14 @@ class BigcastConfTest {
         with("spark.bigcast.servers", " a:1 , b:2,", "spark.bigcast.secret.file", "/etc/secret");
     assertTrue(conf.shared());
     assertEquals(Arrays.asList("a:1", "b:2"), conf.list(Key.SERVERS));
+    assertEquals(1, conf.number(Key.HOMES));
+    String[] two = {
+      "spark.bigcast.servers", "a:1,b:2", "spark.bigcast.secret.file", "/s", "spark.bigcast.homes", "2"
+    };
+    assertEquals(2, with(two).number(Key.HOMES));
+    two[5] = "3";
+    e = assertThrows(IllegalArgumentException.class, () -> with(two));
+    assertTrue(e.getMessage().startsWith("spark.bigcast.homes must be from 1 to 2"), e.getMessage());
   }
 
   @Test
