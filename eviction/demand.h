@@ -8,7 +8,8 @@
 
 namespace bigcast::eviction {
 
-// What the open streams will not need leaves first; ours (docs/adr/0012-evict-by-demand.md). In this order:
+// What the open streams will not need leaves first; ours (docs/adr/0012-evict-by-demand.md). In
+// this order:
 //
 //   1. chunks of released blobs, the one that was used longest ago first;
 //   2. prefetched chunks that nobody has read, the oldest first;
