@@ -49,8 +49,8 @@ class Durability(EndToEnd):
         self.assertEqual("disk", stat["durability"])
         self.assertGreaterEqual(stat["disk_bytes"], len(data))
         self.assertGreaterEqual(stat["memory_bytes"], len(data))
-        for end in (node.kill, node.stop):
-            end()
+        for end in (harness.Node.kill, harness.Node.stop):
+            end(node)
             node = self.durable_node()
             self.assertEqual({"t/durable"}, self.keys(node))
             self.assertEqual(data, self.get(node, "t/durable"))
@@ -82,7 +82,8 @@ class Durability(EndToEnd):
                 writer.stdin.flush()
                 eventually(lambda: node.metrics()[DISK_USED] >= 4 * MIB, "bytes on disk")
                 node.kill()
-                self.assertEqual(5, writer.wait(harness.CALL_S))
+                writer.communicate(timeout=harness.CALL_S)
+                self.assertEqual(5, writer.returncode)
                 node = self.durable_node()
                 self.assert_nothing_left(node)
                 self.assertLessEqual(len(self.extents()), 1)
@@ -103,7 +104,8 @@ class Durability(EndToEnd):
                 data = noise(f"{seed}/{key}", chance.choice((1, 3000, CHUNK, 700_000, 3 * MIB)))
                 running.append((key, data, self.start_put(node, key, data)))
             removed = [key for key in acknowledged if chance.random() < 0.3]
-            remover = self.start(node, "rm", *removed) if removed else None
+            remover = self.start(node, "rm", *removed, stdout=subprocess.DEVNULL,
+                                 stderr=subprocess.DEVNULL) if removed else None
             time.sleep(chance.random() * 0.25)
             node.kill()
             for key, data, writer in running:
