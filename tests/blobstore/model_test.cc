@@ -6,8 +6,8 @@
 #include "tests/blobstore/store_support.h"
 
 // Random operations on a store, compared with a model that only knows what was promised, on a disk
-// that fails, loses power and forgets what was not synced. BIGCAST_SEED=N runs that seed alone, much
-// as before: only RocksDB's own threads are not in its hand.
+// that fails, loses power and forgets what was not synced. BIGCAST_SEED=N runs that seed alone,
+// much as before: only RocksDB's own threads are not in its hand.
 namespace bigcast {
 namespace {
 

@@ -138,7 +138,7 @@ class Cli(unittest.TestCase):
         fields = [line.split()[0] for line in
                   self.run_cli("stat", "default/table.bin").stdout.decode().splitlines()]
         self.assertEqual(["key", "id", "state", "size", "stored", "chunks", "in", "on", "age",
-                          "digest"], fields)
+                          "durability", "digest"], fields)
         self.assertEqual(b"removed default/table.bin\n",
                          self.run_cli("rm", "default/table.bin").stdout)
         self.assertEqual(b"", self.run_cli("ls").stdout)
@@ -147,10 +147,11 @@ class Cli(unittest.TestCase):
     def test_json_has_its_documented_fields(self):
         path = self.file("a", b"x" * 1000)
         put = self.json_line("put", path)
-        self.assertEqual(["key", "size", "stored_size", "chunks", "seconds"], list(put))
+        self.assertEqual(["key", "size", "stored_size", "chunks", "chunks_reread", "seconds"],
+                         list(put))
         self.assertEqual(("default/a", 1000, 1), (put["key"], put["size"], put["chunks"]))
         blob = ["key", "id", "sealed", "relay", "size", "stored_size", "chunk_size", "chunks",
-                "memory_bytes", "disk_bytes", "age_ms", "root_digest", "homes"]
+                "memory_bytes", "disk_bytes", "age_ms", "durability", "root_digest", "homes"]
         self.assertEqual(blob, list(self.json_line("stat", "default/a")))
         self.assertEqual(blob, list(self.json_line("ls")))
         self.assertEqual({"removed": "default/a"}, self.json_line("rm", "default/a"))

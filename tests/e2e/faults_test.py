@@ -226,6 +226,7 @@ class Resets(FaultTest):
     def test_a_put_ends_and_leaves_nothing(self):
         proxy, home = self.proxy(), self.home()
         proxy.forward_to(home.listen)
+        proxy.faults.rate = 8 * MIB  # so that it is still under way then
         with self.back_to_baseline(home):
             source = self.file("in", payload(SIZE))
             put = Call(self, None, "--server", proxy.address, "put", source, "--key", "t/x")
