@@ -126,6 +126,9 @@ Result<void> Store::check_create(const CreateOptions& options) const {
   }
   if (options.size) BIGCAST_TRY(check_size(*options.size, chunk_size));
   if (options.durability == Durability::kMemory) return {};
+  if (options.stripe.count > 1) {
+    return fail(ErrorCode::kInvalidArgument, "durability: disk is for blobs of one home, for now");
+  }
   if (options.role != BlobRole::kHome || !disk_ || !keeps_) {
     return fail(ErrorCode::kInvalidArgument,
                 disk_ ? "durability: this node keeps nothing beyond its end"

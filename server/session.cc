@@ -128,7 +128,6 @@ Result<void> SessionService::check_striped(rpc::CreateOptions::Reader in,
       whole.chunk_size != options.chunk_size) {
     return refuse("striped: namespace, name and chunk size must be those of the stripe");
   }
-  if (options.durability != Durability::kMemory) return refuse("durability: not for stripes");
   const uint32_t stripe = in.getStripe();
   if (stripe >= whole.stripes) {
     return refuse(fmt::format("stripe: must be below {}, not {}", whole.stripes, stripe));

@@ -68,6 +68,11 @@ class Durability(EndToEnd):
 
     def test_a_node_without_a_disk_that_stays_refuses_durable_blobs(self):
         self.assert_fails(self.put(self.node("--memory", "64m"), "t/x", b"x"), 2, "durability")
+        servers = [self.durable_node(), self.node("--memory", "64m")]
+        several = ["--server", servers[1].listen, "put", "-", "--key", "t/x", "--homes", "2"]
+        self.assert_fails(self.bigcast(servers[0], *several, "--durability", "disk", input=b"x"),
+                          2, "durability")
+        servers[0].stop()
         own = self.durable_node("--exit-when-idle", "60s")
         self.assert_fails(self.put(own, "t/x", b"x"), 2, "durability")
 
