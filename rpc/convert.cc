@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <cstring>
+#include <utility>
 
 #include "base/limits.h"
 
@@ -53,8 +54,9 @@ Result<void> read_stripes(rpc::BlobRef::Reader in, BlobRefData& ref) {
     return bad_ref(
         fmt::format("stripes must be 1 to {}, not {}", limits::kStripesMax, ref.stripes));
   }
-  if (const int stripe = in.getStripe(); stripe != -1) {
-    if (stripe < 0 || stripe >= static_cast<int>(ref.stripes)) {
+  const int8_t stripe = in.getStripe();
+  if (stripe != -1) {
+    if (stripe < 0 || std::cmp_greater_equal(stripe, ref.stripes)) {
       return bad_ref(fmt::format("stripe {} is not one of {}", stripe, ref.stripes));
     }
     ref.stripe = static_cast<uint32_t>(stripe);

@@ -213,7 +213,9 @@ class Model {
       const auto id = store_->find("test", "name-" + std::to_string(name));
       if (id) names_["name-" + std::to_string(name)] = id->lo;
     }
-    for (const auto& [name, number] : names_) {
+    for (const auto& entry : names_) {  // no bindings: INFO's lambda can't have them
+      const std::string& name = entry.first;
+      const uint64_t number = entry.second;
       INFO("blob " << number << " named " << name);
       const auto known = blobs_.find(number);
       const bool is_sure = known != blobs_.end() && known->second.survives();
@@ -223,7 +225,9 @@ class Model {
       CHECK(blob.options.name == name);
       check_whole(blob);
     }
-    for (const auto& [number, blob] : blobs_) {
+    for (const auto& entry : blobs_) {
+      const uint64_t number = entry.first;
+      const ModelBlob& blob = entry.second;
       if (!blob.survives() || found.contains(number)) continue;
       INFO("blob " << number << " named " << blob.options.name << " is missing");
       const auto holder = names_.find(blob.options.name);  // only a successor may be in its place
