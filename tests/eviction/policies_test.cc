@@ -132,8 +132,8 @@ TEST_CASE("gdsf counts a new entry with the age at which it was asked for") {
 
 TEST_CASE("gdsf evicts the one read longest ago among equals") {
   const auto gdsf = make_policy("gdsf", 100);
-  for (const Entry entry : {'a', 'b', 'c'}) gdsf->insert(entry, 1);
-  for (const Entry entry : {'c', 'a', 'b'}) gdsf->hit(entry);
+  for (const Entry entry : {u'a', u'b', u'c'}) gdsf->insert(entry, 1);
+  for (const Entry entry : {u'c', u'a', u'b'}) gdsf->hit(entry);
   CHECK(drain(*gdsf) == "cab");
 }
 
