@@ -17,7 +17,7 @@ import org.apache.spark.sql.SparkSession;
 public final class UploadFailsJob {
   private UploadFailsJob() {}
 
-  public static void main(String[] args) throws IOException {
+  public static void main(String[] args) throws IOException, ReflectiveOperationException {
     SparkSession session = SparkSession.builder().getOrCreate();
     Cases cases = new Cases(session);
     Steps steps = new Steps();
@@ -29,6 +29,7 @@ public final class UploadFailsJob {
         });
     Values.Halting.atHalf = () -> steps.reach("half");
     cases.add("node_dies", () -> readHalting(cases.context));
+    cases.addPublishing("addWithoutRoomTo");
     cases.run(System.out);
     for (Map.Entry<String, Long> each : Probe.here().entrySet()) {
       System.out.println("COUNTER " + each.getKey() + " " + each.getValue());
