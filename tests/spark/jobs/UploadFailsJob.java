@@ -27,9 +27,10 @@ public final class UploadFailsJob {
           read(cases.context, Values.pieces(40));
           steps.reach("refused");
         });
+    cases.addPublishing("addWithoutRoomTo");
     Values.Halting.atHalf = () -> steps.reach("half");
     cases.add("node_dies", () -> readHalting(cases.context));
-    cases.addPublishing("addWithoutRoomTo");
+    cases.addPublishing("addWithoutNodeTo");
     cases.run(System.out);
     for (Map.Entry<String, Long> each : Probe.here().entrySet()) {
       System.out.println("COUNTER " + each.getKey() + " " + each.getValue());

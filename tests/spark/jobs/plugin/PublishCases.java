@@ -11,7 +11,6 @@ import java.io.InputStream;
 import java.nio.ByteBuffer;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
 import java.util.Iterator;
@@ -52,8 +51,19 @@ public final class PublishCases {
   /** For a context whose node is too small for 40 MiB. */
   public static void addWithoutRoomTo(Cases cases) {
     PublishCases publish = new PublishCases(cases);
+    cases.add(
+        "publish_stream_does_not_fit",
+        () ->
+            publish.fails(BigcastException.Code.RESOURCE_EXHAUSTED, "can't be read again"));
+  }
+
+  /** For a context in which no node answers. */
+  public static void addWithoutNodeTo(Cases cases) {
+    PublishCases publish = new PublishCases(cases);
     cases.add("publish_file_through_spark", () -> publish.file(40 << 20));
-    cases.add("publish_stream_does_not_fit", publish::doesNotFit);
+    cases.add(
+        "publish_stream_without_a_node",
+        () -> publish.fails(BigcastException.Code.UNAVAILABLE, "nothing was read"));
   }
 
   /** Size and checksum, by either way to read. */
@@ -250,17 +260,12 @@ public final class PublishCases {
     published.destroy(true);
   }
 
-  private void doesNotFit() throws Exception {
-    List<BigcastException> seen = new ArrayList<>();
-    try {
-      Bigcast.publish(context.sc(), new Source(40 << 20, false));
-    } catch (BigcastException e) {
-      seen.add(e);
-    }
-    Cases.equal(1, seen.size(), "BigcastExceptions");
-    Cases.equal(
-        BigcastException.Code.RESOURCE_EXHAUSTED, seen.get(0).code(), seen.get(0).getMessage());
-    Cases.check(
-        seen.get(0).getMessage().contains("can't be read again"), seen.get(0).getMessage());
+  private void fails(BigcastException.Code code, String says) {
+    Throwable seen =
+        LifecycleCases.thrownBy(
+            () -> Bigcast.publish(context.sc(), new Source(40 << 20, false)));
+    Cases.check(seen instanceof BigcastException, "exception that the user sees: " + seen);
+    Cases.equal(code, ((BigcastException) seen).code(), seen.getMessage());
+    Cases.check(seen.getMessage().contains(says), seen.getMessage());
   }
 }
