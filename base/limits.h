@@ -96,6 +96,11 @@ constexpr uint32_t kDrainQuietMs = 250;             // no call for this long: dr
 constexpr uint32_t kHttpConnectionsMax = 64;        // the oldest makes room
 constexpr uint32_t kHttpTimeoutMs = 10'000;         // for a request and its answer
 constexpr size_t kHttpRequestMax = 4 * kKiB;
+constexpr size_t kPageBlobsMax = 100;  // of a listing, as the node's page asks for it
+constexpr size_t kPageTransfersMax = 50;
+constexpr size_t kPageNodesMax = 256;
+constexpr size_t kPageHostsMax = 64;     // rows of a chunk map
+constexpr uint64_t kPageCellsMax = 400;  // ... and columns
 
 // Fan-out: relays that get a blob from its home and from each other.
 constexpr uint32_t kFollowersPerBlobMax = 1024;

@@ -451,6 +451,16 @@ std::vector<BlobStat> Store::list(std::string_view name_space, std::string_view 
   return result;
 }
 
+std::vector<BlobStat> Store::list_all(std::string_view after_key, size_t limit) const {
+  limit = std::min(limit, limits::kListPageMax);
+  std::vector<BlobStat> result;
+  const Lock lock(mutex_);
+  for (auto it = names_.upper_bound(after_key); it != names_.end() && result.size() < limit; ++it) {
+    result.push_back(stat_of(*blobs_.at(it->second)));
+  }
+  return result;
+}
+
 StoreUsage Store::usage() const {
   const Lock lock(mutex_);
   StoreUsage usage = counters_;

@@ -140,6 +140,7 @@ class Store final : public BlobStore {
   std::vector<uint32_t> stored_chunks(BlobId id) const override;
   std::vector<BlobStat> list(std::string_view name_space, std::string_view prefix,
                              std::string_view after, size_t limit) const override;
+  std::vector<BlobStat> list_all(std::string_view after_key, size_t limit) const override;
   StoreUsage usage() const override;
   void trim() override;
   std::vector<LeaseId> leases() const override;

@@ -168,6 +168,15 @@ kj::Promise<void> Followers::watch_silence() {
       });
 }
 
+std::vector<Followers::Standing> Followers::standings(size_t limit) const {
+  std::vector<Standing> result;
+  for (const auto& [member, follower] : followers_) {
+    if (result.size() >= limit) break;
+    result.push_back({follower.address, swarm_.held(member), swarm_.coming(member)});
+  }
+  return result;
+}
+
 // ---- Handing out.
 
 void Followers::chunk_came(uint32_t index) {

@@ -28,6 +28,14 @@ class Followers final : private kj::TaskSet::ErrorHandler {
   void chunk_came(uint32_t index);
   void changed();  // the blob was sealed or has ended
 
+  // For show: what the relays have, at most `limit` of them.
+  struct Standing {
+    std::optional<rpc::Address> address;
+    std::vector<bool> held;
+    std::vector<uint32_t> coming;
+  };
+  std::vector<Standing> standings(size_t limit) const;
+
  private:
   friend class FollowerService;
   // An assignment as a relay needs it.

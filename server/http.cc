@@ -4,6 +4,7 @@
 #include <kj/debug.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <optional>
@@ -18,55 +19,82 @@
 namespace bigcast {
 namespace {
 
-struct Answer {
-  int status = 200;
-  std::string_view reason = "OK";
-  std::string_view type = "text/plain; charset=utf-8";
-  std::string body = "ok\n";
-};
-
-struct Request {
-  std::string_view method;
-  std::string_view path;
-};
-
 // The first line: "GET /metrics?x HTTP/1.1". What follows it does not matter to us.
-std::optional<Request> parse(std::string_view head) {
+std::optional<HttpRequest> parse(std::string_view head) {
   const std::string_view line = head.substr(0, head.find_first_of("\r\n"));
   const size_t method_end = line.find(' ');
   const size_t target_end = line.rfind(' ');
   if (method_end == std::string_view::npos || target_end == method_end) return {};
   if (!line.substr(target_end + 1).starts_with("HTTP/1.")) return {};
   const std::string_view target = line.substr(method_end + 1, target_end - method_end - 1);
-  return Request{line.substr(0, method_end), target.substr(0, target.find('?'))};
+  const size_t path_end = std::min(target.find('?'), target.size());
+  return HttpRequest{line.substr(0, method_end), target.substr(0, path_end),
+                     target.substr(std::min(path_end + 1, target.size()))};
 }
 
-Answer answer_to(const Request& request, const HttpServer::Handlers& handlers) {
+HttpAnswer answer_to(const HttpRequest& request, const HttpServer::Handlers& handlers) {
   constexpr std::string_view kMetricsType = "text/plain; version=0.0.4; charset=utf-8";
-  Answer answer;
+  HttpAnswer answer;
   if (request.method != "GET" && request.method != "HEAD") {
     return {405, "Method Not Allowed", answer.type, "only GET\n"};
   }
   if (request.path == "/metrics") return {200, "OK", kMetricsType, handlers.metrics()};
   if (request.path == "/livez") return answer;
   if (request.path != "/readyz") {
-    return {404, "Not Found", answer.type, "no such page: /metrics, /livez, /readyz\n"};
+    if (auto page = handlers.pages(request)) return std::move(*page);
+    return {404, "Not Found", answer.type, "no such page: /, /metrics, /livez, /readyz\n"};
   }
   const std::string why = handlers.not_ready();
   if (why.empty()) return answer;
   return {503, "Service Unavailable", answer.type, why + "\n"};
 }
 
-std::string to_text(const Answer& answer, bool with_body) {
+std::string to_text(const HttpAnswer& answer, bool with_body) {
   return fmt::format(
       "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n"
-      "Connection: close\r\n\r\n{}",
+      "X-Content-Type-Options: nosniff\r\nContent-Security-Policy: default-src 'self' "
+      "'unsafe-inline'; img-src data:\r\nConnection: close\r\n\r\n{}",
       answer.status, answer.reason, answer.type, answer.body.size(), with_body ? answer.body : "");
+}
+
+int hex_digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  const char lower = static_cast<char>(c | 0x20);
+  return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
+}
+
+// %41 and '+'; what is malformed stays as it is.
+std::string decoded(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); i++) {
+    const bool is_escape = text[i] == '%' && text.size() - i > 2 && hex_digit(text[i + 1]) >= 0 &&
+                           hex_digit(text[i + 2]) >= 0;
+    if (is_escape) {
+      out += static_cast<char>(hex_digit(text[i + 1]) * 16 + hex_digit(text[i + 2]));
+      i += 2;
+    } else {
+      out += text[i] == '+' ? ' ' : text[i];
+    }
+  }
+  return out;
 }
 
 bool would_block() { return errno == EAGAIN || errno == EWOULDBLOCK; }
 
 }  // namespace
+
+std::optional<std::string> HttpRequest::parameter(std::string_view name) const {
+  std::string_view rest = query;
+  while (!rest.empty()) {
+    const std::string_view pair = rest.substr(0, rest.find('&'));
+    rest.remove_prefix(std::min(pair.size() + 1, rest.size()));
+    const size_t name_end = std::min(pair.find('='), pair.size());
+    if (pair.substr(0, name_end) == name) {
+      return decoded(pair.substr(std::min(name_end + 1, pair.size())));
+    }
+  }
+  return std::nullopt;
+}
 
 // One connection: a request, its answer, the end. Destroying it closes the socket.
 class HttpServer::Exchange {

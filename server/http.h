@@ -7,7 +7,9 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/error.h"
 #include "rpc/address.h"
@@ -16,15 +18,32 @@
 
 namespace bigcast {
 
-// GET /metrics, /livez and /readyz, on the node's loop: an answer says that the loop turns.
-// Everything else is 404 or 405. One request a connection. Anybody may connect, so everything is
-// bounded: limits::kHttpConnectionsMax at once (the oldest makes room), kHttpRequestMax bytes of a
-// request, kHttpTimeoutMs for all of it.
+struct HttpRequest {
+  std::string_view method;
+  std::string_view path;   // without what follows a '?'
+  std::string_view query;  // that
+
+  // The value of `name` in the query, decoded; nothing if it is not there.
+  std::optional<std::string> parameter(std::string_view name) const;
+};
+
+struct HttpAnswer {
+  int status = 200;
+  std::string_view reason = "OK";
+  std::string_view type = "text/plain; charset=utf-8";
+  std::string body = "ok\n";
+};
+
+// GET /metrics, /livez, /readyz and what `pages` has, on the node's loop: an answer says that the
+// loop turns. Everything else is 404 or 405. One request a connection. Anybody may connect, so
+// everything is bounded: limits::kHttpConnectionsMax at once (the oldest makes room),
+// kHttpRequestMax bytes of a request, kHttpTimeoutMs for all of it.
 class HttpServer : private kj::TaskSet::ErrorHandler {
  public:
   struct Handlers {
     std::function<std::string()> metrics;
-    std::function<std::string()> not_ready;  // why not; empty: ready
+    std::function<std::string()> not_ready;                              // why not; empty: ready
+    std::function<std::optional<HttpAnswer>(const HttpRequest&)> pages;  // nothing: no such page
   };
 
   // ALREADY_EXISTS, naming the address, if it is in use; else IO.

@@ -84,6 +84,13 @@ LiveBlob* LiveBlobs::find(BlobId id) {
   return found == blobs_.end() ? nullptr : found->second;
 }
 
+void LiveBlobs::for_some(size_t limit, kj::FunctionParam<void(const LiveBlob&)> visit) const {
+  for (const auto& [id, blob] : blobs_) {
+    if (limit-- == 0) return;
+    visit(*blob);
+  }
+}
+
 void LiveBlobs::end(BlobId id, const Error& error) {
   const auto found = blobs_.find(id);
   if (found == blobs_.end()) return;

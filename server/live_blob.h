@@ -1,6 +1,7 @@
 #pragma once
 
 #include <kj/async.h>
+#include <kj/function.h>
 #include <kj/memory.h>
 #include <kj/refcount.h>
 
@@ -61,6 +62,8 @@ class LiveBlobs final : public kj::Refcounted {
  public:
   kj::Own<LiveBlob> get(BlobId id);  // makes it if there is none
   LiveBlob* find(BlobId id);         // null if nobody refers to it
+  // Calls it for at most `limit` of them, any.
+  void for_some(size_t limit, kj::FunctionParam<void(const LiveBlob&)> visit) const;
   // Tells everybody who refers to the blob that it ended, and forgets it: what is opened under
   // the id later is another LiveBlob.
   void end(BlobId id, const Error& error);

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "rpc/login.h"
 #include "rpc/socket.h"
+#include "server/status.h"
 #include "server/upload.h"
 
 namespace bigcast {
@@ -125,6 +126,9 @@ Result<void> Node::start_http() {
                                   if (metrics->draining) return std::string("draining");
                                   const std::string failure = store->disk_failure();
                                   return failure.empty() ? failure : "disk read-only: " + failure;
+                                },
+                                [core = core_.get()](const HttpRequest& request) {
+                                  return status_page(*core, request);
                                 }}));
   return {};
 }

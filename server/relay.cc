@@ -299,6 +299,10 @@ void RelayGroup::close_idle_links(TimePoint now) {
   }
 }
 
+void RelayGroup::for_peers(kj::FunctionParam<void(const rpc::Address&)>& visit) const {
+  for (const auto& [key, link] : links_) visit(link->address());
+}
+
 Relays::~Relays() noexcept(false) {
   blobs_.clear();
   KJ_ASSERT(groups_.empty(), "a session outlives the relays");
@@ -315,6 +319,19 @@ kj::Own<void> Relays::use(const std::string& name_space, LeaseId lease) {
   auto group = kj::refcounted<RelayGroup>(*this, name_space, lease);
   groups_[{name_space, lease}] = group.get();
   return kj::heap<Use>(kj::mv(group));
+}
+
+std::vector<BlobId> Relays::some(size_t limit) const {
+  std::vector<BlobId> ids;
+  for (const auto& [id, blob] : blobs_) {
+    if (ids.size() >= limit) break;
+    ids.push_back(id);
+  }
+  return ids;
+}
+
+void Relays::for_peers(kj::FunctionParam<void(const rpc::Address&)> visit) const {
+  for (const auto& [key, group] : groups_) group->for_peers(visit);
 }
 
 bool Relays::is_myself(const rpc::Address& address) const {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <kj/async.h>
+#include <kj/function.h>
 #include <kj/memory.h>
 #include <kj/refcount.h>
 
@@ -112,6 +113,7 @@ class RelayGroup final : public kj::Refcounted {
   // Fetches what this home announces, until the last session has left.
   Result<void> follow_home(const rpc::Address& home);
   void close_idle_links(TimePoint now);
+  void for_peers(kj::FunctionParam<void(const rpc::Address&)>& visit) const;
 
  private:
   friend class Relays;
@@ -137,6 +139,9 @@ class Relays {
   NodeCore& core() { return core_; }
   void tick(TimePoint now);  // ends what has expired; call it every now and then
   size_t size() const { return blobs_.size(); }
+  // For show: some of the blobs, and the nodes that there are links to.
+  std::vector<BlobId> some(size_t limit) const;
+  void for_peers(kj::FunctionParam<void(const rpc::Address&)> visit) const;
   void clear() { blobs_.clear(); }  // the node stops
   bool in_use() const { return !groups_.empty(); }
 

@@ -90,6 +90,12 @@ void Swarm::set_late(MemberState& member, uint32_t index) {
   }
 }
 
+std::vector<uint32_t> Swarm::coming(Member member) const {
+  std::vector<uint32_t> indices;
+  for (const auto& [index, flight] : members_.at(member).flights) indices.push_back(index);
+  return indices;
+}
+
 void Swarm::beat() {
   const double usual = usual_beats_.value_or(limits::kFlightLateBeatsMax);
   const auto late_after = std::clamp<uint32_t>(

@@ -52,6 +52,10 @@ class Swarm {
   // Something to fetch for the member now: never what is on its way to it already.
   std::optional<Assignment> assign(Member member);
 
+  // For show: what the member has, and what is on its way to it.
+  const std::vector<bool>& held(Member member) const { return members_.at(member).held; }
+  std::vector<uint32_t> coming(Member member) const;
+
   size_t size() const { return members_.size(); }
   uint32_t home_load() const { return home_load_; }
 

@@ -25,6 +25,7 @@ class UploadService final : public rpc::Upload::Server {
   kj::Promise<void> put(PutContext context) override;
   kj::Promise<void> seal(SealContext context) override;
 
+  BlobId id() const { return id_; }
   bool is_open() const { return !sealed_ && !live_->ended(); }
   // Ends the upload if it sits on credit that others may be waiting for: if nothing came for
   // limits::kProgressTimeoutMs since the oldest grant or the last progress. Progress is a chunk, or
