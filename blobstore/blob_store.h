@@ -70,6 +70,7 @@ struct BlobStat {
   uint32_t pins = 0;
   Stripe stripe;
   std::string note;
+  std::optional<BlobId> replaced;  // as seal() answers: it took the name from this one, now gone
 };
 
 using eviction::ReadOrder;

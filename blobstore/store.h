@@ -192,7 +192,7 @@ class Store final : public BlobStore {
   Result<void> check_complete(const StoredBlob& blob, uint64_t size, uint32_t chunk_count) const;
   Result<Digest128> root_of(const StoredBlob& blob, uint32_t chunk_count,
                             const std::optional<Digest128>& given) const;
-  void bind_name(Lock& lock, const BlobPtr& blob);
+  std::optional<BlobId> bind_name(Lock& lock, const BlobPtr& blob);
   void add_blob(const BlobPtr& blob);
   void start_ttl(StoredBlob& blob);
   Result<void> remove_blob(Lock& lock, const BlobPtr& blob);
