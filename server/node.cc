@@ -309,7 +309,7 @@ kj::Promise<void> Node::drain() {
   core_->draining = true;
   core_->metrics->draining = true;
   const TimePoint now = clock_.now();
-  return wait_quiet(now + std::chrono::milliseconds(limits::kDrainTimeoutMs), now);
+  return wait_quiet(now + config_.drain_timeout, now);
 }
 
 // Between two calls of a transfer nothing runs, so one quiet moment is not enough.
