@@ -24,7 +24,7 @@ Result<BlobSummary> summary_of(rpc::BlobInfo::Reader info) {
   summary.disk_bytes = info.getDiskBytes();
   summary.age_ms = info.getAgeMs();
   summary.ttl_ms = info.getTtlMs();
-  if (summary.ttl_ms > 0 && summary.sealed) summary.expires_in_ms = info.getExpiresInMs();
+  if (summary.ttl_ms > 0 && info.getSealed()) summary.expires_in_ms = info.getExpiresInMs();
   summary.pins = info.getPins();
   summary.chunk_size = ref.chunk_size;
   summary.chunk_count = info.getChunkCount();
