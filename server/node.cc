@@ -240,6 +240,9 @@ void Node::tick() {
   const TimePoint now = clock_.now();
   end_silent_sessions();
   expire_leases();
+  for (const BlobId id : core_->store->expired()) {
+    core_->remove_blob(id, {ErrorCode::kNotFound, "the blob's time to live has ended"});
+  }
   report_shedding();
   relays_.tick(now);
   if (core_->store->usage().memory_spare > 0) {
