@@ -72,7 +72,7 @@ TEST_CASE("what is wrong on the command line is named") {
   refused({"ls", "--jsno"}, "did you mean --json");
   refused({"put", "--kye=a/b"}, "did you mean --key");
   refused({"ping", "stray"}, "stray");
-  refused({"get", "a/b", "file", "more"}, "more");
+  refused({"get", "a/b", "file", "more"}, "file");
   refused({"put", "x", "y", "--key", "a/b"}, "--key");
   refused({"put", "x", "-", "--key", "a/"}, "--key");
   refused({"ls", "n*/x"}, "namespace");
@@ -134,7 +134,7 @@ TEST_CASE("every command has its help; completion and man page know all of them"
     scripts.push_back(script->text);
   }
   for (const char* command : {"put", "get", "ls", "stat", "rm", "du", "ping", "info", "nodes",
-                              "top", "doctor", "bench", "version", "completion", "man"}) {
+                              "pin", "doctor", "bench", "version", "completion", "man"}) {
     const auto help = parse({command, "--help"});
     REQUIRE(help);
     CHECK(help->command == CommandLine::Command::kPrint);
