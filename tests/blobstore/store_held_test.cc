@@ -155,9 +155,13 @@ TEST_CASE("a quota counts what is stored and promised, and is free again when it
   BlobStore::Options options = memory_only();
   options.quotas["test"] = 4 * kSmallChunk;
   const auto store = open_or_fail(options);
-  const auto used = [&] { return store->namespaces().at(0).used; };
-  const auto reserved = [&] { return store->namespaces().at(0).reserved; };
-  CHECK(store->namespaces().at(0).quota == 4 * kSmallChunk);
+  const auto usage = [&] {
+    const auto all = store->namespaces();
+    return *std::ranges::find(all, "test", &NamespaceUsage::name);
+  };
+  const auto used = [&] { return usage().used; };
+  const auto reserved = [&] { return usage().reserved; };
+  CHECK(usage().quota == 4 * kSmallChunk);
   REQUIRE(store->create(blob_options(1, 3 * kSmallChunk)));
   CHECK(reserved() == 3 * kSmallChunk);
   const auto refused = store->create(blob_options(2, 2 * kSmallChunk));
