@@ -65,7 +65,7 @@ TEST_CASE("a wrong setting is refused by name") {
       {{"--disk", "/tmp"}, {}, {"disk_size"}},
       {{"--policy", "mru"}, {}, {"--policy", "'mru'", "demand", "s3fifo"}},
       {{"--quota", "team"}, {}, {"--quota", "'team'", "NAMESPACE=SIZE"}},
-      {{"--quota", "te/am=1g"}, {}, {"--quota", "te/am"}},
+      {{"--quota", "te/am=1g"}, {}, {"--quota", "namespace"}},
       {{"--quota", "team=0"}, {}, {"--quota", "above 0"}},
       {{"--quota", "team=1x"}, {}, {"--quota", "'1x'"}},
       {{"--quota", "team=1g", "--quota", "team=2g"}, {}, {"--quota", "'team'", "already"}},
