@@ -100,6 +100,7 @@ constexpr uint32_t kHttpTimeoutMs = 10'000;         // for a request and its ans
 constexpr size_t kHttpRequestMax = 4 * kKiB;
 constexpr size_t kPageBlobsMax = 100;  // of a listing, as the node's page asks for it
 constexpr size_t kPageTransfersMax = 50;
+constexpr size_t kPageNamespacesMax = 50;
 constexpr size_t kPageNodesMax = 256;
 constexpr size_t kPageHostsMax = 64;     // rows of a chunk map
 constexpr uint64_t kPageCellsMax = 400;  // ... and columns

@@ -107,6 +107,22 @@ Json nodes(const NodeCore& core) {
   return addresses;
 }
 
+// Those that use most.
+Json namespaces(const NodeCore& core) {
+  auto all = core.store->namespaces();
+  const size_t count = std::min(all.size(), limits::kPageNamespacesMax);
+  std::partial_sort(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(count), all.end(),
+                    [](const auto& a, const auto& b) { return a.used > b.used; });
+  Json list = Json::array();
+  for (size_t i = 0; i < count; i++) {
+    list.push_back({{"name", all[i].name},
+                    {"used", all[i].used},
+                    {"reserved", all[i].reserved},
+                    {"quota", all[i].quota}});
+  }
+  return list;
+}
+
 Json describe_node(const NodeCore& core) {
   const StoreUsage usage = core.store->usage();
   const Metrics& metrics = *core.metrics;
@@ -125,6 +141,7 @@ Json describe_node(const NodeCore& core) {
       {"leases", metrics.leases.load()},
       {"relayed_blobs", metrics.relayed_blobs.load()},
       {"totals", totals(metrics, usage)},
+      {"namespaces", namespaces(core)},
       {"transfers", transfers(core)},
       {"nodes", nodes(core)}};
 }

@@ -37,6 +37,8 @@ class Page(FaultTest):
         about = self.ask(node, "/api/node")
         self.assertEqual(7, about["blobs"])
         self.assertEqual(7 * 3 * CHUNK, about["tiers"][0]["used"])
+        self.assertEqual([("team-0", 12 * CHUNK), ("team-1", 9 * CHUNK)],
+                         [(n["name"], n["used"]) for n in about["namespaces"]])
         self.assertEqual([], about["transfers"])
         for limit in ("0", "101", "x", "3x", ""):
             self.assertIn("limit", self.ask(node, f"/api/blobs?limit={limit}", 400)["error"])
