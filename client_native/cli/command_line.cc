@@ -30,6 +30,7 @@ struct Typed {
   std::string file;
   bool version = false;
   bool no_compress = false;
+  bool mappable = false;
 };
 
 void declare_globals(CLI::App& app, Typed& typed, CommandLine& line) {
@@ -73,6 +74,7 @@ void declare_commands(CLI::App& app, Typed& typed, CommandLine& line) {
   put->add_option("--homes", typed.homes, "spread it over so many of the servers; default 1")
       ->type_name("N");
   put->add_flag("--no-compress", typed.no_compress, "store it as it is");
+  put->add_flag("--mappable", typed.mappable, "readers on a node's host may map it (as it is)");
 
   auto* get = app.add_subcommand("get", "fetch a blob, verified");
   get->add_option("key", typed.key, "its key")->type_name("KEY")->required();
@@ -157,6 +159,7 @@ Result<void> read_put(const Typed& typed, CommandLine& line) {
   line.command = CommandLine::Command::kPut;
   line.file = typed.file;
   line.compress = !typed.no_compress;
+  line.mappable = typed.mappable;
   line.durable = typed.durability == "disk";
   if (!line.durable && typed.durability != "memory") {
     return fail(ErrorCode::kInvalidArgument,

@@ -30,6 +30,7 @@ struct CommandLine {
   Key prefix;             // ls; the name may be empty
   bool replace = false;
   bool durable = false;
+  bool mappable = false;
   bool compress = true;
   uint32_t chunk_size = limits::kChunkSizeDefault;
   uint32_t homes = 1;

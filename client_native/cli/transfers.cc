@@ -121,6 +121,7 @@ Result<TransferReport> put(Client& client, const CommandLine& line) {
   options.replace = line.replace;
   options.homes = line.homes;
   options.durable = line.durable;
+  options.mappable = line.mappable;
   BIGCAST_ASSIGN(const auto upload, client.upload(options));
   Progress progress(options.name, options.size, !line.quiet && !line.json);
   BIGCAST_ASSIGN(const uint64_t done, send(*upload, *source, line.chunk_size, progress));
