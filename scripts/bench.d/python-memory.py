@@ -52,25 +52,25 @@ def run(arguments, system, directory):
         conf |= bigcast_conf(arguments.jar)
         conf |= {"spark.bigcast.node.memory": f"{max(3 * mib, 64)}m"}
     environment = {"PYSPARK_PYTHON": arguments.python, "PYTHONPATH": str(package)}
+    gate = directory / "gate"
+    gate.mkdir()
     with make_hosts(2) as hosts, MemoryCgroup() as cgroup:
         cluster = Cluster(hosts, arguments.spark_home, directory / "cluster", arguments.workers,
                           f"{2048 + 2 * mib}m", worker_wrapper=cgroup.command([]))
-        with open(directory / "driver.log", "wb") as log:
-            process = cluster.submit(
-                [str(ROOT / "scripts" / "lib" / "array_job.py"), system, str(arguments.size),
-                 str(arguments.workers)],
-                conf, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                text=True)
-            figures = follow(process, cgroup)
+        process = cluster.submit(
+            [str(ROOT / "scripts" / "lib" / "array_job.py"), system, str(arguments.size),
+             str(arguments.workers), str(gate)],
+            conf, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        figures, said = follow(process, cgroup, gate)
         if process.wait() != 0 or len(figures) != 3:
-            tail = (directory / "driver.log").read_text(errors="replace")[-4000:]
-            raise SystemExit(f"{tail}\npython-memory: the program failed on {system}")
+            raise SystemExit(f"{said[-4000:]}\npython-memory: the program failed on {system}")
         bigcast_nodes.end_all(hosts)
     return figures
 
 
-def follow(process, cgroup):
-    idle, figures = 0, ()
+def follow(process, cgroup, gate):
+    """The figures, and all else that the program said."""
+    idle, figures, said = 0, (), ""
     for line in process.stdout:
         words = line.split()
         if words[:2] == ["phase", "idle"]:
@@ -81,10 +81,10 @@ def follow(process, cgroup):
             time.sleep(SETTLE_S)
             figures = (cgroup.peak() - idle, float(words[2]), float(words[3]))
         else:
+            said += line
             continue
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    return figures
+        (gate / words[1]).touch()
+    return figures, said
 
 
 COLUMNS = (

@@ -1,10 +1,12 @@
-"""What scripts/bench python-memory runs on Spark: array_job.py SYSTEM BYTES WORKERS.
+"""What scripts/bench python-memory runs on Spark: array_job.py SYSTEM BYTES WORKERS GATE.
 
 Broadcasts a float32 matrix and reads a row in every page of it in all workers at once. Prints a line
-at each phase and waits for one on its standard input: "idle", when the workers and executors are
-there, and "read SECONDS", when all have read and nothing is freed yet.
+at each phase and waits for a file of its name in the folder GATE: "phase idle", when the workers and
+executors are there, and "phase read SECONDS", when all have read and nothing is freed yet. (Spark does
+not pass on a standard input.)
 """
 
+import pathlib
 import sys
 import time
 
@@ -14,9 +16,10 @@ from pyspark.sql import SparkSession
 COLUMNS = 256  # float32: four rows a page
 
 
-def phase(*words):
-    print("phase", *words, flush=True)
-    sys.stdin.readline()
+def phase(name, *words):
+    print("phase", name, *words, flush=True)
+    while not pathlib.Path(sys.argv[4], name).exists():
+        time.sleep(0.05)
 
 
 def in_all_workers(context, workers, work):
