@@ -38,7 +38,7 @@ Result<void> Store::start_hold(const BlobPtr& blob) {
   }
   const bool in_share = blob->is_home() && !blob->is_durable();
   if (!in_share) {
-    if (const auto fits = admit(bytes, blob->options.chunk_size, false); !fits) {
+    if (const auto fits = check_budgets(bytes, blob->options.chunk_size, false); !fits) {
       return fail(ErrorCode::kNotMappable, "not now: " + fits.error().message);
     }
   }
