@@ -36,6 +36,8 @@ std::string_view to_string(ErrorCode code) {
       return "IO";
     case ErrorCode::kInternal:
       return "INTERNAL";
+    case ErrorCode::kNotMappable:
+      return "NOT_MAPPABLE";
   }
   return "INTERNAL";
 }

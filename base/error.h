@@ -25,8 +25,9 @@ enum class ErrorCode : uint16_t {
   kUnsupported = 11,       // protocol versions or features do not match
   kIo = 12,                // a local file or disk failed
   kInternal = 13,          // a bug in Bigcast
+  kNotMappable = 14,       // the blob can't be mapped here now, for the reason given: copy it
 };
-constexpr ErrorCode kErrorCodeLast = ErrorCode::kInternal;
+constexpr ErrorCode kErrorCodeLast = ErrorCode::kNotMappable;
 
 // Upper-case name as documented, for example "NOT_FOUND". Never null.
 std::string_view to_string(ErrorCode code);

@@ -140,6 +140,11 @@ constexpr int kIndexOpenFilesMax = 32;             // RocksDB
 constexpr size_t kIndexReadahead = 1 * kMiB;       // while it is read through
 constexpr size_t kIndexBatchRows = 4096;           // chunk rows in one batch
 
+// Mapped reads.
+constexpr uint32_t kMappedShare = 2;     // at most this part (a half) of a store's memory is held
+constexpr size_t kMappingsMax = 4096;    // that a node has given out and not got back
+constexpr uint32_t kMapAttemptsMax = 8;  // of a blob whose chunks leave while the rest is fetched
+
 // A store.
 constexpr size_t kBlobsMax = 1u << 20;
 constexpr size_t kQuotasMax = 64;          // namespaces with a quota of their own, or labels

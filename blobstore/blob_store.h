@@ -47,6 +47,8 @@ struct CreateOptions {
   Stripe stripe;                 // a home has the name only of stripe 0
   std::string note;              // of whoever creates it; means nothing to the store
   Durability durability = Durability::kMemory;  // of a home that has all chunks
+  // Readers may map it: takes raw chunks only. Not of a stripe; a restart forgets it.
+  bool mappable = false;
   Duration ttl{};  // of a home: expired() names it so long after its seal; 0: never
 };
 
@@ -71,6 +73,7 @@ struct BlobStat {
   uint32_t pins = 0;
   Stripe stripe;
   std::string note;
+  bool mappable = false;
   std::optional<BlobId> replaced;  // as seal() answers: it took the name from this one, now gone
 };
 
@@ -78,8 +81,9 @@ using eviction::ReadOrder;
 
 struct StoreUsage {
   uint64_t memory_budget = 0;
-  uint64_t memory_used = 0;   // allocated pages of all chunks in memory ...
-  uint64_t memory_spare = 0;  // ... and of dead blobs, kept; the sum is never above the budget
+  uint64_t memory_used = 0;    // allocated pages of all chunks in memory ...
+  uint64_t memory_spare = 0;   // ... and of dead blobs, kept; the sum is never above the budget
+  uint64_t memory_mapped = 0;  // ... of what is used: held for mappings
   uint64_t disk_budget = 0;
   uint64_t disk_used = 0;
   uint64_t reserved = 0;  // promised to homes' uploads, beyond what they have stored
@@ -121,6 +125,13 @@ struct Location {
   uint32_t generation = 0;  // for kMemfd: of the memory file
 };
 
+// A whole blob, for a reader to map: its first `size` bytes are in the file, which can't be
+// written, shortened or punched. The caller owns and closes the descriptor, which can only read.
+struct MappableFile {
+  int fd = -1;
+  uint64_t size = 0;
+};
+
 // A read-only descriptor of a blob's memory file; the caller owns and closes it.
 struct MemoryFile {
   int fd = -1;
@@ -142,9 +153,11 @@ struct ChunkView {
 // Memory tier: a memfd a blob (mode 0400 before its descriptor leaves), chunk i's stored bytes at
 // i * chunk_size, evicted by punching a hole; a blob whose only chunk is at most
 // limits::kInlineBlobSizeMax rests in ordinary memory. Disk tier: 256 MiB extents beside a RocksDB
-// index. When memory is full the eviction policy's victim is demoted to disk, or dropped if it is a
-// relay's and there is no room on disk; homes' chunks are never dropped. The policy is told who
-// reads what (open_stream), what nobody will read (release) and what was fetched ahead.
+// index. A mappable blob's memory file is frozen when it is first mapped: it then keeps its pages
+// until all of its chunks have left and nobody has it mapped. When memory is full the eviction
+// policy's victim is demoted to disk, or dropped if it is a relay's and there is no room on disk;
+// homes' chunks are never dropped. The policy is told who reads what (open_stream), what nobody
+// will read (release) and what was fetched ahead.
 //
 // Durability. A home's chunks of Durability::kDisk are written to disk when they are put, and its
 // seal succeeds once all of it would survive a crash; a copy stays in memory while there is room.
@@ -237,6 +250,15 @@ class BlobStore {
   // memory file, or limits::kServeReserve or a quarter of the memory budget is viewed: use
   // read_chunk.
   virtual Result<ChunkView> view_chunk(BlobId id, uint32_t index) = 0;
+  // Keeps a sealed mappable blob's chunks in memory, those that are there and those that come,
+  // until the last copy of the result goes: hold it as long as a reader has the blob mapped. What
+  // is held stays counted even if the blob is removed. NOT_MAPPABLE: it is no such blob, or more
+  // than 1 / limits::kMappedShare of the memory budget would be held. The result must not outlive
+  // the store; its end may take as long as giving back the blob's pages does.
+  virtual Result<std::shared_ptr<const void>> hold(BlobId id) = 0;
+  // All of the blob in one file that changes no more. Brings back what is on disk, and blocks for
+  // that. NOT_FOUND: a chunk is not here; a relay fetches it and calls again. Requires: a hold.
+  virtual Result<MappableFile> map(BlobId id) = 0;
   // NOT_FOUND if nothing of the blob is in a memory file.
   virtual Result<MemoryFile> memory_file(BlobId id) = 0;
 

@@ -104,14 +104,25 @@ Result<std::span<std::byte>> Memfd::map(uint64_t offset, size_t length) {
   const uint64_t end = offset + length;
   if (mappings_.empty() || mappings_.back().length < end) {
     const uint64_t mapped = std::max(kShortestMapping, std::bit_ceil(end));
-    void* data = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0);
+    const int access = frozen_ ? PROT_READ : PROT_READ | PROT_WRITE;
+    void* data = mmap(nullptr, mapped, access, MAP_SHARED, fd_, 0);
     if (data == MAP_FAILED) return fail(ErrorCode::kIo, errno_message("memory file: map", errno));
     mappings_.push_back({static_cast<std::byte*>(data), mapped});
   }
   return std::span<std::byte>(mappings_.back().data + offset, length);
 }
 
+Result<void> Memfd::freeze() {
+  const std::scoped_lock lock(mutex_);  // no mapping that can write may be made meanwhile
+  if (fcntl(fd_, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_FUTURE_WRITE) != 0) {
+    return fail(ErrorCode::kIo, errno_message("memory file: seal", errno));
+  }
+  frozen_ = true;
+  return {};
+}
+
 void Memfd::punch(uint64_t offset, uint64_t length) {
+  if (frozen_) return;
   if (fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
                 static_cast<off_t>(length)) != 0) {
     log().error("{}", errno_message("memory file: punch", errno));

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -33,7 +34,11 @@ class Memfd {
   // The bytes in place, mapped for as long as this object lives. IO if they can't be mapped.
   // Requires: they were written. Touching what was punched since takes new pages.
   Result<std::span<const std::byte>> view(uint64_t offset, size_t length);
-  // Gives the pages back to the system, whoever else holds a descriptor. Both page-aligned.
+  // Seals it: from now on nobody can write, lengthen or punch it, and no new mapping can write.
+  // What was mapped before still could: that is this process alone.
+  Result<void> freeze();
+  // Gives the pages back to the system, whoever else holds a descriptor. Both page-aligned. A
+  // frozen file keeps them until it is closed.
   void punch(uint64_t offset, uint64_t length);
   // A new descriptor of the same file that can only read; the caller closes it.
   Result<int> open_reader() const;
@@ -49,6 +54,7 @@ class Memfd {
   Result<std::span<std::byte>> map(uint64_t offset, size_t length);
 
   int fd_;
+  std::atomic<bool> frozen_{false};
   std::mutex write_mutex_;         // guards the next one
   uint64_t end_ = 0;               // of the file
   std::mutex mutex_;               // guards what follows

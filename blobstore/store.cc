@@ -127,6 +127,9 @@ Result<void> Store::check_create(const CreateOptions& options) const {
                             chunk_size, memory_budget_));
   }
   if (options.size) BIGCAST_TRY(check_size(*options.size, chunk_size));
+  if (options.mappable && options.stripe.count > 1) {
+    return fail(ErrorCode::kInvalidArgument, "mappable: a blob of several homes can't be mapped");
+  }
   if (options.durability == Durability::kMemory) return {};
   if (options.stripe.count > 1) {
     return fail(ErrorCode::kInvalidArgument, "durability: disk is for blobs of one home, for now");
@@ -362,6 +365,7 @@ Result<void> Store::drop_chunks(BlobId id) {
 // Frees all chunks at once; those that another thread moves, that thread frees. A durable blob's
 // rows go first: if they can't, its place on disk stays taken.
 Result<void> Store::free_chunks(Lock& lock, const BlobPtr& blob) {
+  leave_to_holders(*blob);
   if (!park(*blob)) {
     while (!blob->spare.empty()) punch_spare(*blob);
   }
@@ -376,7 +380,7 @@ Result<void> Store::free_chunks(Lock& lock, const BlobPtr& blob) {
     ours.push_back(&chunk);
   }
   const bool erase_rows = blob->removed && blob->has_rows;
-  const auto memory_file = blob->memory_file;
+  auto memory_file = blob->memory_file;
   begin_move();
   lock.unlock();
   Result<void> erased;
@@ -386,8 +390,10 @@ Result<void> Store::free_chunks(Lock& lock, const BlobPtr& blob) {
       memory_file->punch(uint64_t{chunk->meta.index} * blob->options.chunk_size, chunk->pages);
     }
   }
+  memory_file.reset();
   lock.lock();
   for (StoredChunk* chunk : ours) {
+    if (blob->frozen) leave_frozen(*blob, *chunk);
     memory_used_ -= chunk->pages;
     add_used(*blob, -static_cast<int64_t>(chunk->charged));
     if (chunk->pages > 0 && !chunk->small) --blob->in_memory_file;
@@ -396,6 +402,7 @@ Result<void> Store::free_chunks(Lock& lock, const BlobPtr& blob) {
   }
   if (erase_rows && erased) blob->has_rows = false;
   close_if_empty(*blob);
+  close_frozen(lock, *blob);
   release_withheld(lock, blob);
   end_move(true);
   while (parked_.size() > limits::kSpareFilesMax) free_parked(lock);
@@ -475,6 +482,7 @@ BlobStat Store::stat_of(const StoredBlob& blob) const {
   stat.pins = blob.pins;
   stat.stripe = blob.options.stripe;
   stat.note = blob.options.note;
+  stat.mappable = blob.options.mappable;
   return stat;
 }
 
@@ -511,6 +519,7 @@ StoreUsage Store::usage() const {
   usage.memory_budget = memory_budget_;
   usage.memory_used = memory_used_;
   usage.memory_spare = spare_bytes_;
+  usage.memory_mapped = held_;
   usage.disk_budget = disk_ ? disk_->budget() : 0;
   usage.disk_used = disk_ ? disk_->used() : 0;
   usage.reserved = reserved_;

@@ -72,6 +72,17 @@ struct ParkedFile {
   TimePoint since{};
 };
 
+// What readers' mappings keep (store_mapped.cc); their pins own it jointly.
+struct Held {
+  std::shared_ptr<StoredBlob> blob;  // null once its chunks were freed
+  uint32_t pins = 0;
+  uint64_t bytes = 0;   // of held_
+  uint64_t beyond = 0;  // of held_beyond_
+  // What was mapped of a blob whose chunks were freed since.
+  std::shared_ptr<Memfd> file;
+  uint64_t pages = 0;  // of memory_used_
+};
+
 // A namespace as homes see it; blobs may outlive its entry in the store's map.
 struct NamespaceShare {
   NamespaceUsage usage;
@@ -101,6 +112,9 @@ struct StoredBlob {
   uint32_t open_views = 0;
   SparePages spare;  // of its memory file, from the blob before
   TimePoint spare_since{};
+  std::shared_ptr<Held> held;  // null: no reader has it mapped
+  bool frozen = false;         // its memory file is, and holds all of the blob
+  uint64_t stuck = 0;          // pages in the frozen file of chunks that have left it
   std::unordered_map<uint32_t, StoredChunk> chunks;
   Footprint total;  // a blob may have a million chunks: none is looked at for a stat
   // Of a durable blob. Rows are written by its seal alone; as long as they may be in the index,
@@ -127,9 +141,9 @@ struct StoredBlob {
   }
 };
 
-// Five jobs in five files: store.cc answers the calls about blobs, store_chunks.cc moves chunks in
+// Six jobs in six files: store.cc answers the calls about blobs, store_chunks.cc moves chunks in
 // and out, store_space.cc finds the room for them, store_spare.cc keeps pages for the next blob,
-// store_durable.cc keeps what survives.
+// store_durable.cc keeps what survives, store_mapped.cc what readers have mapped.
 class Store final : public BlobStore {
  public:
   Store(const Options& options, std::unique_ptr<eviction::Policy> victims,
@@ -153,6 +167,8 @@ class Store final : public BlobStore {
   Result<Location> locate(BlobId id, uint32_t index, uint64_t stream) override;
   Result<ChunkMeta> read_chunk(BlobId id, uint32_t index, std::span<std::byte> buffer) override;
   Result<ChunkView> view_chunk(BlobId id, uint32_t index) override;
+  Result<std::shared_ptr<const void>> hold(BlobId id) override;
+  Result<MappableFile> map(BlobId id) override;
   Result<MemoryFile> memory_file(BlobId id) override;
   Result<BlobId> find(std::string_view name_space, std::string_view name) const override;
   Result<BlobStat> stat(BlobId id) const override;
@@ -242,6 +258,7 @@ class Store final : public BlobStore {
   // store_space.cc
   // Whether a home may take or reserve `bytes` more.
   Result<void> admit(const StoredBlob& blob, uint64_t bytes) const;
+  Result<void> check_budgets(uint64_t bytes, uint32_t chunk_size, bool durable) const;
   Result<void> check_quota(const NamespaceUsage& usage, uint64_t bytes) const;
   // Of homes; the differences may be negative.
   void add_used(StoredBlob& blob, int64_t bytes);
@@ -266,6 +283,18 @@ class Store final : public BlobStore {
   void count_read(StoredChunk& chunk, uint64_t stream);
   void begin_move() { ++moving_; }
   void end_move(bool settled);
+
+  // store_mapped.cc
+  Result<void> start_hold(const BlobPtr& blob);
+  void end_hold(Held& held);
+  Result<void> gather(Lock& lock, const BlobPtr& blob);
+  Result<void> bring_back(Lock& lock, const BlobPtr& blob, StoredChunk& chunk);
+  Result<void> read_back(Lock& lock, const BlobPtr& blob, StoredChunk& chunk);
+  void put_back_frozen(StoredBlob& blob, StoredChunk& chunk);
+  void leave_frozen(StoredBlob& blob, StoredChunk& chunk);
+  void close_frozen(Lock& lock, StoredBlob& blob);
+  void close_file(Lock& lock, std::shared_ptr<Memfd> file, uint64_t pages);
+  void leave_to_holders(StoredBlob& blob);
 
   // store_spare.cc
   bool park(StoredBlob& blob);
@@ -312,8 +341,10 @@ class Store final : public BlobStore {
   uint64_t descriptors_ = 0;
   // Threads whose I/O will settle a chunk without waiting for room: to wait for them is safe.
   int moving_ = 0;
-  uint64_t settled_ = 0;  // moves that have changed what is free or evictable
-  uint64_t viewed_ = 0;   // bytes in views
+  uint64_t settled_ = 0;      // moves that have changed what is free or evictable
+  uint64_t held_ = 0;         // bytes of blobs that are held for mappings ...
+  uint64_t held_beyond_ = 0;  // ... of those, what is in no home's share of the budgets
+  uint64_t viewed_ = 0;       // bytes in views
   uint64_t pinned_ = 0;
   uint64_t serials_ = 0;    // the last StoredBlob::serial given
   uint64_t streams_ = 0;    // the last stream's number

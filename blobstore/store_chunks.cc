@@ -14,6 +14,10 @@ namespace bigcast {
 Result<void> Store::check_chunk(const StoredBlob& blob, const ChunkMeta& meta) const {
   const uint32_t chunk_size = blob.options.chunk_size;
   BIGCAST_TRY(check_meta(meta, chunk_size));
+  if (blob.options.mappable && meta.codec != Codec::kRaw) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("chunk {}: is compressed, and the blob mappable", meta.index));
+  }
   const Stripe& stripe = blob.options.stripe;
   if (!stripe.has(meta.index)) {
     return fail(ErrorCode::kInvalidArgument, fmt::format("chunk {}: is not of stripe {} of {}",
@@ -107,7 +111,8 @@ Result<void> Store::fill(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
 // A blob's only chunk, if it is small, needs no file of its own.
 bool Store::rests_small(const StoredBlob& blob, const ChunkMeta& meta) const {
   const auto size = blob.known_size();
-  return meta.index == 0 && meta.stored_size <= limits::kInlineBlobSizeMax &&
+  return !blob.options.mappable && meta.index == 0 &&
+         meta.stored_size <= limits::kInlineBlobSizeMax &&
          (meta.raw_size < blob.options.chunk_size || (size && *size == meta.raw_size));
 }
 
@@ -126,6 +131,10 @@ Result<void> Store::write_to_file(Memfd& file, uint64_t offset, std::span<const 
 // Requires: room for it. On failure the caller discards the chunk.
 Result<void> Store::write_chunk(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
                                 std::span<const std::byte> stored) {
+  if (blob->frozen) {
+    put_back_frozen(*blob, chunk);
+    return {};
+  }
   const bool small = rests_small(*blob, chunk.meta);
   if (!small && !blob->memory_file) {
     while (descriptors_ >= descriptors_max_ && !parked_.empty()) free_parked(lock);
@@ -177,6 +186,12 @@ void Store::discard(Lock& lock, const BlobPtr& blob, StoredChunk& chunk) {
 
 void Store::free_pages(Lock& lock, const BlobPtr& blob, StoredChunk& chunk) {
   if (chunk.pages == 0) return;
+  if (blob->frozen) {
+    leave_frozen(*blob, chunk);
+    count(chunk);
+    close_frozen(lock, *blob);
+    return;
+  }
   if (!chunk.small) {
     const auto file = blob->memory_file;
     lock.unlock();
@@ -203,7 +218,7 @@ void Store::count(StoredChunk& chunk) {
 }
 
 void Store::close_if_empty(StoredBlob& blob) {
-  if (!blob.memory_file || blob.in_memory_file > 0 || !blob.spare.empty()) return;
+  if (!blob.memory_file || blob.in_memory_file > 0 || !blob.spare.empty() || blob.frozen) return;
   blob.memory_file.reset();
   --descriptors_;
 }

@@ -15,8 +15,10 @@ namespace bigcast {
 Result<void> Store::admit(const StoredBlob& blob, uint64_t bytes) const {
   if (bytes == 0) return {};
   BIGCAST_TRY(check_quota(blob.share->usage, bytes));
-  const uint32_t chunk_size = blob.options.chunk_size;
-  const bool durable = blob.is_durable();
+  return check_budgets(bytes, blob.options.chunk_size, blob.is_durable());
+}
+
+Result<void> Store::check_budgets(uint64_t bytes, uint32_t chunk_size, bool durable) const {
   const uint64_t disk_budget = disk_ ? disk_->budget() : 0;
   // Nothing more goes to a disk that has failed, or that a start with a smaller budget found full.
   const uint64_t disk_limit = disk_ && disk_->is_read_only() ? homes_on_disk_ : disk_budget;
@@ -24,7 +26,7 @@ Result<void> Store::admit(const StoredBlob& blob, uint64_t bytes) const {
   const uint32_t largest = home_chunk_sizes_.empty()
                                ? chunk_size
                                : std::max(chunk_size, home_chunk_sizes_.rbegin()->first);
-  const uint64_t promised = homes_used_ + reserved_ + (disk_ ? largest : 0);
+  const uint64_t promised = homes_used_ + reserved_ + held_beyond_ + (disk_ ? largest : 0);
   const uint64_t capacity = memory_budget_ + disk_room;
   const uint64_t on_disk = homes_on_disk_ + reserved_on_disk_;
   const bool fits = promised <= capacity && bytes <= capacity - promised;
@@ -122,8 +124,10 @@ Result<void> Store::make_room(Lock& lock, const StoredChunk& chunk) {
   const uint64_t needed = whole_pages(chunk.meta.stored_size);
   victims_->expect(entry_of(chunk), needed);
   while (!chunk.doomed) {
-    const uint64_t spare = small ? 0 : spare_at(blob, chunk.meta.index);
-    if (memory_used_ + spare_bytes_ - spare + needed <= memory_budget_) return {};
+    // Pages that its place has already.
+    uint64_t there = small ? 0 : spare_at(blob, chunk.meta.index);
+    if (blob.frozen) there = needed;
+    if (memory_used_ + spare_bytes_ - there + needed <= memory_budget_) return {};
     if (give_up_spare(lock)) continue;
     if (chunk.unread) return fail(ErrorCode::kResourceExhausted, "no memory is free");
     const uint64_t before = settled_;
@@ -266,7 +270,8 @@ Result<void> Store::write_to_disk(Lock& lock, const BlobPtr& blob, StoredChunk& 
 void Store::make_evictable(StoredChunk& chunk) {
   const auto entry = entry_of(chunk);
   const bool home = chunk.blob->is_home();
-  const bool held = chunk.views > 0 || (chunk.in_memory && chunk.blob->pins > 0);
+  const bool held =
+      chunk.views > 0 || chunk.blob->held || (chunk.in_memory && chunk.blob->pins > 0);
   if (chunk.listed || held) return;
   chunk.listed = true;
   if (!chunk.in_memory) {
@@ -328,12 +333,13 @@ Result<void> Store::pin(BlobId id) {
   if (blob->pins == 0) {
     const uint64_t bytes = blob->total.stored + blob->total.chunks * kPage;
     const uint64_t limit = memory_budget_ / limits::kPinnedShare;
-    if (bytes > limit - std::min(limit, pinned_)) {
+    const uint64_t taken = pinned_ + held_;  // together: the rest is for all others
+    if (bytes > limit - std::min(limit, taken)) {
       return fail(
           ErrorCode::kResourceExhausted,
           fmt::format("pin: {} bytes do not fit: pins may hold {} of the memory budget, and "
                       "hold {}",
-                      bytes, limit, pinned_));
+                      bytes, limit, taken));
     }
     pinned_ += blob->pinned_bytes = bytes;
   }

@@ -12,7 +12,9 @@ namespace bigcast {
 // its chunks are being dropped. False: the caller frees the pages.
 bool Store::park(StoredBlob& blob) {
   const CreateOptions& options = blob.options;
-  if (!blob.memory_file || options.name_space.empty() || blob.open_views > 0) return false;
+  if (!blob.memory_file || blob.frozen || options.name_space.empty() || blob.open_views > 0) {
+    return false;
+  }
   for (const auto& [index, chunk] : blob.chunks) {
     if (chunk.busy) return false;
   }

@@ -31,6 +31,8 @@ Result<BlobSummary> summary_of(rpc::BlobInfo::Reader info) {
   summary.sealed = info.getSealed();
   summary.relay = info.getRelay();
   summary.durable = info.getDurability() == rpc::Durability::DISK;
+  summary.ref = ref.to_bytes();
+  summary.mappable = info.getMappable();
   summary.root_digest = hexadecimal(ref.root_digest);
   for (const auto& home : ref.homes) summary.homes.push_back(home.to_string());
   return summary;
@@ -84,6 +86,10 @@ class ClientHandle final : public Client {
                                                  DownloadOptions options) override {
     BIGCAST_ASSIGN(const auto ref, rpc::BlobRefData::from_bytes(bytes));
     return start_download(core_, ref, options);
+  }
+  Result<std::unique_ptr<Mapping>> map_ref(std::string_view bytes) override {
+    BIGCAST_ASSIGN(const auto ref, rpc::BlobRefData::from_bytes(bytes));
+    return map_blob(core_, ref);
   }
   Result<BlobSummary> stat(const std::string& name) override;
   Result<void> list(const std::string& prefix,

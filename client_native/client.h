@@ -45,7 +45,9 @@ struct UploadOptions {
   // none of their links carries all of it. Names are then found at the first of them.
   uint32_t homes = 1;
   bool durable = false;  // sealed once it would survive the node and its machine; one home only
-  uint64_t ttl_ms = 0;   // removed so long after it was sealed, at most limits::kTtlMsMax; 0: never
+  // Readers on a node's host may map it: its chunks are not compressed; one home only.
+  bool mappable = false;
+  uint64_t ttl_ms = 0;  // removed so long after it was sealed, at most limits::kTtlMsMax; 0: never
 };
 
 struct DownloadOptions {
@@ -64,7 +66,8 @@ struct BlobSummary {
   std::optional<uint64_t> expires_in_ms;  // of a sealed blob with a ttl
   uint32_t pins = 0;                      // sessions that pin it
   uint32_t chunk_size = 0, chunk_count = 0;
-  bool sealed = false, relay = false, durable = false;
+  bool sealed = false, relay = false, durable = false, mappable = false;
+  std::string ref;                 // as Upload::seal returns it
   std::string root_digest;         // 32 hexadecimal digits
   std::vector<std::string> homes;  // of several, each has every so manieth chunk
 };
@@ -117,6 +120,18 @@ class Download {
   virtual TransferStats stats() const = 0;
 };
 
+// A blob in the local node's memory, mapped into this process for as long as the object lives; then
+// the node may use that memory for something else. Nobody can change its bytes. They count as this
+// process's resident memory, like those of any shared library. It may outlive its Client (whose
+// thread then stays), and belongs to the process that made it: in a child of fork(), destroying it
+// leaves the mapping, which stays valid there, to the end of the child. Thread-safe.
+class Mapping {
+ public:
+  virtual ~Mapping() = default;  // blocks for one call to the node
+  // Page-aligned; nothing may read it once the object is destroyed.
+  virtual std::span<const std::byte> bytes() const = 0;
+};
+
 // A connection to Bigcast: owns one I/O thread. Thread-safe; methods block and end by a progress
 // deadline with a typed error. Uploads and downloads may outlive no Client. Reconnects by itself
 // when a node comes back.
@@ -130,6 +145,10 @@ class Client {
                                                           DownloadOptions options = {}) = 0;
   virtual Result<std::unique_ptr<Download>> download_ref(std::string_view ref,
                                                          DownloadOptions options = {}) = 0;
+  // The whole blob in place, its digests checked. Waits until it is sealed, and until the local
+  // node has fetched all of it. NOT_MAPPABLE says why a download has to do instead: there is no
+  // local node, the blob was not uploaded as mappable, or the node has no room to keep it in.
+  virtual Result<std::unique_ptr<Mapping>> map_ref(std::string_view ref) = 0;
   virtual Result<BlobSummary> stat(const std::string& name) = 0;
   // Calls `each` in order of name until all are listed or it returns false.
   virtual Result<void> list(const std::string& prefix,

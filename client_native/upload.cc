@@ -191,7 +191,8 @@ void UploadJob::release_encoder() {
 kj::Promise<Encoded> UploadJob::encode_on_pool(uint32_t index, BufferPtr raw, size_t size) {
   return encoder_slot().then([this, index, raw = std::move(raw), size]() mutable {
     auto work = [index, raw = std::move(raw), size, buffers = buffers_,
-                 compression = options_.compression]() mutable {
+                 compression =
+                     options_.mappable ? Compression::kNever : options_.compression]() mutable {
       return encode(index, std::move(raw), size, *buffers, compression);
     };
     return nodes_.loop().run_on_pool(std::move(work)).then([this](Encoded chunk) {
@@ -363,6 +364,9 @@ Result<void> check_options(const UploadOptions& options) {
     return fail(ErrorCode::kInvalidArgument, "homes: must be 1 to " +
                                                  std::to_string(limits::kStripesMax) + ", not " +
                                                  std::to_string(options.homes));
+  }
+  if (options.mappable && options.homes > 1) {
+    return fail(ErrorCode::kInvalidArgument, "mappable: a blob of several homes can't be mapped");
   }
   if (options.durable && options.homes > 1) {
     return fail(ErrorCode::kInvalidArgument,

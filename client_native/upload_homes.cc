@@ -24,6 +24,7 @@ kj::Promise<Result<UploadHome>> create_at(Nodes& nodes, kj::Own<NodeSession> ses
   params.setUntilRemoved(options.until_removed);
   params.setReplace(options.replace);
   params.setAnnounceFrom(options.announce_from);
+  params.setMappable(options.mappable);
   if (options.durable) params.setDurability(rpc::Durability::DISK);
   params.setTtlMs(options.ttl_ms);
   if (whole != nullptr) rpc::write(*whole, params.initStriped());

@@ -60,6 +60,7 @@ struct BlobInfo {
   ttlMs @9 :UInt64;             # as it was created with; 0: none
   expiresInMs @10 :UInt64;      # of a sealed blob with a ttl: removed after that
   pins @11 :UInt32;             # how many sessions pin it
+  mappable @12 :Bool;            # see CreateOptions
 }
 
 # ---- Login: the bootstrap capability can do nothing else. ----
@@ -138,6 +139,10 @@ interface Session {
   # removed. RESOURCE_EXHAUSTED when pins would hold more than half of the node's memory.
   unpin @11 (target :OpenTarget) -> (result :VoidResult);
   # Ok if it is not pinned, too.
+
+  returnMapping @12 (token :Id128) -> ();
+  # The reader has unmapped what `Blob.map` gave it under this token, over this connection or an
+  # earlier one. Unknown tokens are ignored.
 }
 
 struct VoidResult {
@@ -167,6 +172,7 @@ struct CreateOptions {
   durability @8 :Durability;    # disk: not of a stripe
   ttlMs @9 :UInt64;             # removed so long after it was sealed, or after a node that kept it
                                 # started; at most limits::kTtlMsMax. 0: no such end
+  mappable @10 :Bool;            # readers may map it (Blob.map): its chunks are raw; not of a stripe
 }
 
 enum Durability {
@@ -252,6 +258,22 @@ interface Blob {
   # For relays, at the blob's home: takes part in spreading it. `at` is where other relays can read
   # copies from this one; port 0: nowhere. `held`: the chunks it has, chunk i is bit i % 8 of byte
   # i / 8.
+
+  map @4 () -> (result :MapResult);
+  # Over a Unix socket, of a mappable blob: waits until it is sealed and all of it is in this node's
+  # memory, where it then stays until the reader returns it (Session.returnMapping) or its process
+  # ends. Check the digests: nobody has, since the chunks came.
+}
+
+struct MapResult {
+  union {
+    error @0 :Error;          # NOT_MAPPABLE: read its chunks instead
+    mapped :group {
+      file @1 :MemoryFile;    # its first `size` bytes are the blob's, and change no more
+      size @2 :UInt64;
+      token @3 :Id128;        # for Session.returnMapping
+    }
+  }
 }
 
 struct FollowResult {

@@ -58,6 +58,10 @@ class Link final : public Network::Connection, public FrameSink, public kj::Refc
     frame_max_ = limits::kFrameMax;
     calls_max_ = limits::kCallsPerConnectionMax;
   }
+  Result<int> open_peer_process() const {
+    if (is_unix_ && socket_->fd() >= 0) return rpc::open_peer_process(socket_->fd());
+    return fail(ErrorCode::kUnsupported, "the peer is not on this host, or gone");
+  }
   uint64_t bytes_sent() const { return bytes_sent_; }
   uint64_t bytes_received() const { return bytes_received_; }
 
@@ -455,6 +459,7 @@ class ConnectionImpl final : public Connection, private Network {
     link_->allow_bulk();
   }
   bool is_unix() const override { return options_.is_unix; }
+  Result<int> open_peer_process() override { return link_->open_peer_process(); }
   kj::Promise<void> on_disconnect() override { return on_disconnect_.addBranch(); }
   uint64_t bytes_sent() const override { return link_->bytes_sent(); }
   uint64_t bytes_received() const override { return link_->bytes_received(); }

@@ -46,6 +46,7 @@ class Connection {
   virtual capnp::Capability::Client bootstrap() = 0;  // of the other side
   virtual void allow_bulk() = 0;                      // after login
   virtual bool is_unix() const = 0;                   // descriptors can be passed
+  virtual Result<int> open_peer_process() = 0;        // rpc/socket.h
   virtual kj::Promise<void> on_disconnect() = 0;      // may be called several times
   virtual uint64_t bytes_sent() const = 0;
   virtual uint64_t bytes_received() const = 0;

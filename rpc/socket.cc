@@ -5,6 +5,8 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -109,6 +111,25 @@ bool is_trusted_peer(int fd) {
   socklen_t size = sizeof peer;
   return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
          (peer.uid == geteuid() || peer.uid == 0);
+}
+
+Result<int> open_peer_process(int fd) {
+#ifndef SO_PEERPIDFD
+  constexpr int SO_PEERPIDFD = 77;  // Linux 6.5, newer than the headers
+#endif
+  int process = -1;
+  socklen_t size = sizeof process;
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &process, &size) == 0) return process;
+  ucred peer{};
+  size = sizeof peer;
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.pid > 0) {
+    process = static_cast<int>(syscall(SYS_pidfd_open, peer.pid, 0));
+    // Had it ended before that, the number might be another's by now; and the socket closed.
+    pollfd socket{fd, POLLRDHUP, 0};
+    if (process >= 0 && poll(&socket, 1, 0) == 0) return process;
+    if (process >= 0) close(process);
+  }
+  return fail(ErrorCode::kUnsupported, "the peer's process can't be watched from here");
 }
 
 }  // namespace bigcast::rpc

@@ -34,4 +34,8 @@ std::string peer_name(int fd);
 // Whether the process at the other end of a Unix socket runs as our user or as root.
 bool is_trusted_peer(int fd);
 
+// A descriptor of the process that connected a Unix socket, which is readable once it has ended;
+// the caller closes it. UNSUPPORTED if it can't be had: another pid namespace, an old kernel.
+Result<int> open_peer_process(int fd);
+
 }  // namespace bigcast::rpc

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "server/blob_mapper.h"
 #include "server/followers.h"
 
 namespace bigcast {
@@ -285,6 +286,32 @@ kj::Promise<void> BlobService::memory(MemoryContext context) {
   results.setFile(kj::heap<MemoryFileService>(file->fd));
   results.setGeneration(file->generation);
   return kj::READY_NOW;
+}
+
+kj::Promise<void> BlobService::map(MapContext context) {
+  context.allowCancellation();
+  session_->heard();
+  if (kind_ == Kind::kCopy) {
+    reply_error(context.getResults().initResult(),
+                {ErrorCode::kNotMappable, "map: not of another node's copy"});
+    return kj::READY_NOW;
+  }
+  auto mapper = kj::heap<BlobMapper>(core_, *session_->peer, *live_, relayed_.get(), reader_.get());
+  auto mapping = mapper->run();
+  return mapping.attach(kj::mv(mapper), core_.count_running())
+      .then([this, context](Result<BlobMapper::Mapped> mapped) mutable {
+        auto result = context.getResults().initResult();
+        if (!mapped) {
+          reply_error(result, mapped.error());
+          return;
+        }
+        auto out = result.initMapped();
+        out.setFile(kj::heap<MemoryFileService>(mapped->file.release()));
+        out.setSize(mapped->size);
+        rpc::write(core_.mappings->add(kj::mv(mapped->process), session_->name_space,
+                                       std::move(mapped->hold)),
+                   out.initToken());
+      });
 }
 
 kj::Promise<void> BlobService::follow(FollowContext context) {

@@ -30,6 +30,7 @@ class BlobService final : public rpc::Blob::Server {
   kj::Promise<void> memory(MemoryContext context) override;
   kj::Promise<void> watch(WatchContext context) override;
   kj::Promise<void> follow(FollowContext context) override;
+  kj::Promise<void> map(MapContext context) override;
 
  private:
   // What reading and sending one chunk takes, within the peer's share of the serve reserve. Members

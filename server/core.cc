@@ -1,11 +1,13 @@
 #include "server/core.h"
 
 #include <fmt/format.h>
+#include <kj/debug.h>
 
 #include <algorithm>
 
 #include "base/log.h"
 #include "server/announcements.h"
+#include "server/mappings.h"
 #include "server/relay.h"
 
 namespace bigcast {
@@ -30,6 +32,7 @@ NodeCore::NodeCore(rpc::UvLoop& loop, const Config& config, const Clock& clock,
       serve_buffers(limits::kServeReserve),
       live(kj::refcounted<LiveBlobs>()),
       announcements(std::make_unique<Announcements>()),
+      mappings(std::make_unique<Mappings>(*this)),
       leases(clock, config.lease_grace),
       started_at(clock.now()),
       tasks_(kj::heap<kj::TaskSet>(log_errors_)) {}
@@ -76,6 +79,22 @@ kj::Promise<Result<void>> NodeCore::removed(BlobId id) {
   const auto found = removals_.find(id);
   if (found == removals_.end()) return Result<void>();
   return found->second.addBranch();
+}
+
+Peer::Peer(rpc::Connection& connection)
+    : connection_(connection.handle()),
+      is_unix_(connection.is_unix()),
+      serve_room_(kj::refcounted<CreditPool>(limits::kServeBytesPerPeer)) {}
+
+Peer::~Peer() noexcept(false) = default;
+
+Result<kj::Own<MappingProcess>> Peer::process(NodeCore& core) {
+  if (process_ == nullptr) {
+    if (*connection_ == nullptr) return fail(ErrorCode::kUnavailable, "the reader has gone");
+    BIGCAST_ASSIGN(const int fd, (*connection_)->open_peer_process());
+    process_ = kj::refcounted<MappingProcess>(core, fd);
+  }
+  return kj::addRef(*KJ_ASSERT_NONNULL(process_));
 }
 
 kj::Promise<kj::Own<CreditPool::Credit>> Peer::acquire_serve_room(uint64_t bytes) {
@@ -174,6 +193,7 @@ void write_info(const NodeCore& core, const BlobStat& stat, rpc::BlobInfo::Build
   out.setRelay(stat.role == BlobRole::kRelay);
   out.setDurability(stat.durability == Durability::kDisk ? rpc::Durability::DISK
                                                          : rpc::Durability::MEMORY);
+  out.setMappable(stat.mappable);
   const TimePoint now = core.clock.now();
   out.setAgeMs(in_ms(now - stat.created_at));
   out.setTtlMs(in_ms(stat.ttl));

@@ -32,6 +32,8 @@
 namespace bigcast {
 
 class Announcements;
+class MappingProcess;
+class Mappings;
 class Relays;
 class StripeKeeper;
 class UploadService;
@@ -86,6 +88,7 @@ class NodeCore final : public kj::Refcounted {
   rpc::BufferPool serve_buffers;
   kj::Own<LiveBlobs> live;
   const std::unique_ptr<Announcements> announcements;
+  const std::unique_ptr<Mappings> mappings;
   LeaseTable leases;
   std::unordered_set<LeaseId> leases_ending;  // expired; their blobs are being removed
   std::unordered_set<UploadService*> uploads;
@@ -113,15 +116,15 @@ class NodeCore final : public kj::Refcounted {
 // An accepted connection as the services see it: they may outlast it.
 class Peer final : public kj::Refcounted {
  public:
-  explicit Peer(rpc::Connection& connection)
-      : connection_(connection.handle()),
-        is_unix_(connection.is_unix()),
-        serve_room_(kj::refcounted<CreditPool>(limits::kServeBytesPerPeer)) {}
+  explicit Peer(rpc::Connection& connection);
+  ~Peer() noexcept(false);
   bool is_unix() const { return is_unix_; }  // descriptors can be passed
   // Bytes that came from it so far; none once it is gone.
   uint64_t bytes_received() const {
     return *connection_ == nullptr ? 0 : (*connection_)->bytes_received();
   }
+  // The process at the other end, watched from the first call on. UNSUPPORTED: it can't be.
+  Result<kj::Own<MappingProcess>> process(NodeCore& core);
   // One peer's share of the serve reserve: a peer that does not read can't take all of it.
   kj::Promise<kj::Own<CreditPool::Credit>> acquire_serve_room(uint64_t bytes);
 
@@ -129,6 +132,7 @@ class Peer final : public kj::Refcounted {
   const rpc::Connection::Handle connection_;
   const bool is_unix_;
   kj::Own<CreditPool> serve_room_;
+  kj::Maybe<kj::Own<MappingProcess>> process_;
 };
 
 // One logged-in session, shared by the capabilities it gave out.

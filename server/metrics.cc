@@ -62,6 +62,8 @@ void add_store(Families& out, const StoreUsage& usage) {
              {{{"tier", "memory"}, usage.memory_used}, {{"tier", "disk"}, usage.disk_used}});
   out.gauge("store_spare_bytes", "Memory kept for the next blobs, beside what is used.",
             usage.memory_spare);
+  out.gauge("store_mapped_bytes", "Memory, of what is used, that readers have mapped.",
+            usage.memory_mapped);
   out.gauge("store_reserved_bytes", "Promised to uploads beyond what they stored.", usage.reserved);
   out.gauge("store_pinned_bytes", "An upper bound of what pinned blobs take.", usage.pinned);
   out.gauge("blobs", "Blobs that this node knows, as home or relay.", usage.blobs);

@@ -159,7 +159,7 @@ kj::Promise<void> RelayBlob::learn(rpc::BlobInfo::Reader info) {
     return kj::READY_NOW;
   }
   if (!created_) {
-    if (auto created = create_in_store(ref->chunk_size); !created) {
+    if (auto created = create_in_store(ref->chunk_size, info.getMappable()); !created) {
       home_error_ = created.error();
       return kj::READY_NOW;
     }
@@ -179,7 +179,7 @@ kj::Promise<void> RelayBlob::learn(rpc::BlobInfo::Reader info) {
       });
 }
 
-Result<void> RelayBlob::create_in_store(uint32_t chunk_size) {
+Result<void> RelayBlob::create_in_store(uint32_t chunk_size, bool mappable) {
   CreateOptions options;
   options.id = id_;
   options.name_space = ref_.name_space;
@@ -187,6 +187,7 @@ Result<void> RelayBlob::create_in_store(uint32_t chunk_size) {
   options.role = BlobRole::kRelay;
   options.chunk_size = chunk_size;
   options.stripe = stripe();
+  options.mappable = mappable;
   BIGCAST_TRY(core_->store->create(options));
   created_ = true;
   core_->metrics->relayed_blobs++;

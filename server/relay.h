@@ -71,7 +71,7 @@ class RelayBlob final : public kj::Refcounted {
   RelayGroup* attached_group();
   kj::Promise<void> try_home(size_t index);
   kj::Promise<void> open_at(kj::Own<PeerLink> link, PeerLink::Open open);
-  Result<void> create_in_store(uint32_t chunk_size);
+  Result<void> create_in_store(uint32_t chunk_size, bool mappable);
 
   void start_watch();
   kj::Promise<void> watch(uint32_t backoff_ms);

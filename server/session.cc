@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "server/blob_reader.h"
+#include "server/mappings.h"
 #include "server/relay.h"
 #include "server/stripe_keeper.h"
 #include "server/upload.h"
@@ -110,6 +111,7 @@ Result<bigcast::CreateOptions> SessionService::check_create(rpc::CreateOptions::
   options.name_space = state_->name_space;
   options.replace = in.getReplace();
   BIGCAST_ASSIGN(options.durability, read_durability(in.getDurability()));
+  options.mappable = in.getMappable();
   if (in.getTtlMs() > limits::kTtlMsMax) {
     return fail(ErrorCode::kInvalidArgument,
                 fmt::format("ttlMs: {} is above {}", in.getTtlMs(), limits::kTtlMsMax));
@@ -380,6 +382,12 @@ kj::Promise<void> SessionService::followHome(FollowHomeContext context) {
     return core_.relays->follow_home(home, state_->name_space, state_->lease);
   }();
   reply_void(context.getResults().initResult(), followed);
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> SessionService::returnMapping(ReturnMappingContext context) {
+  heard();
+  core_.mappings->give_back(state_->name_space, rpc::read(context.getParams().getToken()));
   return kj::READY_NOW;
 }
 

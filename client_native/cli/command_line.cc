@@ -37,6 +37,7 @@ struct Typed {
   std::string shell;
   bool version = false;
   bool no_compress = false;
+  bool mappable = false;
 };
 
 void declare_globals(CLI::App& app, Typed& typed, CommandLine& line) {
@@ -84,6 +85,7 @@ void declare_transfers(CLI::App& app, Typed& typed, CommandLine& line) {
   put->add_option("--ttl", typed.ttl, "remove it so long after it was put, at most 366 days")
       ->type_name("DURATION");
   put->add_flag("--no-compress", typed.no_compress, "store it as it is");
+  put->add_flag("--mappable", typed.mappable, "readers on a node's host may map it (as it is)");
 
   auto* get = app.add_subcommand("get", "fetch a blob, verified");
   get->add_option("key", typed.key, "its key")->type_name("KEY")->required();
@@ -226,6 +228,7 @@ Result<void> read_put(const Typed& typed, CommandLine& line) {
   line.command = CommandLine::Command::kPut;
   line.files = typed.files;
   line.compress = !typed.no_compress;
+  line.mappable = typed.mappable;
   line.durable = typed.durability == "disk";
   if (!line.durable && typed.durability != "memory") {
     return fail(ErrorCode::kInvalidArgument,

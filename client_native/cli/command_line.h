@@ -58,6 +58,7 @@ struct CommandLine {
   std::optional<Error> bad_secret;  // doctor: a secret file that can't be used
   bool replace = false;
   bool durable = false;
+  bool mappable = false;
   uint64_t ttl_ms = 0;  // 0: none
   bool compress = true;
   uint32_t chunk_size = limits::kChunkSizeDefault;

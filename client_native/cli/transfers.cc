@@ -121,6 +121,7 @@ Result<TransferReport> put(Client& client, const CommandLine& line, size_t i) {
   options.replace = line.replace;
   options.homes = line.homes;
   options.durable = line.durable;
+  options.mappable = line.mappable;
   options.ttl_ms = line.ttl_ms;
   BIGCAST_ASSIGN(const auto upload, client.upload(options));
   Progress progress(options.name, options.size, !line.quiet && !line.json);

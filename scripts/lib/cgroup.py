@@ -146,7 +146,7 @@ class MemoryCgroup(_Cgroup):
         self._thread.join()
         super().__exit__(*error)
 
-    def _charged(self):
+    def charged(self):
         """Bytes charged, less page cache; pages of memfds are no cache."""
         stat = dict(line.split() for line in _read(self.path / "memory.stat").splitlines())
         if self._version == 1:
@@ -158,7 +158,10 @@ class MemoryCgroup(_Cgroup):
 
     def _sample(self):
         while not self._stop.wait(INTERVAL_S):
-            self._peak = max(self._peak, self._charged())
+            self._peak = max(self._peak, self.charged())
+
+    def forget_peak(self):
+        self._peak = 0
 
     def peak(self):
         return self._peak

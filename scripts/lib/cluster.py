@@ -54,7 +54,8 @@ def bigcast_conf(jar):
 class Cluster:
     """Master and workers, ready for applications once made."""
 
-    def __init__(self, hosts, spark_home, work_dir, worker_cores=2, worker_memory="4g"):
+    def __init__(self, hosts, spark_home, work_dir, worker_cores=2, worker_memory="4g",
+                 worker_wrapper=()):
         self._hosts = hosts
         self._spark_home = spark_home
         self._work_dir = pathlib.Path(work_dir)
@@ -78,6 +79,7 @@ class Cluster:
                 + ["--cores", str(worker_cores), "--memory", worker_memory]
                 + ["--host", hosts.address(host), "--webui-port", "0"]
                 + ["-d", str(self._work_dir / f"work-{host}")],
+                worker_wrapper,
             )
         for host in range(1, hosts.count):
             self._wait(f"worker-{host}", re.compile("Successfully registered with master"))
@@ -96,12 +98,13 @@ class Cluster:
             "SPARK_NO_DAEMONIZE": "1",
         }
 
-    def _daemon(self, host, name, arguments):
+    def _daemon(self, host, name, arguments, wrapper=()):
         with open(self._work_dir / f"{name}.log", "wb") as log:
             self._daemons[name] = self._hosts.start(
                 host,
                 [os.path.join(self._spark_home, "bin", "spark-class"), *arguments],
                 env=self._environment(host),
+                wrapper=wrapper,
                 stdout=log,
                 stderr=log,
                 cwd=self._work_dir,

@@ -103,6 +103,16 @@ need_spark() {
   export spark_python SPARK_HOME
 }
 
+# need_arrays: NumPy, pandas and Arrow, of lines that every Spark from 3.4 to 4.0 takes, beside the
+# Spark that need_spark has set.
+need_arrays() {
+  local venv=${spark_python%/bin/python}
+  [ -e "$venv/arrays" ] && return
+  say "installing NumPy, pandas and Arrow from PyPI into $venv"
+  "$venv/bin/pip" install --no-input -q 'numpy<2' 'pandas<2.3' 'pyarrow<18' </dev/null
+  touch "$venv/arrays"
+}
+
 # build PRESET: configures and builds a preset, quietly unless it fails. The log is kept beside it.
 build() {
   local log=build/$1.log

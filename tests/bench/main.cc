@@ -7,6 +7,7 @@
 #include "tests/bench/copies.h"
 #include "tests/bench/disk.h"
 #include "tests/bench/latency.h"
+#include "tests/bench/mapped.h"
 #include "tests/bench/policy_cost.h"
 
 namespace {
@@ -42,6 +43,12 @@ void print(const std::optional<bigcast::bench::PolicyCost>& cost) {
               cost->stream_ns, cost->miss_ns);
 }
 
+void print(const bigcast::Result<bigcast::bench::MappedRead>& read) {
+  if (!read) throw std::runtime_error(read.error().to_string());
+  std::printf("{\"first_s\":%.6f,\"second_s\":%.6f,\"fresh_s\":%.6f,\"retained_s\":%.6f}\n",
+              read->first_s, read->second_s, read->fresh_s, read->retained_s);
+}
+
 int run(int argc, char** argv) {
   CLI::App app("the parts of scripts/bench that are not Python", "bigcast-bench");
   app.require_subcommand(1);
@@ -63,6 +70,13 @@ int run(int argc, char** argv) {
   latency->add_option("--count", options.count, "calls of each")->check(CLI::Range(1, 1 << 24));
   latency->add_flag("--locate", options.locate_only, "only ask where the first chunk is");
   latency->callback([&] { print(bigcast::bench::measure_latency(options)); });
+  auto* mapped = app.add_subcommand("mapped-read", "a mapped blob, and a memfd of our own");
+  mapped->add_option("server", options.server, "unix:PATH")->required();
+  mapped->add_option("namespace", options.name_space, "of the blob")->required();
+  mapped->add_option("name", options.name, "of the blob")->required();
+  mapped->callback([&] {
+    print(bigcast::bench::measure_mapped(options.server, options.name_space, options.name));
+  });
   std::string disk_path;
   auto* rows = app.add_subcommand("index-rows", "fill a disk tier with rows of durable chunks");
   rows->add_option("disk", disk_path, "a fresh directory")->required();

@@ -19,6 +19,7 @@ ALLOWED = {
     "server": {"base", "codec", "eviction", "blobstore", "rpc"},
     "client_native": {"base", "codec", "rpc"},
     "spark_plugin_jni": {"base", "client_native"},
+    "python": {"base", "client_native"},
 }
 # Third-party headers that only these folders may see.
 CONFINED = {
@@ -33,7 +34,7 @@ CONFINED = {
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 LINK = re.compile(r"\bbigcast_(\w+)\b")
-NOT_LAYERS = {"library", "test", "options", "test_main", "jni"}
+NOT_LAYERS = {"library", "test", "options", "test_main", "jni", "python", "wheel"}
 
 
 def breaches(root):

@@ -153,6 +153,30 @@ def pyspark(run, conf):
     check_end(run, area, watch)
 
 
+def pyspark_arrays(run):
+    """The Python package: its broadcasts in four workers, and the example."""
+    if not run.jar:
+        run.report.skip("all", "the package needs the plugin")
+        return
+    area = run.area()
+    [wheel] = run.jar.parent.glob("bigcast-*.whl")
+    package = area.folder / "package"
+    zipfile.ZipFile(wheel).extractall(package)
+    conf = area.conf(run.jar, {
+        "spark.bigcasttest.filter": run.case_filter,
+        "spark.bigcast.node.memory": "256m",
+        "spark.executorEnv.PYTHONPATH": str(package),
+    })
+    watch = Watch(run.hosts)
+    folder = sparks.HERE / "python"
+    argv = area.submit("local-cluster[2,2,1024]", conf, folder / "arrays.py")
+    argv = ["env", f"PYTHONPATH={package}", *argv]
+    observe(run, area, functools.partial(run.hosts.start, 0, argv), watch, CASES_TIMEOUT_S)
+    run.report.cases(sparks.read(area.out))
+    run.report.check("one_node", "" if len(watch.nodes) == 1 else f"nodes {watch.nodes}")
+    check_end(run, area, watch)
+
+
 def small(run, conf, warnings=0, saying="", stayed=None, expected=0, wrapper=(), jars=(),
           java="", located=True):
     """A small job under special settings.

@@ -10,6 +10,7 @@ ALL = {
     "kryo-defaults": combinations.kryo_defaults,
     "pyspark-min0": combinations.pyspark_min0,
     "pyspark-kryo-defaults": combinations.pyspark_kryo_defaults,
+    "pyspark-arrays": combinations.pyspark_arrays,
     "hosts": hosts.on_hosts,
     "faults": faults.on_hosts,
     "shared": shared.contexts_on_one_node,

@@ -11,7 +11,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import LongType
 
 
-class Cases:
+class Runner:
+    """Runs its methods that begin with py_."""
+
     def __init__(self, session):
         self.session = session
         self.context = session.sparkContext
@@ -40,6 +42,8 @@ class Cases:
                 why = " ".join(repr(failure).split())[:600]
                 print(f"CASE {name} FAIL {why}", flush=True)
 
+
+class Cases(Runner):
     def broadcast(self, value):
         """Broadcasts, and checks that the value went to Bigcast if it is large enough."""
         before = self.offloaded()

@@ -81,6 +81,7 @@ final class BigcastDriverPlugin implements DriverPlugin {
       Warnings.LOG.info("Bigcast {} only tells what it would do", NativeLibrary.jarVersion());
     } else if (always == null) {
       side = made;
+      made.carry();
       Warnings.LOG.info(
           "Bigcast {} (native {}), {} mode: broadcasts of {} bytes and more leave the driver",
           NativeLibrary.jarVersion(),

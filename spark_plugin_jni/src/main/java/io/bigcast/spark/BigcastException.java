@@ -24,7 +24,8 @@ public class BigcastException extends IOException {
     ABORTED,
     UNSUPPORTED,
     IO,
-    INTERNAL;
+    INTERNAL,
+    NOT_MAPPABLE;
 
     private static final Code[] ALL = values();
 

@@ -216,6 +216,11 @@ final class Connection implements AutoCloseable {
     }
   }
 
+  /** What the driver connects with. */
+  NativeClient.Options options() throws BigcastException {
+    return conf.shared() ? sharedOptions() : embeddedOptions("");
+  }
+
   private static void followAll(NativeClient client, Set<String> homes) {
     for (String home : homes) {
       try {

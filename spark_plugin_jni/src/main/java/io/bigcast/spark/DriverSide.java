@@ -3,6 +3,7 @@ package io.bigcast.spark;
 import io.bigcast.spark.BigcastConf.Key;
 import io.bigcast.spark.BigcastStats.Reason;
 import java.io.IOException;
+import java.util.HashMap;
 import java.util.Iterator;
 import java.util.Map;
 import java.util.concurrent.CompletableFuture;
@@ -33,6 +34,9 @@ final class DriverSide {
   private final Map<Long, Offloaded> broadcasts = new ConcurrentHashMap<>();
   private final ThreadPoolExecutor removals;
   private final CompletableFuture<String> followable = new CompletableFuture<>();
+
+  /** Whether anything but Spark's own broadcast is used. */
+  private volatile boolean carries;
 
   /** Where the last upload went; null before the first. */
   private volatile String latestHome;
@@ -109,6 +113,35 @@ final class DriverSide {
     } catch (CompletionException e) {
       throw Sneaky.<BigcastException>rethrow(e.getCause());
     }
+  }
+
+  /** From now on Python programs are told how to reach Bigcast. */
+  void carry() {
+    carries = true;
+  }
+
+  /** See {@link PythonSupport}. */
+  static Map<String, String> forPython() throws BigcastException {
+    DriverSide side = current;
+    return side == null || !side.carries ? null : side.pythonOptions();
+  }
+
+  private Map<String, String> pythonOptions() throws BigcastException {
+    connection.checkNotResting();
+    NativeClient.Options options = connection.options();
+    String home = connection.call("", this::addressOfHome);
+    Map<String, String> map = new HashMap<>();
+    map.put("servers", String.join(",", options.servers));
+    map.put("localNode", options.localNode);
+    map.put("secret", options.secret);
+    map.put("secretFile", options.secretFile);
+    map.put("namespace", options.namespace);
+    map.put("lease", options.lease);
+    map.put("home", home);
+    map.put("chunkSize", Long.toString(conf.number(Key.CHUNK_SIZE)));
+    map.put("minSize", Long.toString(conf.number(Key.MIN_SIZE)));
+    map.put("announceFrom", Long.toString(conf.prefetches() ? conf.number(Key.PREFETCH_MIN_SIZE) : 0));
+    return map;
   }
 
   /** Whether this driver runs the plugin, if only to leave all to Spark. */

@@ -1,0 +1,288 @@
+"""Broadcasts for PySpark that k workers of a host share.
+
+The value is pickled with protocol 5; large buffers (NumPy, Arrow) are kept out of the pickle, each
+beginning on a page, in a mappable blob. A worker maps the blob and unpickles around the buffers.
+"""
+
+import gc
+import io
+import os
+import pickle
+import struct
+import threading
+import time
+import weakref
+from typing import Any, Dict, Generic, List, NamedTuple, Optional, Tuple, TypeVar
+
+from ._client import Blob, Client
+from ._native import BigcastError
+
+T = TypeVar("T")
+
+PAGE = 4096
+OUT_OF_BAND_MIN = 64 * 1024  #: smaller buffers stay in the pickle
+NODE_START_S = 5.0  #: a host's node may be about to start when its first task runs
+
+_MAGIC = b"bigcast1"
+_HEADER = struct.Struct("<8sQQ")  # magic, bytes of the pickle, buffers; then each one's
+_BUFFER = struct.Struct("<QQ")  # offset, size; then the pickle; then the buffers
+_RAW = b"raw1"  # pickled for a value that is all one buffer
+# The reader can do without the node of its host, or with a copy from elsewhere.
+_COPY_INSTEAD = {"NOT_MAPPABLE", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNSUPPORTED"}
+
+
+def broadcast(sc: Any, value: T) -> "Broadcast[T]":
+    """Broadcasts ``value``; use the result as you would that of ``sc.broadcast``.
+
+    In tasks, ``.value`` has read-only arrays over the memory of the host's node, which all workers
+    of the host share. ``bytes``, ``bytearray`` and ``memoryview`` come as a read-only memoryview.
+    The value lives until ``destroy()`` or the end of the application.
+
+    Without the Bigcast plugin, below ``spark.bigcast.minSize``, and where Bigcast can't take it, this
+    is ``sc.broadcast(value)``. What can't be pickled raises what pickle raises.
+    """
+    application = _application(sc)
+    if application is None:
+        return sc.broadcast(value)
+    parts = _pickled(value)
+    if sum(part.nbytes for part in parts) < application.min_size:
+        return sc.broadcast(value)
+    try:
+        return _put(application, parts, value)
+    except BigcastError as error:
+        _warn(sc, f"a broadcast goes through Spark's own: {error}")
+        return sc.broadcast(value)
+
+
+class _Place(NamedTuple):
+    """Where a broadcast is, as tasks carry it. Has the application's secret: only closures that
+    Spark ships to the application's own executors may hold one."""
+
+    ref: bytes
+    servers: str
+    local_node: str
+    secret: str
+    secret_file: str
+    namespace: str
+    lease: str
+
+    def __repr__(self) -> str:  # never the secret
+        return f"<Bigcast blob of {len(self.ref)} bytes of ref>"
+
+    def client_key(self) -> Tuple[str, ...]:
+        return self[1:]
+
+
+class Broadcast(Generic[T]):
+    """A value that Bigcast carries; made by :func:`broadcast`."""
+
+    def __init__(self, place: _Place, value: Optional[T] = None, is_driver: bool = False) -> None:
+        self._place: Optional[_Place] = place
+        self._is_driver = is_driver
+        self._local = value
+
+    @property
+    def value(self) -> T:
+        """The value. In tasks it is made at the first use and kept for the tasks that follow.
+
+        Raises BigcastError if no node has it any more.
+        """
+        place = self._use()
+        if self._local is None and not self._is_driver:
+            self._local = _values.get(place, self)
+        return self._local  # type: ignore[return-value]
+
+    def unpersist(self, blocking: bool = False) -> None:
+        """Has the executors' hosts give up their copies; they fetch it again if it is used again."""
+        place = self._use()
+        _clients.get(place).drop_copies(place.ref)
+
+    def destroy(self, blocking: bool = False) -> None:
+        """Frees it everywhere. It can't be used after this."""
+        place = self._use()
+        self._place, self._local = None, None
+        try:
+            _clients.get(place).remove(place.ref)
+        except BigcastError as error:
+            if error.code != "NOT_FOUND":
+                raise
+
+    def __reduce__(self) -> Any:
+        return Broadcast, (self._use(),)
+
+    def _use(self) -> _Place:
+        if self._place is None:
+            raise ValueError("attempted to use a broadcast after it was destroyed")
+        return self._place
+
+
+# ---- The driver.
+
+
+class _Application(NamedTuple):
+    driver: _Place  # without a ref: how the driver connects
+    tasks: _Place
+    chunk_size: int
+    min_size: int
+    announce_from: int
+
+
+def _application(sc: Any) -> Optional[_Application]:
+    """How this application reaches Bigcast; None if its broadcasts stay with Spark."""
+    support = getattr(getattr(sc, "_jvm", None), "io", None)
+    support = support and support.bigcast.spark.PythonSupport
+    if support is None or type(support).__name__ != "JavaClass":
+        return None  # the jar is not there
+    try:
+        options = support.connection()
+    except Exception as error:  # what py4j makes of a BigcastException
+        cause = getattr(error, "java_exception", None)
+        if cause is None:
+            raise
+        _warn(sc, f"broadcasts go through Spark's own: {cause.getMessage()}")
+        return None
+    if options is None:
+        return None
+    common = (options["secret"], options["secretFile"], options["namespace"], options["lease"])
+    driver = _Place(b"", options["servers"], options["localNode"], *common)
+    tasks = driver._replace(servers=options["servers"] or options["home"])
+    return _Application(driver, tasks, int(options["chunkSize"]), int(options["minSize"]),
+                        int(options["announceFrom"]))
+
+
+def _put(application: _Application, parts: List[memoryview], value: T) -> Broadcast[T]:
+    name = f"{application.driver.lease}/python-{os.urandom(8).hex()}"
+    ref = _clients.get(application.driver).put(
+        name, parts, mappable=True, compress=False, until_removed=False,
+        chunk_size=application.chunk_size, announce_from=application.announce_from)
+    return Broadcast(application.tasks._replace(ref=ref), value, is_driver=True)
+
+
+def _warn(sc: Any, text: str) -> None:
+    sc._jvm.io.bigcast.spark.PythonSupport.warn(text)
+
+
+# ---- The form of a blob.
+
+
+def _pickled(value: Any) -> List[memoryview]:
+    """The parts of a blob, to be joined."""
+    buffers: List[memoryview] = []
+
+    def keep(buffer: pickle.PickleBuffer) -> bool:
+        raw = buffer.raw()
+        if raw.nbytes < OUT_OF_BAND_MIN:
+            return True  # into the pickle
+        buffers.append(raw)
+        return False
+
+    if type(value) in (bytes, bytearray, memoryview):
+        stream = _RAW
+        buffers.append(pickle.PickleBuffer(value).raw())
+    else:
+        file = io.BytesIO()
+        _pickler()(file, protocol=5, buffer_callback=keep).dump(value)
+        stream = file.getbuffer()
+    table = _HEADER.size + _BUFFER.size * len(buffers)
+    offset = _pages(table + len(stream))
+    header = bytearray(_HEADER.pack(_MAGIC, len(stream), len(buffers)))
+    parts = []
+    for buffer in buffers:
+        header += _BUFFER.pack(offset, buffer.nbytes)
+        padding = _pages(buffer.nbytes) - buffer.nbytes
+        parts += [buffer, memoryview(bytes(padding))] if padding else [buffer]
+        offset += buffer.nbytes + padding
+    head = bytes(header) + bytes(stream)
+    head += bytes(_pages(len(head)) - len(head))
+    return [memoryview(head), *parts]
+
+
+def _unpickled(view: memoryview) -> Any:
+    magic, size, count = _HEADER.unpack_from(view)
+    if magic != _MAGIC:
+        raise BigcastError("CORRUPT", "the blob is no broadcast of this package's version")
+    places = [_BUFFER.unpack_from(view, _HEADER.size + i * _BUFFER.size) for i in range(count)]
+    begin = _HEADER.size + count * _BUFFER.size
+    stream = view[begin:begin + size]
+    buffers = [view[offset:offset + length] for offset, length in places]
+    if stream == _RAW:
+        return buffers[0]
+    return pickle.loads(stream, buffers=buffers)
+
+
+def _pages(size: int) -> int:
+    return -(-size // PAGE) * PAGE
+
+
+def _pickler() -> Any:
+    """Spark's, which can pickle functions and classes of the main program."""
+    try:
+        from pyspark.cloudpickle import CloudPickler
+    except ImportError:
+        return pickle.Pickler
+    return CloudPickler
+
+
+# ---- What a process has; a child of fork starts with nothing.
+
+
+class _Clients:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._clients: Dict[Tuple[str, ...], Client] = {}
+
+    def get(self, place: _Place) -> Client:
+        with self._lock:
+            key = place.client_key()
+            client = self._clients.get(key)
+            if client is None:
+                servers = [server for server in place.servers.split(",") if server]
+                client = Client(servers, place.local_node or None, place.secret or None,
+                                place.secret_file or None, place.namespace, place.lease,
+                                "spark-python")
+                self._clients[key] = client
+            return client
+
+
+class _Values:
+    """The values that tasks use, or that the last one used: each task has a Broadcast of its own, and
+    may want what the one before it had. What has none any more goes when another value comes."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._values: Dict[bytes, Tuple[Any, "weakref.WeakSet[Broadcast[Any]]"]] = {}
+
+    def get(self, place: _Place, user: Broadcast[Any]) -> Any:
+        with self._lock:
+            if place.ref not in self._values:
+                if self._values:
+                    gc.collect()  # a task's closure is often part of a cycle
+                self._values = {ref: kept for ref, kept in self._values.items() if len(kept[1])}
+                self._values[place.ref] = (_unpickled(_open(place).view), weakref.WeakSet())
+            value, users = self._values[place.ref]
+            users.add(user)
+            return value
+
+
+def _open(place: _Place) -> Blob:
+    client = _clients.get(place)
+    deadline = time.monotonic() + NODE_START_S
+    while True:
+        try:
+            return client.open(place.ref, mapped=True)
+        except BigcastError as error:
+            if error.code not in _COPY_INSTEAD:
+                raise
+            starting = error.code == "UNAVAILABLE" and place.local_node
+            if not starting or time.monotonic() > deadline:
+                return client.open(place.ref, mapped=False)
+        time.sleep(0.05)
+
+
+def _start_anew() -> None:
+    global _clients, _values
+    _clients, _values = _Clients(), _Values()
+
+
+_clients, _values = _Clients(), _Values()
+os.register_at_fork(after_in_child=_start_anew)

@@ -1,0 +1,158 @@
+"""Cases of the Python package in one context: arrays that the workers of a host share."""
+
+import os
+import pathlib
+import sys
+import threading
+
+import bigcast
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from cases import Runner, equal
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import LongType
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+ROWS = 8192
+TASKS = 8
+
+
+def matrix_of(rows, seed=1):
+    return np.random.default_rng(seed).standard_normal((rows, 256), dtype=np.float32)
+
+
+class Scale:
+    """Of the main program: only Spark's pickler can send it."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+
+def memory_of(array):
+    """What is mapped where an array's bytes are, as /proc has it."""
+    address = array.__array_interface__["data"][0]
+    for line in open("/proc/self/maps", encoding="ascii"):
+        begin, end = (int(part, 16) for part in line.split()[0].split("-"))
+        if begin <= address < end:
+            return line
+    return ""
+
+
+class Arrays(Runner):
+    def seen_in_tasks(self, function):
+        return self.context.parallelize(range(TASKS), TASKS).map(function).collect()
+
+    def shared(self, value):
+        broadcast = bigcast.broadcast(self.context, value)
+        equal(type(broadcast), bigcast.Broadcast, "what it is")
+        return broadcast
+
+    def py_array_is_mapped_in_every_worker(self):
+        matrix = matrix_of(ROWS)
+        broadcast = self.shared(matrix)
+        found = self.seen_in_tasks(lambda i: (
+            float(broadcast.value[i].sum()), broadcast.value.flags.writeable,
+            "memfd:bigcast" in memory_of(broadcast.value), os.getpid()))
+        equal([seen[:3] for seen in found],
+              [(float(matrix[i].sum()), False, True) for i in range(TASKS)], "in tasks")
+        equal(broadcast.value is matrix, True, "the driver has its own")
+        broadcast.destroy()
+
+    def py_structures(self):
+        table = pa.table({"key": np.arange(100_000), "name": [str(i) for i in range(100_000)]})
+        frame = pd.DataFrame({"x": np.arange(100_000.0), "y": np.arange(100_000)})
+        value = {"table": table, "frame": frame, "scale": Scale(3), "small": np.arange(3),
+                 "fortran": np.asfortranarray(matrix_of(512))}
+        broadcast = self.shared(value)
+
+        def look(_):
+            got = broadcast.value
+            return (got["table"].column("key").to_numpy().sum(), str(got["table"]["name"][99_999]),
+                    got["frame"].x.sum(), got["scale"].factor, list(got["small"]),
+                    float(got["fortran"][7, 9]))
+
+        expected = (4_999_950_000, "99999", 4_999_950_000.0, 3, [0, 1, 2],
+                    float(value["fortran"][7, 9]))
+        equal(self.seen_in_tasks(look), [expected] * TASKS, "in tasks")
+
+    def py_bytes(self):
+        data = bytes(range(256)) * 8192
+        broadcast = self.shared(data)
+        found = self.seen_in_tasks(lambda i: (bytes(broadcast.value[i:i + 9]),
+                                              len(broadcast.value), broadcast.value.readonly))
+        equal(found, [(data[i:i + 9], len(data), True) for i in range(TASKS)], "in tasks")
+
+    def py_udfs(self):
+        matrix = matrix_of(ROWS)
+        broadcast = self.shared(matrix)
+        plain = F.udf(lambda i: int(broadcast.value[i, 0] * 1000), LongType())
+
+        @F.pandas_udf("long")
+        def vectorised(rows: pd.Series) -> pd.Series:
+            return pd.Series((broadcast.value[rows, 0] * 1000).astype("int64"))
+
+        expected = int((matrix[:, 0] * 1000).astype("int64").sum())
+        frame = self.session.range(0, ROWS, 1, 4)
+        for function in (plain, vectorised):
+            found = frame.select(F.sum(function("id"))).head()[0]
+            equal(found, expected, "sum")
+
+    def py_small_values_stay_with_spark(self):
+        broadcast = bigcast.broadcast(self.context, np.arange(10))
+        equal(isinstance(broadcast, bigcast.Broadcast), False, "its type is Bigcast's")
+        equal(self.seen_in_tasks(lambda i: int(broadcast.value[i])), list(range(TASKS)), "in tasks")
+
+    def py_unpersist_then_read(self):
+        matrix = matrix_of(ROWS)
+        broadcast = self.shared(matrix)
+        for _ in range(2):
+            found = self.seen_in_tasks(lambda i: float(broadcast.value[i].sum()))
+            equal(found, [float(matrix[i].sum()) for i in range(TASKS)], "sums")
+            broadcast.unpersist()
+
+    def py_destroy_then_use(self):
+        broadcast = self.shared(matrix_of(ROWS))
+        self.seen_in_tasks(lambda i: broadcast.value.shape)
+        broadcast.destroy()
+        try:
+            self.seen_in_tasks(lambda i: broadcast.value.shape)
+        except Exception as failure:
+            equal("destroyed" in str(failure), True, f"says destroyed: {failure}"[:300])
+            return
+        raise AssertionError("a destroyed broadcast could be used")
+
+    def py_pickling_fails(self):
+        try:
+            bigcast.broadcast(self.context, [matrix_of(ROWS), threading.Lock()])
+        except Exception as failure:
+            equal("pickle" in str(failure).lower(), True, f"names the cause: {failure}"[:300])
+            return
+        raise AssertionError("a lock was pickled")
+
+    def py_example(self):
+        sys.path.insert(0, str(ROOT / "examples"))
+        import embedding_lookup as example
+
+        matrix = example.make_embeddings(ROWS)
+        pairs = self.session.range(0, 20_000, 1, 4).select(
+            (F.col("id") % ROWS).alias("left"), (F.col("id") * 31 % ROWS).alias("right"))
+        embeddings = self.shared(matrix)
+        rows = example.similarities(self.session, embeddings, pairs).collect()
+        equal(len(rows), 20_000, "rows")
+        got = np.array([row.cosine for row in rows])
+        expected = np.einsum("ij,ij->i", matrix[[row.left for row in rows]],
+                             matrix[[row.right for row in rows]])
+        equal(bool(np.allclose(got, expected, atol=1e-5)), True, "all cosines are the driver's")
+
+
+def main():
+    session = SparkSession.builder.getOrCreate()
+    Arrays(session).run()
+    session.stop()
+    print("END of cases", flush=True)
+
+
+if __name__ == "__main__":
+    main()
