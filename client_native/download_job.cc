@@ -8,6 +8,11 @@ namespace {
 
 using Span = std::span<const std::byte>;
 
+std::shared_ptr<const ChunkSeal> seal_of(const Nodes& nodes, const rpc::BlobRefData& ref) {
+  if (ref.key_id.is_zero()) return nullptr;
+  return std::make_shared<const ChunkSeal>(nodes.targets().chunk_secret, ref.key_id);
+}
+
 uint32_t chunk_count_of(uint64_t size, uint32_t chunk_size) {
   return static_cast<uint32_t>((size + chunk_size - 1) / chunk_size);
 }
@@ -17,11 +22,13 @@ uint32_t chunk_count_of(uint64_t size, uint32_t chunk_size) {
 DownloadJob::DownloadJob(Nodes& nodes, rpc::BlobRefData ref)
     : ref_(std::move(ref)),
       buffers_(std::make_shared<ChunkBuffers>(encode_bound(ref_.chunk_size))),
+      seal_(seal_of(nodes, ref_)),
       root_digest_(ref_.root_digest) {
   const uint32_t count = ref_.stripe ? 1 : ref_.stripes;
   StripeSources::Reader& reader = *this;
   for (uint32_t i = 0; i < count; i++) {
-    stripes_.push_back(std::make_unique<StripeSources>(nodes, ref_.of_stripe(i), buffers_, reader));
+    stripes_.push_back(
+        std::make_unique<StripeSources>(nodes, ref_.of_stripe(i), buffers_, seal_, reader));
   }
   const bool sealed = root_digest_ != Digest128{};
   if (sealed && ref_.size) end_ = {chunk_count_of(*ref_.size, ref_.chunk_size), *ref_.size};
@@ -42,8 +49,14 @@ kj::Promise<Result<void>> DownloadJob::start() {
 }
 
 std::optional<uint64_t> DownloadJob::size() const {
-  if (end_) return end_->size;
-  return ref_.size;
+  const auto size = end_ ? std::optional(end_->size) : ref_.size;
+  return size && seal_ ? unsealed_size(*size, ref_.chunk_size) : size;
+}
+
+TransferStats DownloadJob::stats() const {
+  TransferStats stats = stats_;
+  if (seal_) stats.chunks_forged = seal_->refused();
+  return stats;
 }
 
 kj::Promise<Result<Span>> DownloadJob::next() {
@@ -65,7 +78,8 @@ Result<Span> DownloadJob::deliver(Slot slot) {
   current_ = std::move(*slot.chunk);
   ++next_index_;
   delivered_digest_.add(current_->meta.digest);
-  stats_.raw_bytes += current_->meta.raw_size;
+  delivered_ += current_->meta.raw_size;
+  stats_.raw_bytes += current_->raw.size();
   stats_.stored_bytes += current_->meta.stored_size;
   ++stats_.chunks;
   fill();
@@ -123,7 +137,7 @@ Result<void> DownloadJob::check_end(uint32_t index, const FetchedChunk::End& end
 
 Result<void> DownloadJob::check_size(const ChunkMeta& meta) const {
   const uint64_t offset = uint64_t{meta.index} * ref_.chunk_size;
-  const auto total = size();
+  const auto total = end_ ? std::optional(end_->size) : ref_.size;
   const uint64_t expected =
       total ? std::min<uint64_t>(ref_.chunk_size, *total > offset ? *total - offset : 0)
             : meta.raw_size;
@@ -156,7 +170,7 @@ kj::Promise<Result<Span>> DownloadJob::finish() {
   if (root_digest_ == Digest128{}) {
     return learn_root_digest().then([this]() { return next(); });
   }
-  if (stats_.raw_bytes != end_->size || delivered_digest_.finish() != root_digest_) {
+  if (delivered_ != end_->size || delivered_digest_.finish() != root_digest_) {
     set_error(Error{ErrorCode::kCorrupt, "blob " + ref_.id.to_string() +
                                              ": what was read does not match its root digest"});
     return Result<Span>(tl::unexpected(*error_));

@@ -27,7 +27,7 @@ class DownloadJob final : private StripeSources::Reader {
   kj::Promise<Result<void>> start();  // resolves when a source of each stripe is open
   kj::Promise<Result<std::span<const std::byte>>> next();
   std::optional<uint64_t> size() const;
-  TransferStats stats() const { return stats_; }
+  TransferStats stats() const;
 
  private:
   struct Slot {
@@ -59,12 +59,14 @@ class DownloadJob final : private StripeSources::Reader {
 
   const rpc::BlobRefData ref_;
   const std::shared_ptr<ChunkBuffers> buffers_;
+  const std::shared_ptr<const ChunkSeal> seal_;  // null: not encrypted
   std::optional<FetchedChunk::End> end_;
   Digest128 root_digest_;  // zero: not known yet
   RootDigest delivered_digest_;
 
   std::optional<FetchedChunk> current_;  // what the reader holds
   uint32_t next_index_ = 0;              // what the reader gets next
+  uint64_t delivered_ = 0;               // raw bytes as the sources count them
   bool finished_ = false;
   std::optional<Error> error_;
   TransferStats stats_;

@@ -26,8 +26,9 @@ class StripeSources {
     ~Reader() = default;
   };
 
+  // `seal`: null if the blob is not encrypted.
   StripeSources(Nodes& nodes, rpc::BlobRefData ref, std::shared_ptr<ChunkBuffers> buffers,
-                Reader& reader);
+                std::shared_ptr<const ChunkSeal> seal, Reader& reader);
 
   // What `open` answered at `address`: used as a source without opening it again, unless a local
   // node comes first.
@@ -67,6 +68,7 @@ class StripeSources {
   Nodes& nodes_;
   const rpc::BlobRefData ref_;
   const std::shared_ptr<ChunkBuffers> buffers_;
+  const std::shared_ptr<const ChunkSeal> seal_;
   Reader& reader_;
   std::vector<Source> sources_;
   size_t source_ = 0;

@@ -232,12 +232,6 @@ def no_node(run, done):
         run.report.check("no_node", f"processes {nodes}" if nodes else "")
 
 
-def encryption(run):
-    """Spark's own encryption is on: nothing may leave it. Said once."""
-    no_node(run, small(run, {"spark.io.encryption.enabled": "true"}, stayed="ENCRYPTED",
-                       warnings=1, saying=r"spark\.io\.encryption\.enabled"))
-
-
 def bad_setting(run):
     no_node(run, small(run, {"spark.bigcast.port": "lots"}, warnings=1,
                        saying=r"spark\.bigcast\.port.*lots"))

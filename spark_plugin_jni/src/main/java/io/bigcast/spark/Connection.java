@@ -244,7 +244,6 @@ final class Connection implements AutoCloseable {
 
   private NativeClient.Options embeddedOptions(String home) throws BigcastException {
     NativeClient.Options options = commonOptions();
-    options.secret = app.secret;
     options.servers = home.isEmpty() ? new String[] {} : new String[] {home};
     try {
       Embedded.ensureNode(spark, conf, app, driver);
@@ -262,7 +261,9 @@ final class Connection implements AutoCloseable {
   private NativeClient.Options commonOptions() {
     NativeClient.Options options = new NativeClient.Options();
     options.namespace = conf.text(Key.NAMESPACE);
-    options.lease = app.id;
+    options.applicationId = app.id;
+    options.secret = app.secret;
+    options.encrypts = conf.encrypts();
     options.name = driver ? "spark-driver" : "spark-executor";
     options.localReads = conf.flag(Key.LOCAL_READS);
     options.progressTimeoutMs = (int) conf.number(Key.PROGRESS_TIMEOUT);

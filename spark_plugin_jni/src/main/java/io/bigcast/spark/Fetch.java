@@ -39,6 +39,7 @@ final class Fetch {
   private final Connection source;
   private final boolean driver;
   private boolean stored;
+  private boolean forged;
 
   Fetch(long id, Connection source, boolean driver) {
     this.id = id;
@@ -98,7 +99,8 @@ final class Fetch {
   private Replacement askDriver(BlobPlace place, int failures, BigcastException why)
       throws IOException {
     ReplacementRequest request =
-        new ReplacementRequest(id, place.ref, failures, ExecutorSide.canUseBigcast());
+        new ReplacementRequest(
+            id, place.ref, failures, ExecutorSide.canUseBigcast() && !forged);
     long pauseMs = ASK_AGAIN_MS_MIN;
     try {
       for (;;) {
@@ -154,6 +156,8 @@ final class Fetch {
           source.lost(download.client());
         }
         throw e;
+      } finally {
+        countForged(download.stats().chunksForged);
       }
     }
   }
@@ -171,6 +175,16 @@ final class Fetch {
       if (stream != null) {
         stream.close();
       }
+    }
+  }
+
+  private void countForged(long chunks) {
+    if (chunks > 0) {
+      forged = true;
+      BigcastStats.CHUNKS_FORGED.add(chunks);
+      Warnings.once(
+          "a node gave chunks of broadcast " + id + " that this application did not write; they were"
+              + " not used");
     }
   }
 
