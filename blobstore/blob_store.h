@@ -65,6 +65,7 @@ struct BlobStat {
   TimePoint created_at{};  // or found at the start of the store
   Stripe stripe;
   std::string note;
+  std::optional<BlobId> replaced;  // as seal() answers: it took the name from this one, now gone
 };
 
 struct StoreUsage {

@@ -269,16 +269,19 @@ Result<BlobStat> Store::seal(BlobId id, uint64_t size, uint32_t chunk_count,
     }
   }
   cancel_reservation(*blob);
-  if (blob->has_name()) bind_name(lock, blob);
+  std::optional<BlobId> replaced;
+  if (blob->has_name()) replaced = bind_name(lock, blob);
   if (blob->removed) return fail(ErrorCode::kNotFound, "the blob was removed meanwhile");
-  return stat_of(*blob);
+  BlobStat stat = stat_of(*blob);
+  stat.replaced = replaced;
+  return stat;
 }
 
-// The name passes from the blob that has it, if any, which is removed.
-void Store::bind_name(Lock& lock, const BlobPtr& blob) {
+// The name passes from the blob that has it, if any, which is removed and returned.
+std::optional<BlobId> Store::bind_name(Lock& lock, const BlobPtr& blob) {
   while (!blob->removed) {
     const auto [it, is_free] = names_.try_emplace(blob->key, blob->options.id);
-    if (is_free || it->second == blob->options.id) return;
+    if (is_free || it->second == blob->options.id) return std::nullopt;
     const BlobPtr old = blobs_.at(it->second);
     if (old->writing_rows) {  // it was sealed before this one, and then replaced
       changed_.wait(lock);
@@ -287,8 +290,9 @@ void Store::bind_name(Lock& lock, const BlobPtr& blob) {
     it->second = blob->options.id;
     const auto removed = remove_blob(lock, old);
     if (!removed) log().warn("replaced blob {}: {}", blob->key, removed.error().message);
-    return;
+    return old->options.id;
   }
+  return std::nullopt;
 }
 
 Result<void> Store::remove(BlobId id) {

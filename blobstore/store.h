@@ -172,7 +172,7 @@ class Store final : public BlobStore {
   Result<void> check_complete(const StoredBlob& blob, uint64_t size, uint32_t chunk_count) const;
   Result<Digest128> root_of(const StoredBlob& blob, uint32_t chunk_count,
                             const std::optional<Digest128>& given) const;
-  void bind_name(Lock& lock, const BlobPtr& blob);
+  std::optional<BlobId> bind_name(Lock& lock, const BlobPtr& blob);
   Result<void> remove_blob(Lock& lock, const BlobPtr& blob);
   Result<void> free_chunks(Lock& lock, const BlobPtr& blob);
 

@@ -291,9 +291,7 @@ struct NextResult {
 enum ReadMode {
   bytes @0;        # the chunk's bytes in the answer
   preferLocated @1; # `located` if it is resident in memory (same host), else bytes
-  await @2;         # `located` (meta only) once the chunk is there: a relay takes room for its
-                    # bytes only then, so that slow writers never hold what other fetches need
-  checked @3;       # as bytes, of which the node checks the digest first: for who got bytes that
+  checked @2;       # as bytes, of which the node checks the digest first: for who got bytes that
                     # failed it. Else the node sends what it has, and whoever consumes it checks
 }
 

@@ -104,10 +104,6 @@ kj::Promise<void> BlobService::serve(ReadContext context, uint32_t rereads) {
     case Presence::kElsewhere:
       break;
   }
-  if (mode == rpc::ReadMode::AWAIT) {
-    reply_located(context, *location);
-    return kj::READY_NOW;
-  }
   return serve_from_store(context, rereads);
 }
 

@@ -76,6 +76,7 @@ void Puller::fail_all(const Error& error) {
 void Puller::copies_dropped() {
   held_.clear();
   tried_.clear();
+  prefetch_from_ = 0;
   transfers_.clear();  // what readers wait for is asked for again
   prefetches_ = false;
   forget_unread();

@@ -163,8 +163,7 @@ kj::Promise<void> SessionService::create(CreateContext context) {
   auto created = result.initCreated();
   write_ref(core_, *stat, created.initRef());
   const auto options = context.getParams().getOptions();
-  created.setUpload(kj::heap<UploadService>(kj::addRef(*state_), *stat, options.getReplace(),
-                                            options.getAnnounceFrom()));
+  created.setUpload(kj::heap<UploadService>(kj::addRef(*state_), *stat, options.getAnnounceFrom()));
   if (stat->stripe.index > 0) {
     if (const auto whole = whole_ref(*stat)) core_.stripes->keep(stat->id, *whole);
   }

@@ -21,7 +21,7 @@ std::span<const std::byte> as_bytes(capnp::Data::Reader data, size_t size) {
 
 }  // namespace
 
-UploadService::UploadService(kj::Own<SessionState> session, const BlobStat& stat, bool replaces,
+UploadService::UploadService(kj::Own<SessionState> session, const BlobStat& stat,
                              uint64_t announce_from)
     : session_(kj::mv(session)),
       core_(*session_->core),
@@ -30,7 +30,6 @@ UploadService::UploadService(kj::Own<SessionState> session, const BlobStat& stat
       name_(stat.name),
       chunk_size_(stat.chunk_size),
       size_(stat.size),
-      replaces_(replaces && stat.stripe.index == 0),
       announce_from_(stat.stripe.index == 0 ? announce_from : 0) {  // for all stripes
   live_->has_writer = true;
   session_->uploads++;
@@ -271,22 +270,17 @@ kj::Promise<void> UploadService::seal(SealContext context) {
   const Digest128 given{context.getParams().getRootDigestHi(),
                         context.getParams().getRootDigestLo()};
   const auto root = given == Digest128{} ? std::nullopt : std::optional(given);
-  std::optional<BlobId> replaced;
-  if (replaces_ && !sealed_) {
-    if (const auto holder = core_.store->find(session_->name_space, name_)) replaced = *holder;
-  }
   return core_
       .on_pool([store = core_.store, id = id_, size, chunk_count, root] {
         return store->seal(id, size, chunk_count, root);
       })
-      .then([this, context, replaced,
-             running = core_.count_running()](Result<BlobStat> sealed) mutable {
+      .then([this, context, running = core_.count_running()](Result<BlobStat> sealed) mutable {
         if (!sealed) {
           reply_error(context.getResults().initResult(),
                       live_->ended() ? *live_->ended() : sealed.error());
           return;
         }
-        if (!sealed_) finish_seal(replaced);
+        if (!sealed_) finish_seal(sealed->replaced);
         write_ref(core_, *sealed, context.getResults().initResult().initRef());
       });
 }
@@ -296,7 +290,7 @@ void UploadService::finish_seal(const std::optional<BlobId>& replaced) {
   granted_.clear();
   core_.metrics->uploads_sealed++;
   live_->sealed();
-  if (replaced && *replaced != id_) {
+  if (replaced) {
     core_.remove_blob(*replaced, {ErrorCode::kNotFound, fmt::format("'{}' was replaced", name_)});
   }
 }

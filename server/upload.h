@@ -17,10 +17,8 @@ namespace bigcast {
 // it was used for is stored.
 class UploadService final : public rpc::Upload::Server {
  public:
-  // The blob exists in the store already. `replaces`: the name is taken over when it is sealed.
-  // `announce_from`: raw bytes, 0: never.
-  UploadService(kj::Own<SessionState> session, const BlobStat& stat, bool replaces,
-                uint64_t announce_from);
+  // The blob exists in the store already. `announce_from`: raw bytes, 0: never.
+  UploadService(kj::Own<SessionState> session, const BlobStat& stat, uint64_t announce_from);
   ~UploadService() noexcept(false);
 
   kj::Promise<void> credit(CreditContext context) override;
@@ -48,7 +46,7 @@ class UploadService final : public rpc::Upload::Server {
   Result<bigcast::ChunkMeta> check_put(rpc::Upload::PutParams::Reader params);
   Result<kj::Own<CreditPool::Credit>> use_credit(uint32_t bytes);
   Result<void> check_seal(uint64_t size, uint32_t chunk_count) const;
-  void finish_seal(const std::optional<BlobId>& replaced);
+  void finish_seal(const std::optional<BlobId>& replaced);  // by it
   void abort(const Error& reason);
   void announce(uint64_t size);  // once it is known to have so many bytes
   // So much has come since the oldest grant that its chunk can't be on the way any more.
@@ -61,7 +59,6 @@ class UploadService final : public rpc::Upload::Server {
   const std::string name_;
   const uint32_t chunk_size_;
   const std::optional<uint64_t> size_;
-  const bool replaces_;
   uint64_t announce_from_;  // 0: never, or done
   bool sealed_ = false;
   uint64_t bytes_wanted_ = 0;    // granted or waited for, in whole pages; unknown size only

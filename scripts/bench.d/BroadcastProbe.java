@@ -10,7 +10,6 @@ import java.util.Map;
 import java.util.SplittableRandom;
 import java.util.concurrent.TimeUnit;
 import java.util.stream.Collectors;
-import java.util.stream.IntStream;
 import org.apache.spark.SparkConf;
 import org.apache.spark.SparkEnv;
 import org.apache.spark.api.java.JavaSparkContext;
@@ -21,8 +20,6 @@ import org.apache.spark.serializer.SerializerInstance;
 import org.apache.spark.util.io.ChunkedByteBuffer;
 import org.apache.spark.util.io.ChunkedByteBufferOutputStream;
 import scala.Function1;
-import scala.collection.Iterator;
-import scala.collection.Iterator$;
 import scala.reflect.ClassTag;
 import scala.reflect.ClassTag$;
 
@@ -72,10 +69,10 @@ public final class BroadcastProbe {
 
   /** Starts the executors, and loads and compiles what the timed part runs. */
   private void warmUp(Object value) {
-    onEverySlot(() -> 0L);
+    EverySlot.run(context, slots, () -> 0L);
     new BroadcastProbe(context, slots).timeSerializer(value);
     Broadcast<Object> shared = context.broadcast(value);
-    check(onEverySlot(() -> checksum(shared.value())), value);
+    check(EverySlot.run(context, slots, () -> checksum(shared.value())), value);
     shared.destroy();
   }
 
@@ -84,10 +81,10 @@ public final class BroadcastProbe {
     long started = System.nanoTime();
     Broadcast<Object> shared = context.broadcast(value);
     add("broadcast_seconds", started);
-    onEverySlot(() -> shared.value() == null ? 0L : 1L);
+    EverySlot.run(context, slots, () -> shared.value() == null ? 0L : 1L);
     add("total_seconds", started);
     phase("end");
-    check(onEverySlot(() -> checksum(shared.value())), value);
+    check(EverySlot.run(context, slots, () -> checksum(shared.value())), value);
     shared.destroy();
   }
 
@@ -123,28 +120,6 @@ public final class BroadcastProbe {
     if (!found.stream().allMatch(sum -> sum == expected)) {
       throw new IllegalStateException("another value was read");
     }
-  }
-
-  private interface Work extends Serializable {
-    long run();
-  }
-
-  /** Runs the work once on every executor at the same time; insists that it was every one. */
-  private List<Long> onEverySlot(Work work) {
-    List<Integer> numbers = IntStream.range(0, slots).boxed().collect(Collectors.toList());
-    List<String> all =
-        context.parallelize(numbers, slots).rdd().barrier().<String>mapPartitions(
-                (Function1<Iterator<Integer>, Iterator<String>> & Serializable)
-                    part ->
-                        Iterator$.MODULE$.single(SparkEnv.get().executorId() + " " + work.run()),
-                false,
-                ClassTag$.MODULE$.apply(String.class))
-            .toJavaRDD()
-            .collect();
-    if (all.stream().map(line -> line.split(" ")[0]).distinct().count() != slots) {
-      throw new IllegalStateException("not every executor ran: " + all);
-    }
-    return all.stream().map(line -> Long.parseLong(line.split(" ")[1])).collect(Collectors.toList());
   }
 
   private static Object make(String kind, long bytes) {

@@ -49,8 +49,10 @@ class Bench:
         # Beside the value, its serialised form and, in the driver, the copy that the floor makes.
         self._driver_mib = 1024 + 3 * value_mib
         self._executor_mib = 768 + 2 * value_mib + arguments.size // MEBI
-        source = ROOT / "scripts" / "bench.d" / f"{JOB}.java"
-        self._program = compile_job(arguments.spark_home, source, work_dir)
+        sources = ROOT / "scripts" / "bench.d"
+        self._program = compile_job(
+            arguments.spark_home, sources / f"{JOB}.java", work_dir, sources / "EverySlot.java"
+        )
         self._cluster = Cluster(
             hosts, arguments.spark_home, work_dir / "cluster", worker_cores=executors,
             worker_memory=f"{executors * self._executor_mib}m",

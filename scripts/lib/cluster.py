@@ -23,16 +23,19 @@ def _free_port(address):
         return probe.getsockname()[1]
 
 
-def compile_job(spark_home, source, work_dir):
-    """Compiles one Java source against this Spark's jars; returns the path of its jar.
+def compile_job(spark_home, source, work_dir, *others):
+    """Compiles a Java source and others against this Spark's jars; returns the path of its jar.
 
-    JAVA_HOME must be set."""
+    Jars among the others are only compiled against. JAVA_HOME must be set."""
     classes = pathlib.Path(work_dir) / "classes"
     classes.mkdir(parents=True, exist_ok=True)
     tools = os.path.join(os.environ["JAVA_HOME"], "bin")
-    jars = os.path.join(spark_home, "jars", "*")
+    jars = [os.path.join(spark_home, "jars", "*")]
+    jars += [str(other) for other in others if str(other).endswith(".jar")]
+    sources = [source, *(other for other in others if not str(other).endswith(".jar"))]
     subprocess.run(
-        [os.path.join(tools, "javac"), "-nowarn", "-cp", jars, "-d", classes, source], check=True
+        [os.path.join(tools, "javac"), "-nowarn", "-cp", ":".join(jars), "-d", classes, *sources],
+        check=True,
     )
     jar = classes.parent / f"{pathlib.Path(source).stem}.jar"
     subprocess.run([os.path.join(tools, "jar"), "cf", jar, "-C", classes, "."], check=True)

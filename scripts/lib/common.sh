@@ -25,6 +25,7 @@ java_packages=(openjdk-17-jdk-headless maven)
 namespace_packages=(python3 iproute2)
 spark_packages=(python3-venv openjdk-17-jdk-headless procps "${namespace_packages[@]}")
 fault_packages=(nftables faketime "${namespace_packages[@]}")
+package_packages=(dpkg-dev file debootstrap)
 check_packages=(clang-format clang-tidy shellcheck)
 
 say() { printf '== %s\n' "$*"; }

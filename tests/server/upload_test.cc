@@ -94,15 +94,11 @@ TEST_CASE("readers follow the writer") {
   REQUIRE(blob);
   auto second = start_read(*blob, 1);
   auto first = start_read(*blob, 0);
-  auto awaited = start_read(*blob, 0, rpc::ReadMode::AWAIT);
   auto after_end = start_read(*blob, 2);
   run_for(loop, std::chrono::milliseconds(50));
   CHECK_FALSE(first.poll(loop.wait_scope()));
   REQUIRE(caller.send(created->upload, make_chunk(0)));
   CHECK(matches(first.wait(loop.wait_scope()), make_chunk(0)));
-  const ReadAnswer meta = awaited.wait(loop.wait_scope());
-  CHECK(meta.is_located);
-  CHECK(meta.meta == make_chunk(0).meta);
   run_for(loop, std::chrono::milliseconds(50));
   CHECK_FALSE(second.poll(loop.wait_scope()));
   REQUIRE(caller.send(created->upload, make_chunk(1)));
@@ -259,6 +255,39 @@ TEST_CASE("a name is replaced when its successor is sealed, not before") {
   CHECK(caller.stat("blob")->id == created->ref.id);
   run_until(
       loop, [&] { return !caller.open_home(old.id); }, "the old blob's removal");
+  run_until(
+      loop, [&] { return node.core().store->usage().blobs == 1; }, "its memory's release");
+}
+
+TEST_CASE("of two blobs that take a name at once the one sealed first ends, too") {
+  rpc::UvLoop loop;
+  TestNode node(loop);
+  TestClient client = login(loop, node.tcp());
+  Caller caller(loop, client.session);
+  caller.put_blob({}, 1);
+  auto first = caller.create({.replace = true});
+  auto second = caller.create({.replace = true});
+  REQUIRE(first);
+  REQUIRE(second);
+  for (auto* created : {&*first, &*second}) REQUIRE(caller.send(created->upload, make_chunk(0)));
+  auto watching = caller.open_ref(first->ref)->watchRequest().send();
+  const auto start_seal = [](rpc::Upload::Client& upload) {
+    auto request = upload.sealRequest();
+    request.setSize(kSmallChunk);
+    request.setChunkCount(1);
+    return request.send();
+  };
+  auto seal_first = start_seal(first->upload);
+  auto seal_second = start_seal(second->upload);
+  seal_first.wait(loop.wait_scope());
+  seal_second.wait(loop.wait_scope());
+  const BlobId last = caller.stat("blob")->id;
+  const auto& loser = last == first->ref.id ? second->ref : first->ref;
+  run_until(
+      loop, [&] { return !caller.open_home(loser.id); }, "the end of the one replaced");
+  if (last == second->ref.id) {
+    CHECK(watching.wait(loop.wait_scope()).getEvent() == rpc::BlobEvent::REMOVED);
+  }
   run_until(
       loop, [&] { return node.core().store->usage().blobs == 1; }, "its memory's release");
 }

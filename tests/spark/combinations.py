@@ -15,7 +15,7 @@ import zipfile
 import bigcast_nodes
 import spark as sparks
 from report import counters, nonzero
-from watch import Watch, files_left
+from watch import Watch, command_line, figures, files_left
 
 JAVA = "org.apache.spark.serializer.JavaSerializer"
 KRYO = "org.apache.spark.serializer.KryoSerializer"
@@ -403,6 +403,50 @@ def driver_killed(run):
     run.report.check("nothing_left", watch.left() + files_left([area.local, area.tmp]))
 
 
+def many(run):
+    """Broadcasts by the thousand leave every process as it was: descriptors, threads, memory, files."""
+    count = 10_000 if os.environ.get("BIGCAST_FULL") else 1_000
+    area = run.area()
+    conf = area.conf(run.jar, {"spark.bigcasttest.executors": "1",
+                               "spark.bigcasttest.count": str(count)}
+                     | ({"spark.bigcast.minSize": "0"} if run.jar else {}))
+    argv = area.submit("local-cluster[1,1,1024]", conf, "ManyJob")
+    watch = Watch(run.hosts)
+    steps = Steps(area, [watch], functools.partial(run.hosts.start, 0, argv))
+    problem = steps.wait("before", CASES_TIMEOUT_S)
+    before = {pid: figures(pid) for pid in run.hosts.pids(0)}
+    files = set(area.local.rglob("*"))
+    steps.go_on()
+    problem = problem or steps.wait("after", CASES_TIMEOUT_S)
+
+    def grown():
+        """What is more than before, beyond what Spark's own pools may do."""
+        slack = {"descriptors": count // 50, "threads": count // 50, "bytes": count << 13}
+        return [f"{' '.join(command_line(pid))[:60]}: {before[pid][name]} {name} became {value}"
+                for pid in before for name, value in figures(pid).items()
+                if name in before[pid] and value > before[pid][name] + slack[name]]
+
+    run.report.check("descriptors_threads_memory",
+                     problem or wait_for(lambda: not grown(), lambda: "; ".join(grown())))
+    run.report.check("files", [str(path) for path in sorted(set(area.local.rglob("*")) - files)
+                               if path.is_file()][:10])
+    steps.go_on()
+    code = steps.end()
+    run.report.check("exit", f"code {code}" if code else "")
+    output = sparks.read(area.out)
+    run.report.cases(output)
+    counted = counters(output)
+    heaps = {name.rpartition(".")[2]: value for name, value in counted.items()
+             if name.startswith("heap.after.")}
+    run.report.check("heaps", [
+        f"{who}: {was} bytes became {value}" for who, value in heaps.items()
+        if value > (was := counted[f"heap.before.{who}"]) + (16 << 20)])
+    if run.jar:
+        good = counted.get("offloaded") == counted.get("removed") == count + count // 10
+        run.report.check("offloaded_and_removed", "" if good else f"{nonzero(counted)}")
+    check_end(run, area, watch)
+
+
 def upload_fails(run):
     """Uploads that end half-way: one does not fit into its node, the other one's node dies."""
     failing_uploads(run, {"spark.bigcast.node.disk": "none"})
@@ -446,6 +490,6 @@ def failing_uploads(run, conf, wrapper=()):
     run.report.cases(output)
     if run.jar:
         counted = counters(output)
-        good = counted.get("delegated.UPLOAD_FAILED") == 2 and counted.get("offloaded") == 0
+        good = counted.get("delegated.UPLOAD_FAILED") == 3 and counted.get("offloaded") == 0
         run.report.check("counted", "" if good else f"{nonzero(counted)}")
-        check_end(run, area, watch, warnings=2, saying="goes through Spark's TorrentBroadcast")
+        check_end(run, area, watch, warnings=3, saying="through Spark's TorrentBroadcast")

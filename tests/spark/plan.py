@@ -16,6 +16,7 @@ ALL = {
     "shared": shared.contexts_on_one_node,
     "shared-server-killed": shared.server_killed,
     "driver-killed": combinations.driver_killed,
+    "many": combinations.many,
     "upload-fails": combinations.upload_fails,
     "disk-full": combinations.disk_full,
     "unreachable": combinations.unreachable,

@@ -40,7 +40,7 @@ def main():
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     failed = True
     try:
-        Spark(args.spark, args.cache, work).compile(work)
+        Spark(args.spark, args.cache, work).compile(work, args.jar)
         failed = not run_all(args, names, work)
     finally:
         if failed:

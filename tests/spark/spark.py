@@ -26,12 +26,15 @@ class Spark:
         self.jobs_jar = work / "jobs.jar"
         self.user_jar = work / "user.jar"
 
-    def compile(self, work):
-        """Makes the jars: user.jar is what a user gives by --jars, jobs.jar the application."""
+    def compile(self, work, plugin):
+        """Makes the jars: user.jar is what a user gives by --jars, jobs.jar the application.
+
+        Without the plugin's jar (None) the jobs that call it are left out."""
         jobs = HERE / "jobs"
+        sources = [*jobs.glob("*.java"), *(jobs.glob("plugin/*.java") if plugin else [])]
         self._jar(work / "user", self.user_jar, jobs.glob("ext/*.java"), "")
-        self._jar(work / "jobs", self.jobs_jar, jobs.glob("*.java"),
-                  f"{self.home}/jars/*:{self.user_jar}")
+        self._jar(work / "jobs", self.jobs_jar, sources,
+                  f"{self.home}/jars/*:{self.user_jar}:{plugin or ''}")
 
     def _jar(self, classes, jar, sources, class_path):
         classes.mkdir()

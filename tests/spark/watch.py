@@ -4,6 +4,8 @@ import os
 import pathlib
 import time
 
+import bigcast_nodes
+
 STAYED_S = 1.5
 LEFT_DEADLINE_S = 60  # the grace of these tests is 2 s; the rest is for a busy machine
 
@@ -116,6 +118,18 @@ def listening_ports(pid):
         if fields[3] == "0A" and fields[9] in own:
             ports.add(int(fields[1].rpartition(":")[2], 16))
     return ports
+
+
+def figures(pid):
+    """Descriptors, threads and, of a node, bytes in use; empty if the process is gone."""
+    try:
+        found = {"descriptors": len(os.listdir(f"/proc/{pid}/fd")),
+                 "threads": len(os.listdir(f"/proc/{pid}/task"))}
+        if is_node(pid, command_line(pid)):
+            found["bytes"] = bigcast_nodes.inspect(pid).memory_bytes
+        return found
+    except (OSError, AttributeError):
+        return {}
 
 
 def files_left(folders):

@@ -52,6 +52,15 @@ final class Cases {
     bodies.put(name, body);
   }
 
+  /** Has PublishCases, which only exists beside the plugin, add its cases. */
+  void addPublishing(String method) throws ReflectiveOperationException {
+    if (plugin) {
+      Class.forName("io.bigcast.sparktest.PublishCases")
+          .getMethod(method, Cases.class)
+          .invoke(null, this);
+    }
+  }
+
   /** Runs the cases that match the filter, all of them whatever fails. */
   void run(PrintStream out) {
     for (Map.Entry<String, Body> each : bodies.entrySet()) {

@@ -13,11 +13,12 @@ import org.apache.spark.sql.SparkSession;
 public final class Main {
   private Main() {}
 
-  public static void main(String[] args) throws IOException {
+  public static void main(String[] args) throws IOException, ReflectiveOperationException {
     SparkSession session = SparkSession.builder().getOrCreate();
     Cases cases = new Cases(session);
     RddCases.addTo(cases);
     SqlCases.addTo(cases);
+    cases.addPublishing("addTo");
     LifecycleCases.addTo(cases);
     RddCases.addKillTo(cases);
     cases.run(System.out);

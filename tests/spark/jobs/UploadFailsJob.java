@@ -17,7 +17,7 @@ import org.apache.spark.sql.SparkSession;
 public final class UploadFailsJob {
   private UploadFailsJob() {}
 
-  public static void main(String[] args) throws IOException {
+  public static void main(String[] args) throws IOException, ReflectiveOperationException {
     SparkSession session = SparkSession.builder().getOrCreate();
     Cases cases = new Cases(session);
     Steps steps = new Steps();
@@ -27,8 +27,10 @@ public final class UploadFailsJob {
           read(cases.context, Values.pieces(40));
           steps.reach("refused");
         });
+    cases.addPublishing("addWithoutRoomTo");
     Values.Halting.atHalf = () -> steps.reach("half");
     cases.add("node_dies", () -> readHalting(cases.context));
+    cases.addPublishing("addWithoutNodeTo");
     cases.run(System.out);
     for (Map.Entry<String, Long> each : Probe.here().entrySet()) {
       System.out.println("COUNTER " + each.getKey() + " " + each.getValue());

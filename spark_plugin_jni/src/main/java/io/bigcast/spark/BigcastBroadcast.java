@@ -17,6 +17,9 @@ public final class BigcastBroadcast<T> extends Broadcast<T> {
 
   private volatile BlobPlace place;
 
+  /** Of what was published, which is read bit by bit; null if it is a value. */
+  private final Source.Content published;
+
   /** How the driver holds its value; null in handles that were deserialised. */
   private final transient Keep keep;
 
@@ -34,10 +37,21 @@ public final class BigcastBroadcast<T> extends Broadcast<T> {
   }
 
   BigcastBroadcast(long id, BlobPlace place, T value, Keep keep) {
-    super(id, BlobReader.anyTag());
+    super(id, ValueReader.anyTag());
     this.place = place;
+    this.published = null;
     this.keep = keep;
     hold(value);
+  }
+
+  /** Of what was published. */
+  @SuppressWarnings("unchecked")
+  BigcastBroadcast(long id, BlobPlace place, Source.Content published) {
+    super(id, ValueReader.anyTag());
+    this.place = place;
+    this.published = published;
+    this.keep = Keep.STRONGLY;
+    hold((T) new PublishedBlob<>(id, place, published, true));
   }
 
   private void hold(T value) {
@@ -78,12 +92,17 @@ public final class BigcastBroadcast<T> extends Broadcast<T> {
     SparkEnv.get().broadcastManager().unbroadcast(id(), true, blocking);
   }
 
+  @SuppressWarnings("unchecked")
   private T read() {
+    boolean driver = SparkEnv.get().executorId().equals("driver");
+    if (published != null) {
+      return (T) new PublishedBlob<>(id(), place, published, driver);
+    }
     try {
-      if (SparkEnv.get().executorId().equals("driver")) {
+      if (driver) {
         return DriverSide.readBack(id(), place);
       }
-      return BlobReader.read(id(), place, ExecutorSide.connection(), false);
+      return ValueReader.read(id(), place, ExecutorSide.connection(), false);
     } catch (IOException e) {
       // Broadcast.getValue declares nothing, being Scala; IOException is what Torrent throws.
       throw Sneaky.rethrow(e);

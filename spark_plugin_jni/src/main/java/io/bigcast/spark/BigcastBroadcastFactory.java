@@ -31,6 +31,12 @@ final class BigcastBroadcastFactory implements BroadcastFactory {
   @Override
   public <T> Broadcast<T> newBroadcast(
       T value, boolean isLocal, long id, boolean serializedOnly, ClassTag<T> tag) {
+    if (value instanceof Source) {
+      Broadcast<T> published = publish(value, isLocal, id);
+      return published != null
+          ? published
+          : delegate.newBroadcast(value, isLocal, id, serializedOnly, tag);
+    }
     Reason reason =
         always != null && always != Reason.DRY_RUN
             ? always
@@ -49,6 +55,19 @@ final class BigcastBroadcastFactory implements BroadcastFactory {
       }
     }
     return delegate.newBroadcast(value, isLocal, id, serializedOnly, tag);
+  }
+
+  /** Null if Spark's own broadcast is to carry it. Whatever its size: it is no value of the heap. */
+  private <T> Broadcast<T> publish(T source, boolean isLocal, long id) {
+    if (always == null && !isLocal) {
+      return driver.offload(source, id, false);
+    }
+    Reason reason = always == null ? Reason.LOCAL : always;
+    BigcastStats.countDelegated(reason);
+    DriverSide.checkSparkCanCarry(
+        source, new BigcastException(BigcastException.Code.UNSUPPORTED, reason.why));
+    Warnings.LOG.info("{}", Explain.stayed(id, -1, reason));
+    return null;
   }
 
   /** A dry run. What makes serialising fail is left to Spark to throw. */

@@ -70,6 +70,16 @@ public final class BigcastStats {
     DELEGATED.get(reason).increment();
   }
 
+  static void countRead(TransferStats stats, long nanos) {
+    READS.increment();
+    READ_RAW_BYTES.add(stats.rawBytes);
+    READ_NANOS.add(nanos);
+    CHUNKS.add(stats.chunks);
+    CHUNKS_LOCATED.add(stats.chunksLocated);
+    CHUNKS_REREAD.add(stats.chunksReread);
+    LOCAL_NODE_READS.add(stats.throughLocalNode ? 1 : 0);
+  }
+
   /** Broadcasts made through Bigcast (driver). */
   public static long offloaded() {
     return OFFLOADED.sum();
@@ -100,7 +110,10 @@ public final class BigcastStats {
     return UPLOAD_NANOS.sum() / 1e9;
   }
 
-  /** Broadcasts read from Bigcast and deserialised: one a broadcast and JVM, whatever its tasks. */
+  /**
+   * Broadcasts read from Bigcast and deserialised: one a broadcast and JVM, whatever its tasks; what
+   * was published counts each time that it is read to its end.
+   */
   public static long reads() {
     return READS.sum();
   }

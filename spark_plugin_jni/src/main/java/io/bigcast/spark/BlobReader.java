@@ -1,109 +1,30 @@
 package io.bigcast.spark;
 
 import java.io.IOException;
-import org.apache.spark.SparkEnv;
-import org.apache.spark.TaskContext;
-import org.apache.spark.storage.BlockManager;
-import org.apache.spark.storage.BlockResult;
-import org.apache.spark.storage.BroadcastBlockId;
-import org.apache.spark.storage.StorageLevel;
-import org.apache.spark.util.TaskCompletionListener;
-import scala.Option;
-import scala.reflect.ClassTag;
-import scala.reflect.ClassTag$;
+import java.io.InputStream;
+import java.nio.ByteBuffer;
 
 /**
- * Turns a handle into its value, once a JVM: cached as TorrentBroadcast caches, in Spark's block
- * manager (which may put it to disk, and which {@code unpersist} clears) with a weak map before it.
- * Readers of one broadcast wait for each other, readers of different ones never do.
+ * What was published ({@link Bigcast#publish}), to be read a chunk at a time, as often as one likes;
+ * it is never in the heap as a whole. Each call opens a read of its own, from the beginning.
+ * Thread-safe; what the calls return is for one thread. A read holds native buffers until it comes
+ * to its end or is closed; a task's reads are closed when the task ends.
+ *
+ * <p>Reads throw {@link BigcastException} if the bytes can't be had, from iterators wrapped in an
+ * {@link java.io.UncheckedIOException}. All bytes are verified before they are handed out.
+ *
+ * @param <T> {@link ByteBuffer} if a file or a stream was published, else the type of the objects
  */
-final class BlobReader {
-  /** User classes must not be named here: it is serialised where they can't be loaded. */
-  @SuppressWarnings("unchecked")
-  static <T> ClassTag<T> anyTag() {
-    return (ClassTag<T>) ClassTag$.MODULE$.Any();
-  }
-
-  private static final KeyLock<Long> LOCK = new KeyLock<>();
-
-  private BlobReader() {}
+public interface BlobReader<T> {
+  /** The bytes. Of published objects, as Spark's serializer wrote them. */
+  InputStream stream() throws IOException;
 
   /**
-   * @throws IOException whatever goes wrong, as TorrentBroadcast does: it is what Spark recovers from
+   * The bytes, a chunk each (spark.bigcast.chunkSize; the last one may be shorter), read-only. A
+   * buffer's content is valid until the next call of the iterator.
    */
-  @SuppressWarnings("unchecked")
-  static <T> T read(long id, BlobPlace place, Connection source, boolean driver)
-      throws IOException {
-    try {
-      return (T) LOCK.with(id, () -> cachedOrFetched(id, place, source, driver));
-    } catch (Throwable e) {
-      throw asIoException(e);
-    }
-  }
+  BlobIterator<ByteBuffer> buffers() throws IOException;
 
-  /** Lets handles that are deserialised on the driver share the value it already has. */
-  static void remember(long id, Object value) {
-    if (value != null) {
-      SparkEnv.get().broadcastManager().cachedValues().put(new BroadcastBlockId(id, ""), value);
-    }
-  }
-
-  private static Object cachedOrFetched(
-      long id, BlobPlace place, Connection source, boolean driver) throws IOException {
-    SparkEnv env = SparkEnv.get();
-    BroadcastBlockId block = new BroadcastBlockId(id, "");
-    Object value = env.broadcastManager().cachedValues().get(block);
-    if (value == null) {
-      value = fromBlockManager(env.blockManager(), block);
-    }
-    if (value == null) {
-      Fetch fetch = new Fetch(id, source, driver);
-      try {
-        value = fetch.run(place);
-      } catch (Throwable e) {
-        BigcastStats.READ_FAILURES.increment();
-        throw e;
-      }
-      // The driver's handle holds the value itself, as softly as it should be held; null is cheap
-      // to read, and no cache can tell it from absence.
-      if (driver) {
-        BigcastStats.DRIVER_REREADS.increment();
-      } else if (value != null && !fetch.isStored()) {
-        store(env.blockManager(), block, value);
-      }
-    }
-    remember(id, value);
-    return value;
-  }
-
-  private static Object fromBlockManager(BlockManager manager, BroadcastBlockId block) {
-    Option<BlockResult> local = manager.getLocalValues(block);
-    if (local.isEmpty()) {
-      return null;
-    }
-    // Not read to its end: that would release the lock, which is ours to release.
-    Object value = local.get().data().next();
-    TaskContext task = TaskContext.get();
-    if (task == null) {
-      manager.releaseLock(block, Option.empty());
-    } else {
-      TaskCompletionListener release = context -> manager.releaseLock(block, Option.empty());
-      task.addTaskCompletionListener(release);
-    }
-    return value;
-  }
-
-  private static void store(BlockManager manager, BroadcastBlockId block, Object value) {
-    if (!manager.putSingle(block, value, StorageLevel.MEMORY_AND_DISK(), false, anyTag())) {
-      Warnings.once("Spark's block manager could not store " + block + "; tasks may read it again");
-    }
-  }
-
-  /** Spark's Utils.tryOrIOException: fatal errors pass, everything else becomes an IOException. */
-  static IOException asIoException(Throwable e) {
-    if (e instanceof VirtualMachineError || e instanceof LinkageError) {
-      throw (Error) e;
-    }
-    return e instanceof IOException ? (IOException) e : new IOException(e);
-  }
+  /** The objects that were published, in order; of a file or a stream, the same as its buffers. */
+  BlobIterator<T> items() throws IOException;
 }

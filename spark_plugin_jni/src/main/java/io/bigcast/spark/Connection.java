@@ -77,6 +77,46 @@ final class Connection implements AutoCloseable {
     }
   }
 
+  /** Starts to read a blob, from this host's node or past it. */
+  NativeDownload download(BlobPlace place) throws BigcastException {
+    return call(driver ? "" : place.home, client -> client.download(place.ref));
+  }
+
+  /** Tells that a read came to its end; counts it. */
+  void finished(NativeDownload download, long id, long nanos) throws BigcastException {
+    TransferStats stats = download.stats();
+    BigcastStats.countRead(stats, nanos);
+    countForged(stats);
+    Warnings.LOG.info("{}", Explain.read(id, stats, nanos));
+    if (!stats.throughLocalNode) {
+      bypassedNode(download.client());
+    }
+  }
+
+  /**
+   * Tells what ended a read: if nobody answered it, the next one connects anew.
+   *
+   * @return true if a node gave what this application did not write
+   */
+  boolean failed(NativeDownload download, BigcastException why) {
+    if (why.nobodyAnswered()) {
+      lost(download.client());
+    }
+    try {
+      return countForged(download.stats());
+    } catch (BigcastException closed) {
+      return false;
+    }
+  }
+
+  private static boolean countForged(TransferStats stats) {
+    if (stats.chunksForged > 0) {
+      BigcastStats.CHUNKS_FORGED.add(stats.chunksForged);
+      Warnings.once("a node gave chunks that this application did not write; they were not used");
+    }
+    return stats.chunksForged > 0;
+  }
+
   /**
    * Has this host's node, if there is one, fetch what the driver announces at this home. In embedded
    * mode each client follows its home anyway.
@@ -119,7 +159,7 @@ final class Connection implements AutoCloseable {
    * Tells that a read through this client went past the host's own node. If that node died, whoever
    * reads next starts it again.
    */
-  void bypassedNode(NativeClient which) {
+  private void bypassedNode(NativeClient which) {
     if (!conf.shared() && System.nanoTime() - which.connectedAtNanos() > RETRY_NANOS) {
       lost(which);
     }

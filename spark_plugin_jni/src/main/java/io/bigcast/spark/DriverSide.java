@@ -111,13 +111,33 @@ final class DriverSide {
     }
   }
 
-  /** Reads a value that the driver has not kept, from wherever it is now. */
-  static <T> T readBack(long id, BlobPlace place) throws IOException {
+  /** Whether this driver runs the plugin, if only to leave all to Spark. */
+  static boolean isOn() {
+    return current != null;
+  }
+
+  static Connection currentConnection() throws BigcastException {
     DriverSide side = current;
     if (side == null) {
       throw new BigcastException(BigcastException.Code.UNAVAILABLE, "the application has ended");
     }
-    return BlobReader.read(id, latestPlace(id, place), side.connection, true);
+    return side.connection;
+  }
+
+  /** What was published may be more than Spark can broadcast: then throws why. */
+  static void checkSparkCanCarry(Object value, BigcastException why) {
+    if (value instanceof Source) {
+      try {
+        ((Source) value).checkSparkCanCarry(why);
+      } catch (BigcastException e) {
+        throw Sneaky.rethrow(e);
+      }
+    }
+  }
+
+  /** Reads a value that the driver has not kept, from wherever it is now. */
+  static <T> T readBack(long id, BlobPlace place) throws IOException {
+    return ValueReader.read(id, latestPlace(id, place), currentConnection(), true);
   }
 
   /** Where executors find a broadcast now; {@code known} if this JVM knows no better. */
@@ -144,7 +164,7 @@ final class DriverSide {
   }
 
   /**
-   * Serialises the value into Bigcast.
+   * Serialises the value into Bigcast, or what is published instead of one.
    *
    * @return null if it must go Spark's own way, which is then counted and, if it is a failure, told
    *     once; nothing is left behind
@@ -154,24 +174,32 @@ final class DriverSide {
       // Before serialising, which may take long and would be for nothing.
       connection.checkNotResting();
     } catch (BigcastException e) {
-      return unavailable(id, e);
+      return unavailable(value, id, e);
     }
     long start = System.nanoTime();
     ValueUpload upload = new ValueUpload(connection, conf, blobName(id, 0));
     try {
-      if (!upload.run(value, conf.number(Key.MIN_SIZE))) {
+      if (!upload.run(value, value instanceof Source ? 0 : conf.number(Key.MIN_SIZE))) {
         countStayed(id, upload.rawBytes(), Reason.SMALL);
         return null;
       }
     } catch (BigcastException e) {
-      return upload.client() == null ? unavailable(id, e) : uploadFailed(id, upload.client(), e);
+      return upload.client() == null
+          ? unavailable(value, id, e)
+          : uploadFailed(value, id, upload.client(), e);
     }
     BigcastStats.OFFLOADED.increment();
     count(id, upload, System.nanoTime() - start);
+    if (value instanceof Source) {
+      Source source = (Source) value;
+      BigcastBroadcast<T> handle = new BigcastBroadcast<>(id, upload.place(), source.content());
+      broadcasts.put(id, new Offloaded(handle, upload, source));
+      return handle;
+    }
     BigcastBroadcast<T> handle =
         new BigcastBroadcast<>(id, upload.place(), value, conf.keep(serializedOnly));
     broadcasts.put(id, new Offloaded(handle, upload, value == null, !serializedOnly));
-    BlobReader.remember(id, value);
+    ValueReader.remember(id, value);
     return handle;
   }
 
@@ -340,16 +368,19 @@ final class DriverSide {
     }
   }
 
-  private <T> Broadcast<T> unavailable(long id, BigcastException e) {
+  private <T> Broadcast<T> unavailable(T value, long id, BigcastException e) {
     countStayed(id, -1, Reason.UNAVAILABLE);
+    checkSparkCanCarry(value, e);
     Warnings.once("broadcasts go through Spark's TorrentBroadcast: " + e.getMessage());
     return null;
   }
 
-  private <T> Broadcast<T> uploadFailed(long id, NativeClient client, BigcastException e) {
+  private <T> Broadcast<T> uploadFailed(
+      T value, long id, NativeClient client, BigcastException e) {
     countStayed(id, -1, Reason.UPLOAD_FAILED);
-    Warnings.once("a broadcast goes through Spark's TorrentBroadcast: " + e.getMessage());
     letGo(client, e);
+    checkSparkCanCarry(value, e);
+    Warnings.once("a broadcast goes through Spark's TorrentBroadcast: " + e.getMessage());
     return null;
   }
 

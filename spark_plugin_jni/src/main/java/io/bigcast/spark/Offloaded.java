@@ -14,6 +14,9 @@ final class Offloaded {
   /** Of what executors get; null if the value can't have been changed since (Spark made it). */
   final Fingerprint fingerprint;
 
+  /** What was published and has no value; else null. */
+  private final Source source;
+
   private final boolean isNull;
   private final WeakReference<BigcastBroadcast<?>> handle;
   private final List<BlobPlace> replaced = new ArrayList<>();
@@ -24,7 +27,17 @@ final class Offloaded {
     this.id = handle.id();
     this.handle = new WeakReference<>(handle);
     this.fingerprint = changeable ? upload.fingerprint() : null;
+    this.source = null;
     this.isNull = isNull;
+    this.place = upload.place();
+  }
+
+  Offloaded(BigcastBroadcast<?> handle, ValueUpload upload, Source source) {
+    this.id = handle.id();
+    this.handle = new WeakReference<>(handle);
+    this.fingerprint = upload.fingerprint();
+    this.source = source;
+    this.isNull = false;
     this.place = upload.place();
   }
 
@@ -61,12 +74,12 @@ final class Offloaded {
   }
 
   /**
-   * The value, as long as somebody has it.
+   * The value, as long as somebody has it; or the source of what was published.
    *
    * @throws BigcastException NOT_FOUND if it was collected
    */
   Object value() throws BigcastException {
-    Object value = heldValue();
+    Object value = source == null ? heldValue() : source;
     if (value == null && !isNull) {
       throw new BigcastException(
           BigcastException.Code.NOT_FOUND,

@@ -119,6 +119,9 @@ final class Replacements {
 
   private void replace(Offloaded broadcast, ReplacementRequest request) throws BigcastException {
     Object value = broadcast.value();
+    if (value instanceof Source) {
+      ((Source) value).checkReadableAgain();
+    }
     if (request.canUseBigcast && broadcast.replacements() < UPLOADS_MAX) {
       try {
         driver.uploadAgain(broadcast, value);
@@ -138,13 +141,20 @@ final class Replacements {
 
   /** Spark's factory holds the serialised form alone; the value stays with our handle. */
   private void handToSpark(Offloaded broadcast, Object value) throws BigcastException {
+    DriverSide.checkSparkCanCarry(
+        value,
+        new BigcastException(BigcastException.Code.UNAVAILABLE, "no node of Bigcast can carry it"));
     if (broadcast.fingerprint != null) {
       Fingerprint now = new Fingerprint();
-      ValueUpload.serialise(value, now.asStream());
+      try {
+        ValueUpload.serialise(value, now.asStream());
+      } catch (IOException e) {
+        throw new BigcastException(BigcastException.Code.IO, e.toString());
+      }
       checkUnchanged(broadcast, now);
     }
     Broadcast<Object> torrent =
-        sparks.newBroadcast(value, false, broadcast.id, true, BlobReader.<Object>anyTag());
+        sparks.newBroadcast(value, false, broadcast.id, true, ValueReader.<Object>anyTag());
     ByteArrayOutputStream handle = new ByteArrayOutputStream();
     try (ObjectOutputStream out = new ObjectOutputStream(handle)) {
       out.writeObject(torrent);

@@ -1,7 +1,10 @@
 package io.bigcast.spark;
 
 import io.bigcast.spark.BigcastConf.Key;
+import java.io.IOException;
 import java.io.OutputStream;
+import java.util.Collections;
+import java.util.Iterator;
 import org.apache.spark.SparkEnv;
 import org.apache.spark.serializer.SerializationStream;
 
@@ -104,11 +107,22 @@ final class ValueUpload {
   }
 
   /** Writes what executors read; on an error {@code out} gets no more. */
-  static void serialise(Object value, OutputStream out) {
+  static void serialise(Object value, OutputStream out) throws IOException {
+    if (value instanceof Source) {
+      ((Source) value).writeTo(out);
+    } else {
+      writeObjects(Collections.singleton(value).iterator(), out);
+    }
+  }
+
+  /** Writes the objects by Spark's serializer; on an error {@code out} gets no more. */
+  static void writeObjects(Iterator<?> objects, OutputStream out) {
     SerializationStream stream = SparkEnv.get().serializer().newInstance().serializeStream(out);
     boolean done = false;
     try {
-      stream.writeObject(value, BlobReader.anyTag());
+      while (objects.hasNext()) {
+        stream.writeObject(objects.next(), ValueReader.anyTag());
+      }
       done = true;
     } finally {
       if (!done && out instanceof BlobOutputStream) {

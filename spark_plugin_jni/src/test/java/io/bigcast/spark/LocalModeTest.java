@@ -6,6 +6,13 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.bigcast.spark.BigcastStats.Reason;
+import java.io.ByteArrayInputStream;
+import java.io.IOException;
+import java.io.InputStream;
+import java.nio.ByteBuffer;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.util.Arrays;
 import org.apache.spark.SparkConf;
@@ -63,6 +70,53 @@ class LocalModeTest {
     }
     assertEquals(
         6 + 3 * (2 << 20), sumThroughABroadcast(conf().set("spark.bigcast.failOnError", "true")));
+  }
+
+  @Test
+  void publishingNeedsThePlugin(@TempDir Path folder) throws IOException {
+    Path file = Files.write(folder.resolve("published"), new byte[10]);
+    for (SparkConf off :
+        new SparkConf[] {
+          conf().remove("spark.plugins"), conf().set("spark.bigcast.enabled", "false")
+        }) {
+      try (JavaSparkContext context = new JavaSparkContext(off)) {
+        BigcastException e =
+            assertThrows(BigcastException.class, () -> Bigcast.publish(context.sc(), file));
+        assertEquals(BigcastException.Code.UNSUPPORTED, e.code());
+        assertTrue(e.getMessage().contains("spark.plugins"), e.getMessage());
+      }
+    }
+  }
+
+  @Test
+  void inLocalModeSparkPublishesFilesAndNothingElse(@TempDir Path folder) throws IOException {
+    byte[] content = "published\n".getBytes(StandardCharsets.UTF_8);
+    Path file = Files.write(folder.resolve("published"), content);
+    try (JavaSparkContext context = new JavaSparkContext(conf())) {
+      Broadcast<BlobReader<ByteBuffer>> published = Bigcast.publish(context.sc(), file);
+      int length =
+          context
+              .parallelize(Arrays.asList(1, 2))
+              .map(
+                  i -> {
+                    try (InputStream in = published.value().stream()) {
+                      return in.read(new byte[100]);
+                    }
+                  })
+              .reduce(Integer::sum);
+      assertEquals(2 * content.length, length);
+      published.destroy();
+      InputStream stream = new ByteArrayInputStream(content);
+      BigcastException e =
+          assertThrows(BigcastException.class, () -> Bigcast.publish(context.sc(), stream));
+      assertEquals(BigcastException.Code.UNSUPPORTED, e.code());
+      assertTrue(e.getMessage().contains("nothing was read"), e.getMessage());
+      assertEquals(content.length, stream.available());
+      assertThrows(
+          NoSuchFileException.class,
+          () -> Bigcast.publish(context.sc(), folder.resolve("none")));
+      assertThrows(BigcastException.class, () -> Bigcast.publish(context.sc(), folder));
+    }
   }
 
   @Test

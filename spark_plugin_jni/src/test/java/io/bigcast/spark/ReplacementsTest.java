@@ -8,9 +8,15 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.bigcast.spark.Replacement.Kind;
 import java.io.ByteArrayInputStream;
+import java.io.DataInputStream;
+import java.io.IOException;
 import java.io.ObjectInputStream;
 import java.lang.ref.WeakReference;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.StandardOpenOption;
 import java.util.Arrays;
+import java.util.Random;
 import org.apache.spark.SparkConf;
 import org.apache.spark.SparkEnv;
 import org.apache.spark.api.java.JavaSparkContext;
@@ -20,6 +26,7 @@ import org.apache.spark.broadcast.TorrentBroadcastFactory;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
 
 /** What the driver gives to executors that can't read a broadcast: on a real node that dies. */
 class ReplacementsTest {
@@ -84,7 +91,7 @@ class ReplacementsTest {
   }
 
   private byte[] read(BlobPlace place) throws Exception {
-    return BlobReader.read(ID, place, connection(), true);
+    return ValueReader.read(ID, place, connection(), true);
   }
 
   private Connection connection() {
@@ -186,5 +193,76 @@ class ReplacementsTest {
     driver.unbroadcast(ID, true, true);
     BigcastException e = assertThrows(BigcastException.class, () -> ask(place, 1, true));
     assertEquals(BigcastException.Code.NOT_FOUND, e.code());
+  }
+
+  private Path file(Path folder, int size) throws IOException {
+    byte[] content = new byte[size];
+    new Random(size).nextBytes(content);
+    return Files.write(folder.resolve("published"), content);
+  }
+
+  @Test
+  void aReadOfAPublishedFileGoesOnInWhatReplacesIt(@TempDir Path folder) throws Exception {
+    Path file = file(folder, 13 << 20);
+    Broadcast<FileSource> handle = driver.offload(new FileSource(file), ID, false);
+    BlobReader<?> published = (BlobReader<?>) (Object) ((Broadcast<?>) handle).value();
+    byte[] read = new byte[13 << 20];
+    try (DataInputStream in = new DataInputStream(published.stream())) {
+      in.readFully(read, 0, 5 << 20);
+      NodeProcess.signal(app, "KILL");
+      assertEquals(Kind.BLOB, ask(place(), 1, true).kind);
+      in.readFully(read, 5 << 20, 8 << 20);
+      assertEquals(-1, in.read());
+    }
+    assertTrue(Arrays.equals(Files.readAllBytes(file), read));
+  }
+
+  @Test
+  void sparksOwnTakesOverAPublishedFile(@TempDir Path folder) throws Exception {
+    Path file = file(folder, 5 << 20);
+    driver.offload(new FileSource(file), ID, false);
+    Replacement answer = ask(place(), 1, false);
+    assertEquals(Kind.TORRENT, answer.kind);
+    forgetCachedValue();
+    try (ObjectInputStream in = new ObjectInputStream(new ByteArrayInputStream(answer.torrent))) {
+      BlobReader<?> published = (BlobReader<?>) ((Broadcast<?>) in.readObject()).value();
+      try (DataInputStream bytes = new DataInputStream(published.stream())) {
+        byte[] read = new byte[5 << 20];
+        bytes.readFully(read);
+        assertEquals(-1, bytes.read());
+        assertTrue(Arrays.equals(Files.readAllBytes(file), read));
+      }
+    }
+  }
+
+  @Test
+  void whatCannotBeReadAgainReplacesNothing(@TempDir Path folder) throws Exception {
+    Path file = file(folder, 5 << 20);
+    driver.offload(new FileSource(file), ID, false);
+    Files.write(file, new byte[] {1}, StandardOpenOption.APPEND);
+    BigcastException changed =
+        assertThrows(BigcastException.class, () -> ask(place(), 2, true));
+    assertTrue(changed.getMessage().contains("has changed"), changed.getMessage());
+    driver.unbroadcast(ID, true, true);
+
+    driver.offload(OnceSource.of(new ByteArrayInputStream(new byte[5 << 20])), ID, false);
+    BigcastException consumed =
+        assertThrows(BigcastException.class, () -> ask(place(), 2, true));
+    assertEquals(BigcastException.Code.NOT_FOUND, consumed.code());
+    assertTrue(consumed.getMessage().contains("can't be read again"), consumed.getMessage());
+  }
+
+  @Test
+  void whatDoesNotFitIsATypedErrorIfItIsConsumed() {
+    byte[] random = new byte[40 << 20];
+    new Random(40).nextBytes(random);
+    BigcastException e =
+        assertThrows(
+            BigcastException.class,
+            () ->
+                driver.offload(
+                    OnceSource.of(new ByteArrayInputStream(random)), ID, false));
+    assertEquals(BigcastException.Code.RESOURCE_EXHAUSTED, e.code(), e.getMessage());
+    assertTrue(e.getMessage().contains("can't be read again"), e.getMessage());
   }
 }

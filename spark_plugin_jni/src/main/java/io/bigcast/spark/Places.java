@@ -1,0 +1,166 @@
+package io.bigcast.spark;
+
+import java.io.ByteArrayInputStream;
+import java.io.IOException;
+import java.io.InterruptedIOException;
+import java.io.ObjectInputStream;
+import java.io.ObjectStreamClass;
+import java.util.Collections;
+import java.util.LinkedHashMap;
+import java.util.Map;
+import org.apache.spark.SparkEnv;
+import org.apache.spark.broadcast.Broadcast;
+
+/**
+ * Where one read of a broadcast finds it: in its blob, or in what the driver gives instead of a blob
+ * that can't be read. Use it from one thread.
+ */
+final class Places {
+  private static final int FAILURES_MAX = 4;
+  private static final long ASK_AGAIN_MS_MIN = 20;
+  private static final long ASK_AGAIN_MS_MAX = 1_000;
+  private static final int REPLACED_MAX = 1_000;
+
+  /** What the driver gave, by broadcast id: whoever reads again begins there. */
+  private static final Map<Long, Replacement> REPLACED =
+      Collections.synchronizedMap(
+          new LinkedHashMap<Long, Replacement>() {
+            private static final long serialVersionUID = 1L;
+
+            @Override
+            protected boolean removeEldestEntry(Map.Entry<Long, Replacement> eldest) {
+              return size() > REPLACED_MAX;
+            }
+          });
+
+  private final long id;
+  private final boolean driver;
+  private final BlobPlace first;
+  private BlobPlace place;
+  private byte[] torrent;
+  private int failures;
+  private boolean trusted = true;
+
+  /** @param driver true: in the driver, which makes replacements for others only */
+  Places(long id, BlobPlace first, boolean driver) {
+    this.id = id;
+    this.driver = driver;
+    this.first = first;
+    this.place = first;
+    Replacement replaced = driver ? null : REPLACED.get(id);
+    if (replaced != null) {
+      use(replaced);
+    }
+  }
+
+  /** True: not in a blob, but by {@link #torrent}. */
+  boolean isWithSpark() {
+    return torrent != null;
+  }
+
+  BlobPlace place() {
+    return place;
+  }
+
+  boolean isReplaced() {
+    return place != first || isWithSpark();
+  }
+
+  /** What was read so far was worth trying: failures are counted from here on. */
+  void madeProgress() {
+    failures = 0;
+  }
+
+  /** Nodes lied: another blob on them would be no better. */
+  void distrust() {
+    trusted = false;
+  }
+
+  /**
+   * Tells that the place could not be read, and finds what to read next: maybe the same again.
+   *
+   * @throws IOException if there is nothing more to try
+   */
+  void failed(BigcastException why) throws IOException {
+    failures++;
+    if (failures == FAILURES_MAX || Thread.currentThread().isInterrupted()) {
+      throw why;
+    }
+    Warnings.LOG.info("broadcast {} can't be read: {}", id, why.getMessage());
+    use(driver ? onDriver(why) : askDriver(why));
+    BigcastStats.READS_REPEATED.increment();
+  }
+
+  /** The value of Spark's own broadcast, which took this one over. */
+  Object torrent() throws IOException {
+    Broadcast<?> broadcast;
+    try (ObjectInputStream in = new SparksClasses(torrent)) {
+      broadcast = (Broadcast<?>) in.readObject();
+    } catch (ClassNotFoundException e) {
+      throw new IOException(e);
+    }
+    Warnings.LOG.info("broadcast {} is read through Spark's TorrentBroadcast", id);
+    return broadcast.value();
+  }
+
+  private void use(Replacement replacement) {
+    torrent = replacement.torrent;
+    place = replacement.place == null ? place : replacement.place;
+  }
+
+  /** The driver tries its blob twice. */
+  private Replacement onDriver(BigcastException why) throws BigcastException {
+    BlobPlace latest = DriverSide.latestPlace(id, place);
+    byte[] torrentOf = DriverSide.torrentOf(id);
+    if (torrentOf != null) {
+      return Replacement.torrent(torrentOf);
+    }
+    if (!latest.isSameBlob(place.ref)) {
+      return Replacement.blob(latest);
+    }
+    if (failures == 1 && why.nobodyAnswered()) {
+      return Replacement.SAME;
+    }
+    throw why;
+  }
+
+  private Replacement askDriver(BigcastException why) throws IOException {
+    ReplacementRequest request =
+        new ReplacementRequest(
+            id, place.ref, failures, trusted && ExecutorSide.canUseBigcast());
+    long pauseMs = ASK_AGAIN_MS_MIN;
+    try {
+      for (;;) {
+        Replacement answer = ExecutorSide.ask(request);
+        if (answer.kind != Replacement.Kind.LATER) {
+          if (answer.kind != Replacement.Kind.SAME) {
+            REPLACED.put(id, answer);
+          }
+          return answer;
+        }
+        Thread.sleep(pauseMs);
+        pauseMs = Math.min(2 * pauseMs, ASK_AGAIN_MS_MAX);
+      }
+    } catch (BigcastException e) {
+      if (e.nobodyAnswered() && why.nobodyAnswered() && failures == 1) {
+        return Replacement.SAME;
+      }
+      throw new BigcastException(why, "and nothing replaces it: " + e.getMessage());
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      throw new InterruptedIOException("interrupted while the driver replaces broadcast " + id);
+    }
+  }
+
+  private static final class SparksClasses extends ObjectInputStream {
+    SparksClasses(byte[] bytes) throws IOException {
+      super(new ByteArrayInputStream(bytes));
+    }
+
+    @Override
+    protected Class<?> resolveClass(ObjectStreamClass described)
+        throws IOException, ClassNotFoundException {
+      return Class.forName(described.getName(), false, SparkEnv.class.getClassLoader());
+    }
+  }
+}
