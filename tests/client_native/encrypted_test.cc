@@ -46,6 +46,21 @@ TEST_CASE("an encrypted blob reads back by whoever has the secret, from memory f
   }
 }
 
+TEST_CASE("stripes and relays carry sealed chunks like any others") {
+  const NodeProcess one;
+  const NodeProcess two;
+  const NodeProcess relay;
+  auto both = encrypted(one.tcp());
+  both.servers.push_back(two.tcp());
+  const auto writer = connect(std::move(both));
+  UploadOptions options = named("blob", kChunk);
+  options.homes = 2;
+  const std::string bytes = random_bytes(9 * kRoom + 1);
+  const std::string ref = put(*writer, options, bytes);
+  const auto reader = connect(encrypted("", relay.socket()));
+  check_same(read_all(*open_ref(*reader, ref)), bytes);
+}
+
 TEST_CASE("two uploads of the same bytes have nothing in common") {
   const NodeProcess node;
   const auto writer = connect(encrypted(node.tcp()));

@@ -2,8 +2,6 @@
 that lies."""
 
 import functools
-import hashlib
-import hmac
 import json
 import re
 import secrets
@@ -13,6 +11,7 @@ import urllib.request
 import shared
 import spark as sparks
 from combinations import Steps, wait_for
+from keys import keys_of
 from report import counters, nonzero
 from watch import Watch, files_left
 
@@ -84,28 +83,17 @@ def pages_of(url):
 
 def check_unseen(run, area, watch, pages, secret):
     """Neither the secret nor what is derived from it is in anything that others may see."""
-    ids = {name.rpartition("-")[2] for name in watch.sockets}
-    keys = {"the secret": secret}
-    for application in ids:
-        for salt in ("bigcast node 1", "bigcast application 1"):
-            keys[salt] = hkdf(secret.encode(), salt.encode(), application.encode()).hex()
+    keys = keys_of(secret, watch.sockets)
     seen = {str(file): text for file, text in area.text_of_logs().items()} | pages
     seen |= {f"command line {line[:60]}": line for line in watch.command_lines}
     problems = [f"{key} is in {where}" for where, text in seen.items()
                 for key, value in keys.items() if value in text]
     if len(keys) != 3:
         problems.append(f"the application's id is not known: {watch.sockets}")
-    # What executors are told needs no secret of ours.
     events = "\n".join(sparks.read(file) for file in area.events.rglob("*") if file.is_file())
     if "SparkListenerEnvironmentUpdate" not in events:
         problems.append("the event log shows no environment")
     run.report.check("keys_are_unseen", problems)
-
-
-def hkdf(secret, salt, info):
-    """RFC 5869 with SHA-256 and 32 bytes of output."""
-    extracted = hmac.new(salt, secret, hashlib.sha256).digest()
-    return hmac.new(extracted, info + b"\1", hashlib.sha256).digest()
 
 
 def forged(run):
