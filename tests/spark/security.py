@@ -52,8 +52,9 @@ def encryption(run):
     run.report.check("through_bigcast", "" if good else f"{nonzero(counted)}")
     said = [line for line in sparks.own_lines(sparks.read(area.log), "INFO") if "encrypted" in line]
     run.report.check("said", "" if len(said) == 1 else f"{said}")
-    run.report.check("pages", [] if "plugin.io.bigcast" in pages.get("/metrics/json/", "")
-                     and "spark.authenticate" in pages.get("environment", "") else [f"{list(pages)}"])
+    shown = ("plugin.io.bigcast" in pages.get("/metrics/json/", "")
+             and "spark.authenticate" in pages.get("environment", ""))
+    run.report.check("pages", "" if shown else f"{list(pages)}")
     check_unseen(run, area, watch, pages, secret)
 
 
@@ -126,7 +127,8 @@ def forged(run):
     good = (counted.get("offloaded") == 1 and counted.get("executors.chunksForged", 0) > 0
             and counted.get("replacedByTorrent") == 1)
     run.report.check("refused_and_counted", "" if good else f"{nonzero(counted)}")
-    told = [line for file in area.executor_logs() for line in sparks.own_lines(sparks.read(file), "WARN")
+    told = [line for file in area.executor_logs()
+            for line in sparks.own_lines(sparks.read(file), "WARN")
             if re.search("did not write", line)]
     run.report.check("told_once", "" if len(told) == 1 else f"{told}")
     liar.kill()
