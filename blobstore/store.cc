@@ -91,7 +91,7 @@ Store::Store(const Options& options, std::unique_ptr<eviction::Policy> victims,
       relay_victims_(eviction::make_policy(victims_->name(), memory_budget_)),
       disk_victims_(
           eviction::make_policy(victims_->name(), std::max<uint64_t>(options.disk_budget, 1))),
-      unread_victims_(eviction::make_policy(victims_->name(), memory_budget_)) {}
+      policies_{victims_.get(), relay_victims_.get(), disk_victims_.get()} {}
 
 Result<Store::BlobPtr> Store::find_blob(BlobId id) const {
   const auto it = blobs_.find(id);
@@ -167,8 +167,31 @@ Result<void> Store::create(const CreateOptions& options) {
     ++home_chunk_sizes_[options.chunk_size];
     if (blob->has_name() && !taken) names_.emplace(blob->key, options.id);
   }
-  blobs_.emplace(options.id, std::move(blob));
+  add_blob(blob);
   return {};
+}
+
+void Store::add_blob(const BlobPtr& blob) {
+  blob->serial = ++serials_;
+  by_serial_.emplace(blob->serial, blob);
+  blobs_.emplace(blob->options.id, blob);
+}
+
+void Store::start_ttl(StoredBlob& blob) {
+  if (blob.options.ttl == Duration::zero()) return;
+  blob.expires_at = clock_.now() + blob.options.ttl;
+  expiries_.emplace(*blob.expires_at, blob.options.id);
+}
+
+std::vector<BlobId> Store::expired() const {
+  std::vector<BlobId> ids;
+  const TimePoint now = clock_.now();
+  const Lock lock(mutex_);
+  for (const auto& [at, id] : expiries_) {
+    if (at > now) break;
+    ids.push_back(id);
+  }
+  return ids;
 }
 
 Result<void> Store::reserve(BlobId id, uint64_t total) {
@@ -269,6 +292,7 @@ Result<BlobStat> Store::seal(BlobId id, uint64_t size, uint32_t chunk_count,
     }
   }
   cancel_reservation(*blob);
+  if (blob->is_home()) start_ttl(*blob);
   std::optional<BlobId> replaced;
   if (blob->has_name()) replaced = bind_name(lock, blob);
   if (blob->removed) return fail(ErrorCode::kNotFound, "the blob was removed meanwhile");
@@ -307,6 +331,9 @@ Result<void> Store::remove(BlobId id) {
 // Requires: no seal is writing its rows.
 Result<void> Store::remove_blob(Lock& lock, const BlobPtr& blob) {
   blobs_.erase(blob->options.id);
+  by_serial_.erase(blob->serial);
+  if (blob->expires_at) expiries_.erase({*blob->expires_at, blob->options.id});
+  pinned_ -= std::exchange(blob->pinned_bytes, 0);
   blob->removed = true;
   if (blob->is_home()) {
     const auto name = names_.find(blob->key);
@@ -402,12 +429,21 @@ Result<BlobStat> Store::stat(BlobId id) const {
 }
 
 std::vector<uint32_t> Store::stored_chunks(BlobId id) const {
+  return chunks_if(id, [](const StoredChunk& chunk) { return chunk.readable(); });
+}
+
+std::vector<uint32_t> Store::resident_chunks(BlobId id) const {
+  return chunks_if(id,
+                   [](const StoredChunk& chunk) { return chunk.readable() && chunk.in_memory; });
+}
+
+std::vector<uint32_t> Store::chunks_if(BlobId id, bool (*wanted)(const StoredChunk&)) const {
   std::vector<uint32_t> indices;
   const Lock lock(mutex_);
   const auto blob = find_blob(id);
   if (!blob) return indices;
   for (const auto& [index, chunk] : (*blob)->chunks) {
-    if (chunk.readable()) indices.push_back(index);
+    if (wanted(chunk)) indices.push_back(index);
   }
   return indices;
 }
@@ -429,6 +465,9 @@ BlobStat Store::stat_of(const StoredBlob& blob) const {
   stat.lease = blob.options.lease;
   stat.durability = blob.options.durability;
   stat.created_at = blob.created_at;
+  stat.ttl = blob.options.ttl;
+  stat.expires_at = blob.expires_at;
+  stat.pins = blob.pins;
   stat.stripe = blob.options.stripe;
   stat.note = blob.options.note;
   return stat;
@@ -460,6 +499,7 @@ StoreUsage Store::usage() const {
   usage.disk_budget = disk_ ? disk_->budget() : 0;
   usage.disk_used = disk_ ? disk_->used() : 0;
   usage.reserved = reserved_;
+  usage.pinned = pinned_;
   usage.blobs = blobs_.size();
   usage.descriptors = descriptors_;
   usage.disk_read_only = disk_ && disk_->is_read_only();

@@ -78,6 +78,7 @@ Result<void> Store::make_room(Lock& lock, const StoredChunk& chunk) {
   const StoredBlob& blob = *chunk.blob;
   const bool small = rests_small(blob, chunk.meta);
   const uint64_t needed = whole_pages(chunk.meta.stored_size);
+  victims_->expect(entry_of(chunk), needed);
   while (!chunk.doomed) {
     const uint64_t spare = small ? 0 : spare_at(blob, chunk.meta.index);
     if (memory_used_ + spare_bytes_ - spare + needed <= memory_budget_) return {};
@@ -96,17 +97,27 @@ Result<void> Store::make_room(Lock& lock, const StoredChunk& chunk) {
   return fail(ErrorCode::kNotFound, "the blob was removed meanwhile");
 }
 
+// Sets aside what is viewed or pinned: whatever ends that lists it again.
+Store::Victim Store::next_victim(eviction::Policy& policy) {
+  while (const auto entry = policy.evict()) {
+    const BlobPtr& blob = by_serial_.at(eviction::blob_of(*entry));
+    StoredChunk& chunk = blob->chunks.at(eviction::chunk_of(*entry));
+    unlist(chunk);
+    if (chunk.views == 0 && blob->pins == 0) return {blob, &chunk};
+  }
+  return {};
+}
+
 // False if nothing can leave now; an error if that is a disk's fault.
 Result<bool> Store::evict_one(Lock& lock) {
-  if (const auto unread = unread_victims_->evict()) {
-    drop(lock, *unread);
+  const Victim victim = next_victim(*victims_);
+  if (victim.chunk == nullptr) return false;
+  const BlobPtr& blob = victim.blob;
+  StoredChunk& chunk = *victim.chunk;
+  if (chunk.unread) {  // not worth a write
+    drop(lock, victim);
     return true;
   }
-  const auto entry = victims_->evict();
-  if (!entry) return false;
-  auto& chunk = chunk_of(*entry);
-  unlist(chunk);
-  const BlobPtr blob = blobs_.at(chunk.blob->options.id);
   chunk.busy = true;
   if (chunk.on_disk) {
     leave_memory(lock, blob, chunk);
@@ -122,8 +133,8 @@ Result<bool> Store::evict_one(Lock& lock) {
   chunk.busy = false;
   make_evictable(chunk);
   changed_.notify_all();
-  if (const auto other = relay_victims_->evict()) {
-    drop(lock, *other);
+  if (const Victim other = next_victim(*relay_victims_); other.chunk != nullptr) {
+    drop(lock, other);
     return true;
   }
   if (demoted.error().code == ErrorCode::kResourceExhausted) return false;
@@ -131,14 +142,11 @@ Result<bool> Store::evict_one(Lock& lock) {
 }
 
 // Drops a chunk that a policy gave: a relay's, or a home's from memory that is on disk, too.
-void Store::drop(Lock& lock, eviction::Policy::Entry entry) {
-  auto& chunk = chunk_of(entry);
-  unlist(chunk);
-  chunk.busy = true;
-  const BlobPtr blob = blobs_.at(chunk.blob->options.id);
-  if (blob->is_home()) return leave_memory(lock, blob, chunk);
+void Store::drop(Lock& lock, const Victim& victim) {
+  victim.chunk->busy = true;
+  if (victim.blob->is_home()) return leave_memory(lock, victim.blob, *victim.chunk);
   ++counters_.chunks_dropped;
-  discard(lock, blob, chunk);
+  discard(lock, victim.blob, *victim.chunk);
 }
 
 // Requires: the caller moves the chunk, which is on disk, too. Then it is settled, or gone if it
@@ -203,38 +211,104 @@ Result<void> Store::write_to_disk(Lock& lock, const BlobPtr& blob, StoredChunk& 
       return {};
     }
     const auto relay = blob->is_home() && runs.error().code == ErrorCode::kResourceExhausted
-                           ? disk_victims_->evict()
-                           : std::nullopt;
-    if (!relay) {
+                           ? next_victim(*disk_victims_)
+                           : Victim();
+    if (relay.chunk == nullptr) {
       end_move(false);
       return tl::unexpected<Error>(std::move(runs).error());
     }
-    drop(lock, *relay);
+    drop(lock, relay);
   }
 }
 
 void Store::make_evictable(StoredChunk& chunk) {
   const auto entry = entry_of(chunk);
   const bool home = chunk.blob->is_home();
-  if (chunk.views > 0) return;
+  const bool held = chunk.views > 0 || (chunk.in_memory && chunk.blob->pins > 0);
+  if (chunk.listed || held) return;
+  chunk.listed = true;
   if (!chunk.in_memory) {
     if (!home) disk_victims_->insert(entry, chunk.disk_bytes);
     return;
   }
-  if (chunk.unread) {
-    unread_victims_->insert(entry, chunk.pages);
-    return;
-  }
   if (!home || chunk.on_disk) relay_victims_->insert(entry, chunk.pages);
   if (!home || disk_) victims_->insert(entry, chunk.pages);
+  if (!chunk.unread) return;
+  for (eviction::Policy* policy : policies_) policy->mark_prefetched(entry);
 }
 
 void Store::unlist(StoredChunk& chunk) {
-  const auto entry = entry_of(chunk);
-  victims_->erase(entry);
-  relay_victims_->erase(entry);
-  disk_victims_->erase(entry);
-  unread_victims_->erase(entry);
+  if (!chunk.listed) return;
+  chunk.listed = false;
+  for (eviction::Policy* policy : policies_) policy->erase(entry_of(chunk));
+}
+
+// ---- What the policies are told of the readers.
+
+void Store::count_read(StoredChunk& chunk, uint64_t stream) {
+  chunk.unread = false;
+  for (eviction::Policy* policy : policies_) {
+    policy->hit(entry_of(chunk));
+    if (stream != 0) policy->advance_stream(stream, chunk.meta.index);
+  }
+}
+
+Result<uint64_t> Store::open_stream(BlobId id, ReadOrder order) {
+  const Lock lock(mutex_);
+  BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
+  const uint64_t stream = ++streams_;
+  for (eviction::Policy* policy : policies_) policy->open_stream(stream, blob->serial, order);
+  return stream;
+}
+
+void Store::close_stream(uint64_t stream) {
+  const Lock lock(mutex_);
+  for (eviction::Policy* policy : policies_) policy->close_stream(stream);
+}
+
+void Store::release(BlobId id) {
+  const Lock lock(mutex_);
+  const auto blob = find_blob(id);
+  if (!blob) return;
+  for (eviction::Policy* policy : policies_) policy->release_blob((*blob)->serial);
+}
+
+// ---- Pins.
+
+Result<void> Store::pin(BlobId id) {
+  const Lock lock(mutex_);
+  BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
+  if (!blob->is_home()) {
+    return fail(ErrorCode::kInvalidArgument,
+                "pin: a relay's copy can't be pinned, only the home's");
+  }
+  if (!blob->sealed) return fail(ErrorCode::kInvalidArgument, "pin: the blob is not sealed yet");
+  if (blob->pins == 0) {
+    const uint64_t bytes = blob->total.stored + blob->total.chunks * kPage;
+    const uint64_t limit = memory_budget_ / limits::kPinnedShare;
+    if (bytes > limit - std::min(limit, pinned_)) {
+      return fail(
+          ErrorCode::kResourceExhausted,
+          fmt::format("pin: {} bytes do not fit: pins may hold {} of the memory budget, and "
+                      "hold {}",
+                      bytes, limit, pinned_));
+    }
+    pinned_ += blob->pinned_bytes = bytes;
+  }
+  ++blob->pins;
+  return {};
+}
+
+void Store::unpin(BlobId id) {
+  const Lock lock(mutex_);
+  const auto found = find_blob(id);
+  if (!found || (*found)->pins == 0 || --(*found)->pins > 0) return;
+  StoredBlob& blob = **found;
+  pinned_ -= std::exchange(blob.pinned_bytes, 0);
+  for (auto& [index, chunk] : blob.chunks) {
+    if (chunk.readable() && !chunk.busy) make_evictable(chunk);
+  }
+  changed_.notify_all();
 }
 
 }  // namespace bigcast

@@ -19,8 +19,11 @@ class BlobService final : public rpc::Blob::Server {
     kRelayed,  // waits for the home
     kCopy,     // what is here, for other nodes; never waits
   };
-  BlobService(kj::Own<SessionState> session, kj::Own<LiveBlob> live, Kind kind);  // kHome, kCopy
-  BlobService(kj::Own<SessionState> session, kj::Own<RelayBlob> relayed);         // kRelayed
+  // kHome, kCopy
+  BlobService(kj::Own<SessionState> session, kj::Own<LiveBlob> live, Kind kind,
+              rpc::ReadOrder order);
+  // kRelayed
+  BlobService(kj::Own<SessionState> session, kj::Own<RelayBlob> relayed, rpc::ReadOrder order);
   ~BlobService() noexcept(false);
 
   kj::Promise<void> read(ReadContext context) override;
@@ -66,6 +69,7 @@ class BlobService final : public rpc::Blob::Server {
   kj::Own<LiveBlob> live_;
   const BlobId id_;
   const Stripe stripe_;
+  const uint64_t stream_;       // in the store; 0: none
   kj::Own<RelayBlob> relayed_;  // of kRelayed, as is the reader
   kj::Own<Puller::Reader> reader_;
   uint64_t drops_seen_;

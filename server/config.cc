@@ -6,166 +6,27 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <array>
 #include <filesystem>
+#include <string_view>
 
-#include "base/ids.h"
-#include "base/log.h"
-#include "base/units.h"
+#include "base/nearest_name.h"
+#include "server/settings.h"
 
 namespace bigcast {
 namespace {
 
 constexpr std::string_view kVersion = BIGCAST_VERSION;
 
-Result<void> set_address(std::optional<rpc::Address>& out, const std::string& text,
-                         rpc::Address::Kind kind) {
-  if (text == "none") {
-    out.reset();
-    return {};
-  }
-  BIGCAST_ASSIGN(rpc::Address address, rpc::Address::parse(text));
-  if (address.kind != kind) {
-    return fail(ErrorCode::kInvalidArgument,
-                fmt::format("'{}' is not {}", text,
-                            kind == rpc::Address::Kind::kTcp ? "HOST:PORT" : "unix:PATH"));
-  }
-  out = std::move(address);
-  return {};
-}
-
-Result<void> set_bool(bool& out, const std::string& text) {
-  if (text != "true" && text != "false") {
-    return fail(ErrorCode::kInvalidArgument, fmt::format("'{}' is not true or false", text));
-  }
-  out = text == "true";
-  return {};
-}
-
-template <typename T, typename Parse>
-Result<void> set_parsed(T& out, const std::string& text, Parse parse) {
-  BIGCAST_ASSIGN(out, parse(text));
-  return {};
-}
-
-Result<void> set_path(std::string& out, const std::string& text) {
-  std::error_code error;
-  const auto absolute = std::filesystem::absolute(text, error);
-  if (text.empty() || error) {
-    return fail(ErrorCode::kInvalidArgument, fmt::format("'{}' is not a path", text));
-  }
-  out = absolute.string();
-  return {};
-}
-
-Result<void> set_positive(Duration& out, const std::string& text) {
-  BIGCAST_ASSIGN(out, parse_duration(text));
-  if (out <= Duration::zero()) return fail(ErrorCode::kInvalidArgument, "must be above 0");
-  return {};
-}
-
-Result<void> set_memory(uint64_t& out, const std::string& text) {
-  constexpr uint64_t kLeast = 2 * uint64_t{limits::kChunkSizeDefault};
-  BIGCAST_ASSIGN(out, parse_size(text));
-  if (out < kLeast) {
-    return fail(ErrorCode::kInvalidArgument,
-                fmt::format("'{}' is too little: at least {}m", text, kLeast / limits::kMiB));
-  }
-  return {};
-}
-
-Result<void> set_name(std::string& out, const std::string& text) {
-  BIGCAST_TRY(check_namespace(text));  // the same alphabet: it ends in logs and labels
-  out = text;
-  return {};
-}
-
-struct Setting {
-  const char* key;
-  const char* value_name;
-  const char* help;
-  Result<void> (*set)(Config&, const std::string&);
-  bool repeats = false;
-};
-
-constexpr auto kTcp = rpc::Address::Kind::kTcp;
-constexpr auto kUnix = rpc::Address::Kind::kUnix;
-
-const std::array kSettings = {
-    Setting{"listen", "HOST:PORT",
-            "where to serve RPC over TCP, default 127.0.0.1:7420; may be repeated; 'none'",
-            [](Config& c, const std::string& text) -> Result<void> {
-              std::optional<rpc::Address> address;
-              BIGCAST_TRY(set_address(address, text, kTcp));
-              if (address) c.listen.push_back(*address);
-              return {};
-            },
-            true},
-    Setting{"socket", "unix:PATH", "where to serve RPC on this host: unix:PATH or unix:@NAME",
-            [](Config& c, const std::string& text) { return set_address(c.socket, text, kUnix); }},
-    Setting{
-        "advertise", "HOST:PORT", "the address that other nodes reach this one at",
-        [](Config& c, const std::string& text) { return set_address(c.advertise, text, kTcp); }},
-    Setting{"http", "HOST:PORT",
-            "where to serve /metrics, /livez and /readyz, default 127.0.0.1:7421; 'none'",
-            [](Config& c, const std::string& text) { return set_address(c.http, text, kTcp); }},
-    Setting{"memory", "SIZE", "budget of the memory tier, for example 512m or 4g; default 1g",
-            [](Config& c, const std::string& text) { return set_memory(c.memory_bytes, text); }},
-    Setting{"disk", "DIR", "directory of the disk tier; it is emptied at the start",
-            [](Config& c, const std::string& text) { return set_path(c.disk_path, text); }},
-    Setting{"disk_size", "SIZE", "budget of the disk tier",
-            [](Config& c, const std::string& text) {
-              return set_parsed(c.disk_bytes, text, parse_size);
-            }},
-    Setting{"secret_file", "FILE", "file with the shared secret, readable by its owner only",
-            [](Config& c, const std::string& text) { return set_path(c.secret_file, text); }},
-    Setting{"lease_grace", "DURATION",
-            "how long blobs outlive their last session, for example 500ms, 120s; default 120s",
-            [](Config& c, const std::string& text) { return set_positive(c.lease_grace, text); }},
-    Setting{
-        "session_timeout", "DURATION", "a session silent for this long ends; default 30s",
-        [](Config& c, const std::string& text) { return set_positive(c.session_timeout, text); }},
-    Setting{"exit_when_idle", "DURATION", "exit when no session was attached for this long",
-            [](Config& c, const std::string& text) -> Result<void> {
-              Duration value{};
-              BIGCAST_TRY(set_positive(value, text));
-              c.exit_when_idle = value;
-              return {};
-            }},
-    Setting{"daemonize", "true|false", "go on in the background once ready",
-            [](Config& c, const std::string& text) { return set_bool(c.daemonize, text); }},
-    Setting{"log_file", "FILE", "append the log to this file instead of standard error",
-            [](Config& c, const std::string& text) { return set_path(c.log_file, text); }},
-    Setting{"log_level", "LEVEL", "trace, debug, info, warn, error or off; default info",
-            [](Config& c, const std::string& text) -> Result<void> {
-              BIGCAST_TRY(set_log_level(text));
-              c.log_level = text;
-              return {};
-            }},
-    Setting{"name", "NAME", "this node's name in logs and to its peers",
-            [](Config& c, const std::string& text) { return set_name(c.name, text); }},
-};
-
-std::string flag_of(std::string key) {
-  std::replace(key.begin(), key.end(), '_', '-');
-  return "--" + key;
-}
-
-std::string variable_of(std::string key) {
-  std::transform(key.begin(), key.end(), key.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
-  return "BIGCAST_" + key;
-}
-
 // Sets what one source says about one setting; a list replaces what an earlier source said.
-Result<void> apply(Config& config, const Setting& setting, const std::vector<std::string>& values,
-                   const std::string& spelling) {
-  if (setting.repeats) config.listen.clear();
+Result<void> apply(CommandLine& line, const Setting& setting,
+                   const std::vector<std::string>& values, const std::string& spelling) {
+  if (setting.repeats) line.config.listen.clear();
   for (const std::string& value : values) {
-    if (auto result = setting.set(config, value); !result) {
+    if (auto result = setting.set(line.config, value); !result) {
       return fail(result.error().code, fmt::format("{}: {}", spelling, result.error().message));
     }
   }
+  line.effective[setting.key] = {fmt::format("{}", fmt::join(values, ",")), spelling};
   return {};
 }
 
@@ -196,52 +57,44 @@ Result<std::vector<std::string>> toml_values(const toml::node& node, bool repeat
   return fail(ErrorCode::kInvalidArgument, "a wrong type of value");
 }
 
-const Setting* find_setting(std::string_view key) {
-  const auto found = std::find_if(kSettings.begin(), kSettings.end(),
-                                  [&](const Setting& setting) { return setting.key == key; });
-  return found == kSettings.end() ? nullptr : &*found;
-}
-
-std::string unknown(const std::string& what, const std::string& near) {
-  return near.empty() ? what : fmt::format("{}; did you mean {}?", what, near);
-}
-
-Result<void> apply_file(Config& config, const std::string& path) {
-  toml::table table;
-  try {
-    std::error_code error;
-    if (!std::filesystem::is_regular_file(path, error)) {
-      return fail(ErrorCode::kInvalidArgument, fmt::format("config: {}: no such file", path));
-    }
-    table = toml::parse_file(path);
-  } catch (const toml::parse_error& error) {
-    return fail(ErrorCode::kInvalidArgument,
-                fmt::format("config: {}:{}: {}", path, error.source().begin.line,
-                            std::string(error.description())));
+Result<toml::table> read_toml(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) {
+    return fail(ErrorCode::kInvalidArgument, fmt::format("config: {}: no such file", path));
   }
+  try {
+    return toml::parse_file(path);
+  } catch (const toml::parse_error& problem) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("config: {}:{}: {}", path, problem.source().begin.line,
+                            std::string(problem.description())));
+  }
+}
+
+Result<void> apply_file(CommandLine& line, const std::string& path) {
+  BIGCAST_ASSIGN(const toml::table table, read_toml(path));
   std::vector<std::string> keys;
-  keys.reserve(kSettings.size());
-  for (const Setting& setting : kSettings) keys.emplace_back(setting.key);
+  keys.reserve(settings().size());
+  for (const Setting& setting : settings()) keys.emplace_back(setting.key);
   for (const auto& [toml_key, node] : table) {
     const std::string key(toml_key.str());
     const Setting* setting = find_setting(key);
     if (setting == nullptr) {
-      return fail(
-          ErrorCode::kInvalidArgument,
-          unknown(fmt::format("{}: unknown setting '{}'", path, key), nearest_name(key, keys)));
+      return fail(ErrorCode::kInvalidArgument,
+                  did_you_mean(fmt::format("{}: unknown setting '{}'", path, key),
+                               nearest_name(key, keys)));
     }
     const std::string spelling = fmt::format("{}: {}", path, key);
     auto values = toml_values(node, setting->repeats);
     if (!values) {
       return fail(values.error().code, fmt::format("{}: {}", spelling, values.error().message));
     }
-    BIGCAST_TRY(apply(config, *setting, *values, spelling));
+    BIGCAST_TRY(apply(line, *setting, *values, spelling));
   }
   return {};
 }
 
-Result<void> load_secret(Config& config,
-                         const std::function<const char*(const std::string&)>& environment) {
+Result<void> load_secret(Config& config, const Environment& environment) {
   const char* text = environment("BIGCAST_SECRET");
   if (text != nullptr && !config.secret_file.empty()) {
     return fail(ErrorCode::kInvalidArgument, "secret_file and BIGCAST_SECRET are both set");
@@ -294,27 +147,36 @@ Result<void> check_together(const Config& config) {
 }
 
 struct Flags {
-  std::array<std::vector<std::string>, kSettings.size()> values;
+  std::vector<std::vector<std::string>> values{settings().size()};
   std::string config_path;
-  bool daemonize = false;
   bool version = false;
   bool check_config = false;
+  bool example_config = false;
+  bool config_reference = false;
 };
 
 void declare(CLI::App& app, Flags& flags) {
   app.set_help_flag("-h,--help", "print this and exit");
   app.add_flag("--version", flags.version, "print the version and exit");
-  app.add_flag("--check-config", flags.check_config, "check all settings and exit");
   app.add_option("--config", flags.config_path, "TOML file with any of these settings")
       ->type_name("FILE");
-  for (size_t i = 0; i < kSettings.size(); i++) {
-    const Setting& setting = kSettings[i];
-    if (std::string_view(setting.key) == "daemonize") {
-      app.add_flag("--daemonize", flags.daemonize, setting.help);
+  app.add_flag("--check-config", flags.check_config,
+               "check all settings, print them with where they come from, and exit");
+  app.add_flag("--example-config", flags.example_config,
+               "print a TOML file with all settings at their presets, and exit");
+  app.add_flag("--config-reference", flags.config_reference,
+               "print the settings as a table in Markdown, and exit");
+  for (size_t i = 0; i < settings().size(); i++) {
+    const Setting& setting = settings()[i];
+    std::string help = setting.help;
+    if (*setting.preset != '\0') help += fmt::format("; default {}", setting.preset);
+    if (setting.is_flag()) {
+      app.add_flag_callback(
+          setting.flag(), [&flags, i] { flags.values[i] = {"true"}; }, setting.help);
       continue;
     }
-    auto* option = app.add_option(flag_of(setting.key), flags.values[i], setting.help)
-                       ->type_name(setting.value_name)
+    auto* option = app.add_option(setting.flag(), flags.values[i], help)
+                       ->type_name(setting.value)
                        ->expected(1)
                        ->allow_extra_args(false);
     option->multi_option_policy(setting.repeats ? CLI::MultiOptionPolicy::TakeAll
@@ -324,13 +186,14 @@ void declare(CLI::App& app, Flags& flags) {
       "Each setting is also a key of the TOML file (disk_size) and an environment variable\n"
       "(BIGCAST_DISK_SIZE). The secret itself is taken from BIGCAST_SECRET only.\n"
       "Exit codes: 0 ok, 1 error, 2 usage or configuration; in use by another process:\n"
-      "3 the socket, 4 a port, 5 the disk directory.");
+      "3 the socket, 4 a port, 5 the disk directory; 6 what is on the disk is damaged.");
   app.allow_extras();
 }
 
 Result<void> refuse_extras(const CLI::App& app) {
-  std::vector<std::string> names = {"--config", "--version", "--help", "--check-config"};
-  for (const Setting& setting : kSettings) names.push_back(flag_of(setting.key));
+  std::vector<std::string> names = {"--config",       "--version",        "--help",
+                                    "--check-config", "--example-config", "--config-reference"};
+  for (const Setting& setting : settings()) names.push_back(setting.flag());
   for (const std::string& extra : app.remaining()) {
     const std::string name = extra.substr(0, extra.find('='));
     if (name.rfind("--secret", 0) == 0) {
@@ -341,82 +204,115 @@ Result<void> refuse_extras(const CLI::App& app) {
     }
     return fail(ErrorCode::kInvalidArgument,
                 extra.rfind('-', 0) == 0
-                    ? unknown(fmt::format("unknown flag {}", name), nearest_name(name, names))
+                    ? did_you_mean(fmt::format("unknown flag {}", name), nearest_name(name, names))
                     : fmt::format("unexpected argument '{}'", extra));
+  }
+  return {};
+}
+
+std::string version_text() { return fmt::format("bigcastd {}\n", kVersion); }
+
+CommandLine printing(std::string text) {
+  CommandLine line;
+  line.action = CommandLine::Action::kPrintAndExit;
+  line.text = std::move(text);
+  return line;
+}
+
+// Presets, file, environment, flags: the later, the stronger.
+Result<void> apply_all(CommandLine& line, Flags& flags, const Environment& environment) {
+  for (const Setting& setting : settings()) {
+    if (*setting.preset != '\0') BIGCAST_TRY(apply(line, setting, {setting.preset}, "default"));
+  }
+  if (flags.config_path.empty()) {
+    if (const char* path = environment("BIGCAST_CONFIG")) flags.config_path = path;
+  }
+  if (!flags.config_path.empty()) BIGCAST_TRY(apply_file(line, flags.config_path));
+  for (size_t i = 0; i < settings().size(); i++) {
+    const Setting& setting = settings()[i];
+    const std::string variable = setting.variable();
+    if (const char* text = environment(variable)) {
+      BIGCAST_TRY(apply(line, setting,
+                        setting.repeats ? split_commas(text) : std::vector<std::string>{text},
+                        variable));
+    }
+    if (!flags.values[i].empty()) {
+      BIGCAST_TRY(apply(line, setting, flags.values[i], setting.flag()));
+    }
   }
   return {};
 }
 
 }  // namespace
 
-Result<CommandLine> parse_command_line(
-    int argc, const char* const* argv,
-    const std::function<const char*(const std::string&)>& environment) {
-  CommandLine result;
+Result<CommandLine> parse_command_line(int argc, const char* const* argv,
+                                       const Environment& environment) {
   CLI::App app("bigcastd: a Bigcast node", "bigcastd");
   Flags flags;
   declare(app, flags);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
-    result.action = CommandLine::Action::kPrintAndExit;
-    result.text = app.help();
-    return result;
+    return printing(app.help());
   } catch (const CLI::ParseError& error) {
     return fail(ErrorCode::kInvalidArgument, error.what());
   }
   BIGCAST_TRY(refuse_extras(app));
-  if (flags.version) {
-    result.action = CommandLine::Action::kPrintAndExit;
-    result.text = fmt::format("bigcastd {}\n", kVersion);
-    return result;
-  }
-  if (flags.check_config) result.action = CommandLine::Action::kCheckConfig;
+  if (flags.version) return printing(version_text());
+  if (flags.example_config) return printing(example_config());
+  if (flags.config_reference) return printing(settings_reference());
 
-  Config& config = result.config;
-  config.listen.push_back(rpc::Address::tcp("127.0.0.1", 7420));
-  config.http = rpc::Address::tcp("127.0.0.1", 7421);
-  if (flags.config_path.empty()) {
-    if (const char* path = environment("BIGCAST_CONFIG")) flags.config_path = path;
+  CommandLine line;
+  if (flags.check_config) line.action = CommandLine::Action::kCheckConfig;
+  BIGCAST_TRY(apply_all(line, flags, environment));
+  BIGCAST_TRY(load_secret(line.config, environment));
+  BIGCAST_TRY(check_together(line.config));
+  for (const auto& [key, chosen] : line.effective) {
+    line.text += fmt::format("{} = {}  # {}\n", key, chosen.text, chosen.source);
   }
-  if (!flags.config_path.empty()) BIGCAST_TRY(apply_file(config, flags.config_path));
-  for (size_t i = 0; i < kSettings.size(); i++) {
-    const Setting& setting = kSettings[i];
-    const std::string variable = variable_of(setting.key);
-    if (const char* text = environment(variable)) {
-      BIGCAST_TRY(apply(config, setting,
-                        setting.repeats ? split_commas(text) : std::vector<std::string>{text},
-                        variable));
-    }
-    if (!flags.values[i].empty()) {
-      BIGCAST_TRY(apply(config, setting, flags.values[i], flag_of(setting.key)));
-    }
-  }
-  if (flags.daemonize) config.daemonize = true;
-  BIGCAST_TRY(load_secret(config, environment));
-  BIGCAST_TRY(check_together(config));
-  return result;
+  return line;
 }
 
-std::string nearest_name(const std::string& word, const std::vector<std::string>& candidates) {
-  std::string best;
-  size_t best_distance = 1 + std::max<size_t>(2, word.size() / 2);  // farther is no help
-  for (const std::string& candidate : candidates) {
-    std::vector<size_t> row(candidate.size() + 1);  // Levenshtein, one row at a time
-    for (size_t j = 0; j < row.size(); j++) row[j] = j;
-    for (size_t i = 1; i <= word.size(); i++) {
-      size_t diagonal = std::exchange(row[0], i);
-      for (size_t j = 1; j < row.size(); j++) {
-        const size_t change = diagonal + (word[i - 1] == candidate[j - 1] ? 0 : 1);
-        diagonal = std::exchange(row[j], std::min({row[j] + 1, row[j - 1] + 1, change}));
+std::vector<std::string> reload(CommandLine& running, CommandLine next) {
+  std::vector<std::string> told;
+  for (const Setting& setting : settings()) {
+    const std::string was = running.effective[setting.key].text;
+    const std::string now = next.effective[setting.key].text;
+    if (was == now) continue;
+    told.push_back(fmt::format("{} = {} (was {}){}", setting.key, now.empty() ? "unset" : now,
+                               was.empty() ? "unset" : was,
+                               setting.reloads ? "" : ": from the next start on"));
+    // What was checked when it was read can't fail now. A setting that can become unset and is
+    // more than its text is moved below.
+    if (setting.reloads && !now.empty()) (void)setting.set(running.config, now);
+    if (setting.reloads) running.effective[setting.key] = next.effective[setting.key];
+  }
+  if (running.config.secret.bytes() != next.config.secret.bytes()) {
+    told.emplace_back("the secret has changed: logins need the new one, sessions go on");
+  }
+  running.config.secret_file = std::move(next.config.secret_file);
+  running.config.secret = std::move(next.config.secret);
+  return told;
+}
+
+std::vector<std::string> misspelt_variables(const char* const* environment) {
+  std::vector<std::string> known = {"BIGCAST_CONFIG", "BIGCAST_SECRET"};
+  for (const Setting& setting : settings()) known.push_back(setting.variable());
+  std::vector<std::string> told;
+  for (; *environment != nullptr; environment++) {
+    const std::string_view entry(*environment);
+    const std::string name(entry.substr(0, entry.find('=')));
+    if (!name.starts_with("BIGCAST_") || std::ranges::find(known, name) != known.end()) continue;
+    // Others' variables begin like ours, too (the command line's, Kubernetes'), so this is no
+    // error.
+    for (const std::string& candidate : known) {
+      if (edit_distance(name, candidate) <= 2) {
+        told.push_back(did_you_mean(name + " is not a setting", candidate));
+        break;
       }
     }
-    if (row.back() < best_distance) {
-      best_distance = row.back();
-      best = candidate;
-    }
   }
-  return best;
+  return told;
 }
 
 }  // namespace bigcast

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -9,14 +10,15 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/limits.h"
+#include "base/log.h"
 #include "base/secret.h"
 #include "rpc/address.h"
 
 namespace bigcast {
 
-// What a node is told at its start. Each setting has one name in three spellings: `disk_size` in
-// the TOML file, BIGCAST_DISK_SIZE in the environment, --disk-size on the command line; a later
-// one in this order wins.
+// What a node is told at its start (server/settings.h has the table). Each setting has one name in
+// three spellings: `disk_size` in the TOML file, BIGCAST_DISK_SIZE in the environment, --disk-size
+// on the command line; a later one in this order wins.
 struct Config {
   std::vector<rpc::Address> listen;  // TCP; empty: none
   std::optional<rpc::Address> socket;
@@ -30,9 +32,11 @@ struct Config {
   Duration lease_grace = std::chrono::milliseconds(limits::kLeaseGraceDefaultMs);
   Duration session_timeout = std::chrono::milliseconds(limits::kSessionTimeoutMs);
   std::optional<Duration> exit_when_idle;
+  Duration drain_timeout = std::chrono::milliseconds(limits::kDrainTimeoutMs);
   bool daemonize = false;
   std::string log_file;
   std::string log_level = "info";
+  LogFormat log_format = LogFormat::kText;
   std::string name = "bigcastd";
 };
 
@@ -40,18 +44,28 @@ struct Config {
 struct CommandLine {
   enum class Action : uint8_t { kRun, kCheckConfig, kPrintAndExit } action = Action::kRun;
   Config config;
-  std::string text;  // for kPrintAndExit: help or version
+  std::string text;  // what to print: help, version, or the settings that --check-config found
+  struct Chosen {
+    std::string text;
+    std::string source;  // as the user spelt it: a flag, a variable, "FILE: key"; or "default"
+  };
+  std::map<std::string, Chosen> effective;  // by key; without what nobody has set
 };
 
-// Reads the command line, then the file it names (or BIGCAST_CONFIG), and `environment` (a look-up
-// that returns null for what is not set). The secret itself is accepted as BIGCAST_SECRET only.
-// INVALID_ARGUMENT or IO; the message names the setting as the user spelt it and, for an unknown
-// one, the nearest valid name.
-Result<CommandLine> parse_command_line(
-    int argc, const char* const* argv,
-    const std::function<const char*(const std::string&)>& environment);
+// Looks a variable up; null if it is not set.
+using Environment = std::function<const char*(const std::string&)>;
 
-// The member of `candidates` with the least edit distance to `word`, or empty if all are far off.
-std::string nearest_name(const std::string& word, const std::vector<std::string>& candidates);
+// Reads the command line, the file it names (or BIGCAST_CONFIG) and the environment. The secret
+// itself is accepted as BIGCAST_SECRET only. INVALID_ARGUMENT or IO; the message names the setting
+// as the user spelt it and, for an unknown one, the nearest valid name.
+Result<CommandLine> parse_command_line(int argc, const char* const* argv,
+                                       const Environment& environment);
+
+// Applies to a running node what is not its start's (Setting::reloads) of what was just read again.
+// Returns a sentence for each setting that changed, those that wait for the next start included.
+std::vector<std::string> reload(CommandLine& running, CommandLine next);
+
+// A sentence for each of the variables (`environ`) that look like a setting's, but are none's.
+std::vector<std::string> misspelt_variables(const char* const* environment);
 
 }  // namespace bigcast

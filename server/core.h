@@ -144,10 +144,14 @@ struct SessionState final : kj::Refcounted {
   kj::Own<void> relay_use;  // keeps links to homes while the session is there
   uint32_t uploads = 0;
   uint32_t opens = 0;
+  std::unordered_set<BlobId> pins;
   bool attached = true;
 
   void heard() { heard_at = core->clock.now(); }  // any call is as good as a renewal
-  void detach();  // the session is over: stops holding the lease and the links
+  // Once a session, however often it asks. As BlobStore::pin.
+  Result<void> pin(BlobId id);
+  void unpin(BlobId id);
+  void detach();  // the session is over: stops holding the lease, the links and what it pinned
 };
 
 // The stat of a blob if the namespace owns it, else NOT_FOUND: a foreign blob looks absent.

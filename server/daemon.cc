@@ -72,10 +72,13 @@ int Daemon::wait_for_child(int ready_fd, int child) {
   return 1;
 }
 
+Result<void> Daemon::open_log(const std::string& log_file) {
+  if (log_file.empty()) return {};
+  return redirect(log_file.c_str(), O_WRONLY | O_CREAT | O_APPEND, {STDERR_FILENO});
+}
+
 Result<void> Daemon::ready(const std::string& line, const std::string& log_file) {
-  if (!log_file.empty()) {
-    BIGCAST_TRY(redirect(log_file.c_str(), O_WRONLY | O_CREAT | O_APPEND, {STDERR_FILENO}));
-  }
+  BIGCAST_TRY(open_log(log_file));
   if (ready_fd_ < 0) {
     if (!write_all(STDOUT_FILENO, line + "\n")) {
       return fail(ErrorCode::kIo, errno_message("standard output", errno));

@@ -19,6 +19,9 @@ class Daemon {
   // goes to `log_file` if there is one.
   Result<void> ready(const std::string& line, const std::string& log_file);
 
+  // Opens `log_file` again, which somebody may have moved away; nothing if it is empty.
+  static Result<void> open_log(const std::string& log_file);
+
  private:
   int wait_for_child(int ready_fd, int child);
   int ready_fd_ = -1;  // in the background: where the parent waits for the ready line

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <optional>
 #include <thread>
 
@@ -54,8 +55,71 @@ void size_thread_pool() {
   setenv("UV_THREADPOOL_SIZE", std::to_string(threads).c_str(), /*overwrite=*/0);
 }
 
-int serve(const Config& config, Daemon& daemon) {
+// The command line, read again whenever somebody asks for it.
+class Invocation {
+ public:
+  Invocation(int argc, char** argv) : argc_(argc), argv_(argv) {}
+
+  Result<CommandLine> parse() const {
+    return parse_command_line(argc_, argv_, [](const std::string& name) {
+      return static_cast<const char*>(std::getenv(name.c_str()));
+    });
+  }
+
+  // SIGHUP: as at the start, but for the secret of the environment, which is forgotten there.
+  void reload(CommandLine& running) const {
+    const Config& config = running.config;
+    const bool from_variable = config.secret_file.empty() && !config.secret.empty();
+    const std::string secret(from_variable ? config.secret.bytes() : "");
+    auto next = parse_command_line(argc_, argv_, [&](const std::string& name) {
+      if (name == "BIGCAST_SECRET" && from_variable) return secret.c_str();
+      return static_cast<const char*>(std::getenv(name.c_str()));
+    });
+    if (auto opened = Daemon::open_log(config.log_file); !opened) {
+      log().error("reload: {}", opened.error().message);
+    }
+    if (!next) {
+      log().error("reload: nothing is changed: {}", next.error().message);
+      return;
+    }
+    const auto changes = bigcast::reload(running, std::move(*next));
+    for (const std::string& change : changes) log().info("reload: {}", change);
+    if (changes.empty()) log().info("reload: no setting has changed");
+    start_logging(config);
+  }
+
+  static void start_logging(const Config& config) {
+    (void)set_log_level(config.log_level);  // checked when it was read
+    set_log_format(config.log_format);
+  }
+
+ private:
+  const int argc_;
+  char** const argv_;
+};
+
+kj::Promise<void> reload_on_hangup(rpc::UvLoop& loop, kj::Promise<void> hangup,
+                                   std::function<void()> reload) {
+  return hangup.then([&loop, reload = std::move(reload)]() mutable {
+    reload();
+    return reload_on_hangup(loop, loop.on_signal(SIGHUP), std::move(reload));
+  });
+}
+
+// False if a second signal came first.
+bool drain(rpc::UvLoop& loop, Node& node) {
+  bool forced = false;
+  auto again = loop.on_signal(SIGTERM).exclusiveJoin(loop.on_signal(SIGINT)).then([&forced] {
+    forced = true;
+  });
+  node.drain().exclusiveJoin(kj::mv(again)).wait(loop.wait_scope());
+  return !forced;
+}
+
+int serve(const Invocation& invocation, CommandLine& line, Daemon& daemon) {
+  const Config& config = line.config;
   rpc::UvLoop loop;
+  auto hangup = loop.on_signal(SIGHUP);
   std::unique_ptr<Node> node;
   {
     auto started = Node::start(loop, config);
@@ -69,17 +133,17 @@ int serve(const Config& config, Daemon& daemon) {
     return report(ready.error());
   }
   log().info("{} is ready: {}", config.name, node->ready_line());
+  for (const std::string& told : misspelt_variables(environ)) log().warn("{}", told);
 #ifdef BIGCAST_MIMALLOC
   log().debug("allocator: mimalloc {}", mi_version());
 #endif
-  term.exclusiveJoin(kj::mv(interrupt)).exclusiveJoin(kj::mv(idle)).wait(loop.wait_scope());
+  auto reloading = reload_on_hangup(loop, kj::mv(hangup), [&] { invocation.reload(line); });
+  term.exclusiveJoin(kj::mv(interrupt))
+      .exclusiveJoin(kj::mv(idle))
+      .exclusiveJoin(kj::mv(reloading))
+      .wait(loop.wait_scope());
   log().info("stopping: running calls may end");
-  bool forced = false;
-  auto again = loop.on_signal(SIGTERM).exclusiveJoin(loop.on_signal(SIGINT)).then([&forced] {
-    forced = true;
-  });
-  node->drain().exclusiveJoin(kj::mv(again)).wait(loop.wait_scope());
-  if (forced) {
+  if (!drain(loop, *node)) {
     log().warn("stopped at the second signal");
     std::_Exit(kExitError);
   }
@@ -90,10 +154,18 @@ int serve(const Config& config, Daemon& daemon) {
   return 0;
 }
 
+int check(const CommandLine& line) {
+  for (const std::string& told : misspelt_variables(environ)) {
+    fmt::print(stderr, "bigcastd: {}\n", told);
+  }
+  fmt::print("{}", line.text);
+  fmt::print("# the configuration is valid\n");
+  return 0;
+}
+
 int run(int argc, char** argv) {
-  auto parsed = parse_command_line(argc, argv, [](const std::string& name) {
-    return static_cast<const char*>(std::getenv(name.c_str()));
-  });
+  const Invocation invocation(argc, argv);
+  auto parsed = invocation.parse();
   forget_secret_variable();
   if (!parsed) {
     report(parsed.error());
@@ -104,12 +176,11 @@ int run(int argc, char** argv) {
       fmt::print("{}", parsed->text);
       return 0;
     case CommandLine::Action::kCheckConfig:
-      fmt::print("bigcastd: the configuration is valid\n");
-      return 0;
+      return check(*parsed);
     case CommandLine::Action::kRun:
       break;
   }
-  if (auto set = set_log_level(parsed->config.log_level); !set) return report(set.error());
+  Invocation::start_logging(parsed->config);
   std::signal(SIGPIPE, SIG_IGN);
   size_thread_pool();
   Daemon daemon;
@@ -118,7 +189,7 @@ int run(int argc, char** argv) {
     if (!forked) return report(forked.error());
     if (*forked) return **forked;  // the parent's exit code
   }
-  return serve(parsed->config, daemon);
+  return serve(invocation, *parsed, daemon);
 }
 
 }  // namespace

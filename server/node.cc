@@ -236,6 +236,9 @@ void Node::tick() {
   const TimePoint now = clock_.now();
   end_silent_sessions();
   expire_leases();
+  for (const BlobId id : core_->store->expired()) {
+    core_->remove_blob(id, {ErrorCode::kNotFound, "the blob's time to live has ended"});
+  }
   report_shedding();
   relays_.tick(now);
   if (core_->store->usage().memory_spare > 0) {
@@ -306,7 +309,7 @@ kj::Promise<void> Node::drain() {
   core_->draining = true;
   core_->metrics->draining = true;
   const TimePoint now = clock_.now();
-  return wait_quiet(now + std::chrono::milliseconds(limits::kDrainTimeoutMs), now);
+  return wait_quiet(now + config_.drain_timeout, now);
 }
 
 // Between two calls of a transfer nothing runs, so one quiet moment is not enough.

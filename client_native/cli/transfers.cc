@@ -131,14 +131,16 @@ Result<TransferReport> put(Client& client, const CommandLine& line) {
 
 Result<TransferReport> get(Client& client, const CommandLine& line) {
   const auto started = std::chrono::steady_clock::now();
-  BIGCAST_ASSIGN(const auto download, client.download_name(line.keys.front().name));
   BIGCAST_ASSIGN(const auto target, TargetFile::open(line.file));
+  const DownloadOptions options{target->takes_any_order()};
+  BIGCAST_ASSIGN(const auto download, client.download_name(line.keys.front().name, options));
   Progress progress(line.keys.front().name, download->size(), !line.quiet && !line.json);
   uint64_t done = 0;
   for (;;) {
     BIGCAST_ASSIGN(const auto chunk, download->next());
     if (chunk.empty()) break;
-    BIGCAST_TRY(target->write({reinterpret_cast<const char*>(chunk.data()), chunk.size()}));
+    BIGCAST_TRY(target->write({reinterpret_cast<const char*>(chunk.data()), chunk.size()},
+                              download->offset()));
     done += chunk.size();
     progress.update(done, download->size());
   }

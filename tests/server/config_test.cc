@@ -2,10 +2,13 @@
 
 #include <doctest/doctest.h>
 
+#include <fstream>
 #include <map>
+#include <sstream>
 #include <string>
 #include <vector>
 
+#include "server/settings.h"
 #include "tests/server/fixture.h"
 
 namespace bigcast {
@@ -136,6 +139,103 @@ TEST_CASE("a secret comes from a file that only its owner can read") {
     CHECK(refused.error().message.find(kSecret) == std::string::npos);
   }
   CHECK_FALSE(parse({"--secret-file", good.c_str()}, {{"BIGCAST_SECRET", kSecret}}));
+}
+
+// The values that a file sets, without where they come from.
+std::map<std::string, std::string> values_of(const CommandLine& line) {
+  std::map<std::string, std::string> values;
+  for (const auto& [key, chosen] : line.effective) values[key] = chosen.text;
+  return values;
+}
+
+std::string content_of(const std::string& path) {
+  std::stringstream content;
+  content << std::ifstream(path).rdbuf();
+  return content.str();
+}
+
+TEST_CASE("the example sets every setting to what it is anyway") {
+  const TemporaryDirectory directory;
+  std::istringstream example(example_config());
+  std::string active;  // its settings that have a preset, taken out of their comments
+  size_t rows = 0;
+  for (std::string line; std::getline(example, line);) {
+    const size_t equals = line.find(" = ");
+    if (!line.starts_with("#") || line.starts_with("# ") || equals == std::string::npos) continue;
+    const Setting* setting = find_setting(line.substr(1, equals - 1));
+    REQUIRE_MESSAGE(setting != nullptr, line);
+    rows++;
+    if (*setting->preset != '\0') active += line.substr(1) + "\n";
+  }
+  CHECK(rows == settings().size());
+  const auto parsed = parse({"--config", directory.write("example.toml", active).c_str()});
+  REQUIRE_MESSAGE(parsed, parsed.error().message);
+  CHECK(values_of(*parsed) == values_of(*parse({})));
+  CHECK(parse({"--config", directory.write("as-is.toml", example_config()).c_str()}));
+}
+
+// Failing? build/release/bin/bigcastd --example-config >docs/bigcastd.toml, and put what
+// --config-reference prints between the marks in docs/CONFIG.md.
+TEST_CASE("the documents are made from the settings") {
+  const std::string docs = BIGCAST_SOURCE_DIR "/docs/";
+  CHECK(content_of(docs + "bigcastd.toml") == example_config());
+  const std::string reference = content_of(docs + "CONFIG.md");
+  const std::string begin = "<!-- settings -->\n";
+  const size_t at = reference.find(begin);
+  REQUIRE(at != std::string::npos);
+  const size_t table = at + begin.size();
+  CHECK(reference.substr(table, reference.find("<!-- /settings -->") - table) ==
+        settings_reference());
+  const std::string help = parse({"--help"})->text;
+  for (const Setting& setting : settings()) {
+    CHECK_MESSAGE(help.find(setting.flag()) != std::string::npos, setting.key);
+  }
+}
+
+TEST_CASE("what is effective says where it comes from") {
+  const TemporaryDirectory directory;
+  const std::string path = directory.write("config.toml", "lease_grace = \"1s\"\n");
+  const auto parsed =
+      parse({"--check-config", "--config", path.c_str(), "--memory=64m"}, {{"BIGCAST_NAME", "n1"}});
+  REQUIRE(parsed);
+  CHECK(parsed->action == CommandLine::Action::kCheckConfig);
+  for (const std::string& line :
+       {"lease_grace = 1s  # " + path + ": lease_grace\n",
+        std::string("memory = 64m  # --memory\n"), std::string("name = n1  # BIGCAST_NAME\n"),
+        std::string("log_level = info  # default\n")}) {
+    CHECK_MESSAGE(parsed->text.find(line) != std::string::npos, parsed->text);
+  }
+}
+
+TEST_CASE("a reload applies what it can, and says what waits") {
+  const TemporaryDirectory directory;
+  const std::string secret = directory.write("secret", kSecret);
+  const std::string path = directory.write(
+      "config.toml", "log_level = \"warn\"\nmemory = \"64m\"\nsecret_file = \"" + secret + "\"\n");
+  auto running = parse({"--config", path.c_str()});
+  REQUIRE(running);
+  directory.write("secret", kSecret + "new");
+  directory.write("config.toml",
+                  "log_level = \"debug\"\nmemory = \"128m\"\nsecret_file = \"" + secret + "\"\n");
+  const auto changes = reload(*running, std::move(*parse({"--config", path.c_str()})));
+  CHECK(changes == std::vector<std::string>{
+                       "memory = 128m (was 64m): from the next start on",
+                       "log_level = debug (was warn)",
+                       "the secret has changed: logins need the new one, sessions go on"});
+  CHECK(running->config.log_level == "debug");
+  CHECK(running->config.memory_bytes == 64 * limits::kMiB);
+  CHECK(running->config.secret.bytes() == kSecret + "new");
+}
+
+TEST_CASE("variables that look like settings are told, others' are not") {
+  const char* const variables[] = {"BIGCAST_MEMROY=1g",
+                                   "BIGCAST_MEMORY=1g",
+                                   "BIGCAST_SERVER=a:1",
+                                   "BIGCAST_PORT_7420_TCP=tcp",
+                                   "HOME=/",
+                                   nullptr};
+  CHECK(misspelt_variables(variables) ==
+        std::vector<std::string>{"BIGCAST_MEMROY is not a setting; did you mean BIGCAST_MEMORY?"});
 }
 
 }  // namespace

@@ -194,6 +194,37 @@ TEST_CASE("metrics, liveness and readiness; SIGTERM drains and exits 0") {
   CHECK(node.wait() == 0);
 }
 
+TEST_CASE("SIGHUP reads the configuration again; what is wrong in it changes nothing") {
+  const TemporaryDirectory directory;
+  const std::string secret_file = directory.write("secret", std::string(40, 's'));
+  const auto write = [&](const std::string& text) {
+    return directory.write("config.toml", "secret_file = \"" + secret_file + "\"\n" + text);
+  };
+  NodeProcess node(with({"--config", write("log_level = \"info\"\n")}));
+  const auto hang_up = [&](const std::string& expected) {
+    REQUIRE(kill(node.pid(), SIGHUP) == 0);
+    CHECK_MESSAGE(eventually([&] { return contains(node.log(), expected); }), node.log());
+  };
+  rpc::UvLoop loop;
+  const auto address = *rpc::Address::parse(node.tcp());
+  TestClient before = login(loop, address, {.secret = std::string(40, 's')});
+  write("log_levle = \"debug\"\n");
+  hang_up("nothing is changed: " + directory.path("config.toml") +
+          ": unknown setting 'log_levle'; did you mean log_level?");
+  directory.write("secret", std::string(40, 'n'));
+  write("log_format = \"json\"\nname = \"other\"\n");
+  hang_up("name = other (was bigcastd): from the next start on");
+  CHECK_FALSE(try_login(loop, address, {.secret = std::string(40, 's')}));
+  CHECK(try_login(loop, address, {.secret = std::string(40, 'n')}));
+  Caller(loop, before.session).put_blob({}, 1);  // sessions go on
+  CHECK(eventually([&] {
+    return std::regex_search(node.log(),
+                             std::regex("\n\\{\"time\":\"[0-9T:.+-]+\",\"level\":\"warning\","
+                                        "\"message\":\"login denied peer=\\\\\""));
+  }));
+  CHECK(node.end(SIGTERM) == 0);
+}
+
 TEST_CASE("a second SIGTERM ends the node at once") {
   NodeProcess node;
   rpc::UvLoop loop;

@@ -92,7 +92,9 @@ class LyingSession final : public PassesOn {
  private:
   kj::Promise<void> answer(Context context) override {
     auto request = target_.castAs<rpc::Session>().openRequest();
-    request.setTarget(context.getParams().getAs<rpc::Session::OpenParams>().getTarget());
+    const auto params = context.getParams().getAs<rpc::Session::OpenParams>();
+    request.setTarget(params.getTarget());
+    request.setOrder(params.getOrder());
     return request.send().then([this, context](auto response) mutable {
       context.getResults().template setAs<rpc::Session::OpenResults>(response);
       auto result = context.getResults().template getAs<rpc::Session::OpenResults>().getResult();
