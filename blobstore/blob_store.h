@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -97,6 +98,15 @@ struct StoreUsage {
   uint64_t blobs_lost = 0;          // ... and not whole
 };
 
+// What a namespace's homes take of its quota.
+struct NamespaceUsage {
+  std::string name;
+  uint64_t quota = 0;  // bytes; 0: none
+  bool has_own_quota = false;
+  uint64_t used = 0;      // of chunks, in whole pages, in either tier
+  uint64_t reserved = 0;  // promised to uploads beyond that
+};
+
 // Where a chunk stands on this node.
 enum class Presence : uint8_t {
   kAbsent,     // not (or no longer) here: not yet written, not yet fetched, or dropped
@@ -154,7 +164,11 @@ class BlobStore {
     uint64_t disk_budget = 0;       // bytes; 0 with a disk_path is INVALID_ARGUMENT
     bool keep = true;               // false: starts and ends empty, refuses durable blobs
     std::string policy = "demand";  // any of eviction::kPolicyNames
-    const Clock* clock = nullptr;   // required; must outlive the store
+    // Bytes that the homes of a namespace may take, in both tiers, reservations included; what is
+    // pinned is among them. 0: no limit but the budgets.
+    std::map<std::string, uint64_t, std::less<>> quotas;
+    uint64_t default_quota = 0;    // of a namespace that is not among them
+    const Clock* clock = nullptr;  // required; must outlive the store
   };
 
   // Starts with the durable blobs below disk_path/bigcast; all else there is deleted. Blobs of
@@ -164,7 +178,8 @@ class BlobStore {
   static Result<std::unique_ptr<BlobStore>> open(Options options);
   virtual ~BlobStore() = default;
 
-  // A home's known size is reserved whole (memory + disk): RESOURCE_EXHAUSTED names the budgets.
+  // A home's known size is reserved whole (memory + disk): RESOURCE_EXHAUSTED names the budgets, or
+  // the namespace and its quota.
   // ALREADY_EXISTS if the name is taken and !replace, or the id is known. A durable blob has to fit
   // on the disk: INVALID_ARGUMENT if there is none, IO if it is read-only.
   virtual Result<void> create(const CreateOptions& options) = 0;
@@ -234,6 +249,8 @@ class BlobStore {
   virtual std::vector<BlobStat> list(std::string_view name_space, std::string_view prefix,
                                      std::string_view after, size_t limit) const = 0;
   virtual StoreUsage usage() const = 0;
+  // In order of name: those that have a quota of their own, and those that have blobs.
+  virtual std::vector<NamespaceUsage> namespaces() const = 0;
   // Frees pages that were kept for the next blob and not used for limits::kSpareKeepMs. To be
   // called every few seconds; blocks.
   virtual void trim() = 0;

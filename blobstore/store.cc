@@ -85,6 +85,8 @@ Store::Store(const Options& options, std::unique_ptr<eviction::Policy> victims,
     : memory_budget_(options.memory_budget / kPage * kPage),
       descriptors_max_(descriptors_max),
       keeps_(options.keep),
+      quotas_(options.quotas),
+      default_quota_(options.default_quota),
       clock_(*options.clock),
       disk_(std::move(disk)),
       victims_(std::move(victims)),
@@ -159,11 +161,14 @@ Result<void> Store::create(const CreateOptions& options) {
     if (taken && !options.replace) {
       return fail(ErrorCode::kAlreadyExists, fmt::format("{} exists", blob->key));
     }
-    blob->reserved_total = blob->reserved_left =
+    blob->share = share_of(options.name_space);
+    const uint64_t bytes =
         whole_pages(bytes_in_stripe(options.size.value_or(0), options.chunk_size, options.stripe));
-    BIGCAST_TRY(admit(blob->reserved_left, options.chunk_size, blob->is_durable()));
-    reserved_ += blob->reserved_left;
-    if (blob->is_durable()) reserved_on_disk_ += blob->reserved_left;
+    BIGCAST_TRY(admit(*blob, bytes));
+    blob->reserved_total = bytes;
+    add_reserved(*blob, static_cast<int64_t>(bytes));
+    shares_.try_emplace(options.name_space, blob->share);
+    ++blob->share->blobs;
     ++home_chunk_sizes_[options.chunk_size];
     if (blob->has_name() && !taken) names_.emplace(blob->key, options.id);
   }
@@ -201,11 +206,9 @@ Result<void> Store::reserve(BlobId id, uint64_t total) {
   const uint64_t target = whole_pages(total);
   if (!blob->is_home() || blob->sealed || target <= blob->reserved_total) return {};
   const uint64_t more = target - blob->reserved_total;
-  BIGCAST_TRY(admit(more, blob->options.chunk_size, blob->is_durable()));
+  BIGCAST_TRY(admit(*blob, more));
   blob->reserved_total = target;
-  blob->reserved_left += more;
-  reserved_ += more;
-  if (blob->is_durable()) reserved_on_disk_ += more;
+  add_reserved(*blob, static_cast<int64_t>(more));
   return {};
 }
 
@@ -342,7 +345,9 @@ Result<void> Store::remove_blob(Lock& lock, const BlobPtr& blob) {
     const auto size = home_chunk_sizes_.find(blob->options.chunk_size);
     if (--size->second == 0) home_chunk_sizes_.erase(size);
   }
-  return free_chunks(lock, blob);
+  auto freed = free_chunks(lock, blob);
+  if (blob->is_home()) leave_share(*blob);
+  return freed;
 }
 
 Result<void> Store::drop_chunks(BlobId id) {
@@ -384,7 +389,7 @@ Result<void> Store::free_chunks(Lock& lock, const BlobPtr& blob) {
   lock.lock();
   for (StoredChunk* chunk : ours) {
     memory_used_ -= chunk->pages;
-    homes_used_ -= chunk->charged;
+    add_used(*blob, -static_cast<int64_t>(chunk->charged));
     if (chunk->pages > 0 && !chunk->small) --blob->in_memory_file;
     blob->withhold(*chunk);
     blob->chunks.erase(chunk->meta.index);
@@ -477,7 +482,7 @@ std::vector<BlobStat> Store::list(std::string_view name_space, std::string_view 
                                   std::string_view after, size_t limit) const {
   const std::string base = fmt::format("{}/", name_space);
   const std::string wanted = base + std::string(prefix);
-  limit = std::min(limit, limits::kListPageMax);
+  limit = std::min(limit, limits::kListPageMax + 1);  // one beyond a page tells that there is more
   std::vector<BlobStat> result;
   const Lock lock(mutex_);
   auto it = names_.lower_bound(wanted);
@@ -504,6 +509,17 @@ StoreUsage Store::usage() const {
   usage.descriptors = descriptors_;
   usage.disk_read_only = disk_ && disk_->is_read_only();
   return usage;
+}
+
+std::vector<NamespaceUsage> Store::namespaces() const {
+  std::map<std::string, NamespaceUsage, std::less<>> all;
+  for (const auto& [name, quota] : quotas_) all[name] = {name, quota, true};
+  const Lock lock(mutex_);
+  for (const auto& [name, share] : shares_) all[name] = share->usage;
+  std::vector<NamespaceUsage> result;
+  result.reserve(all.size());
+  for (auto& [name, usage] : all) result.push_back(std::move(usage));
+  return result;
 }
 
 std::string Store::disk_failure() const { return disk_ ? disk_->failure() : std::string(); }

@@ -72,11 +72,18 @@ struct ParkedFile {
   TimePoint since{};
 };
 
+// A namespace as homes see it; blobs may outlive its entry in the store's map.
+struct NamespaceShare {
+  NamespaceUsage usage;
+  size_t blobs = 0;
+};
+
 // Owned jointly by the store's map and the calls under way on it. The store's lock guards it.
 struct StoredBlob {
   CreateOptions options;
-  uint64_t serial = 0;  // its number in the policies
-  std::string key;      // of a home: "namespace/name"
+  uint64_t serial = 0;                    // its number in the policies
+  std::string key;                        // of a home: "namespace/name"
+  std::shared_ptr<NamespaceShare> share;  // ... and its namespace
   bool removed = false;
   bool sealed = false;
   uint32_t sealed_chunks = 0;
@@ -154,6 +161,7 @@ class Store final : public BlobStore {
   std::vector<BlobStat> list(std::string_view name_space, std::string_view prefix,
                              std::string_view after, size_t limit) const override;
   StoreUsage usage() const override;
+  std::vector<NamespaceUsage> namespaces() const override;
   void trim() override;
   std::vector<LeaseId> leases() const override;
   std::string disk_failure() const override;
@@ -231,7 +239,14 @@ class Store final : public BlobStore {
   Result<void> read_failed(BlobId id, const Source& source, Error error);
 
   // store_space.cc
-  Result<void> admit(uint64_t bytes, uint32_t chunk_size, bool durable) const;
+  // Whether a home may take or reserve `bytes` more.
+  Result<void> admit(const StoredBlob& blob, uint64_t bytes) const;
+  Result<void> check_quota(const NamespaceUsage& usage, uint64_t bytes) const;
+  // Of homes; the differences may be negative.
+  void add_used(StoredBlob& blob, int64_t bytes);
+  void add_reserved(StoredBlob& blob, int64_t bytes);
+  std::shared_ptr<NamespaceShare> share_of(const std::string& name_space);
+  void leave_share(StoredBlob& blob);
   // Moves what the chunk needs from the blob's reservation, and more if that is not enough, to
   // homes_used_; returns what came from the reservation.
   Result<uint64_t> charge(StoredBlob& blob, StoredChunk& chunk);
@@ -263,6 +278,8 @@ class Store final : public BlobStore {
   const uint64_t memory_budget_;
   const uint64_t descriptors_max_;
   const bool keeps_;
+  const std::map<std::string, uint64_t, std::less<>> quotas_;
+  const uint64_t default_quota_;
   const Clock& clock_;
   const std::unique_ptr<DiskTier> disk_;  // null: none
 
@@ -272,6 +289,7 @@ class Store final : public BlobStore {
   std::map<std::string, BlobId, std::less<>> names_;  // of homes
   std::unordered_map<uint64_t, BlobPtr> by_serial_;   // all of blobs_
   std::set<std::pair<TimePoint, BlobId>> expiries_;
+  std::map<std::string, std::shared_ptr<NamespaceShare>, std::less<>> shares_;  // with blobs
   // Resident chunks in order of eviction; once more those that can leave without the disk (relays',
   // and homes' that are on it already), for when no other can go there; and relays' on disk, which
   // make way for homes'. What a policy gives up while it is viewed or pinned is in none of them

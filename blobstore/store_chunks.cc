@@ -99,9 +99,7 @@ Result<void> Store::fill(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
     if (result) result = write_chunk(lock, blob, chunk, stored);
   }
   if (!result && !blob->removed && !blob->sealed) {
-    blob->reserved_left += drawn;
-    reserved_ += drawn;
-    if (blob->is_durable()) reserved_on_disk_ += drawn;
+    add_reserved(*blob, static_cast<int64_t>(drawn));
   }
   return result;
 }
@@ -170,7 +168,7 @@ void Store::discard(Lock& lock, const BlobPtr& blob, StoredChunk& chunk) {
   count(chunk);
   begin_move();
   free_pages(lock, blob, chunk);
-  homes_used_ -= chunk.charged;
+  add_used(*blob, -static_cast<int64_t>(chunk.charged));
   blob->withhold(chunk);
   blob->chunks.erase(chunk.meta.index);
   release_withheld(lock, blob);

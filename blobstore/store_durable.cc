@@ -113,6 +113,9 @@ void Store::adopt(DiskTier::Found found, std::vector<BlobPtr>& superseded) {
   blob->root_digest = found.row.root_digest;
   blob->sequence = found.row.sequence;
   blob->created_at = clock_.now();
+  blob->share = share_of(options.name_space);
+  shares_.try_emplace(options.name_space, blob->share);
+  ++blob->share->blobs;
   blob->chunks.reserve(found.chunks.size());
   for (ChunkRow& row : found.chunks) {
     StoredChunk& chunk = blob->chunks[row.meta.index];
@@ -122,7 +125,7 @@ void Store::adopt(DiskTier::Found found, std::vector<BlobPtr>& superseded) {
     chunk.on_disk = true;
     chunk.disk_bytes = chunk.charged = chunk.disk_charged = whole_pages(row.meta.stored_size);
     chunk.version = ++versions_;
-    homes_used_ += chunk.charged;
+    add_used(*blob, static_cast<int64_t>(chunk.charged));
     homes_on_disk_ += chunk.disk_charged;
     count(chunk);
   }

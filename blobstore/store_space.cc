@@ -12,8 +12,11 @@
 // the memory holds of them beside that is in nobody's way either.
 namespace bigcast {
 
-Result<void> Store::admit(uint64_t bytes, uint32_t chunk_size, bool durable) const {
+Result<void> Store::admit(const StoredBlob& blob, uint64_t bytes) const {
   if (bytes == 0) return {};
+  BIGCAST_TRY(check_quota(blob.share->usage, bytes));
+  const uint32_t chunk_size = blob.options.chunk_size;
+  const bool durable = blob.is_durable();
   const uint64_t disk_budget = disk_ ? disk_->budget() : 0;
   // Nothing more goes to a disk that has failed, or that a start with a smaller budget found full.
   const uint64_t disk_limit = disk_ && disk_->is_read_only() ? homes_on_disk_ : disk_budget;
@@ -39,6 +42,49 @@ Result<void> Store::admit(uint64_t bytes, uint32_t chunk_size, bool durable) con
                           bytes, memory_budget_, disk_budget, homes_used_ + reserved_));
 }
 
+Result<void> Store::check_quota(const NamespaceUsage& usage, uint64_t bytes) const {
+  const uint64_t taken = usage.used + usage.reserved;
+  if (usage.quota == 0 || (taken <= usage.quota && bytes <= usage.quota - taken)) return {};
+  return fail(
+      ErrorCode::kResourceExhausted,
+      fmt::format("namespace '{}': {} bytes do not fit its quota of {}, of which {} are used "
+                  "or reserved",
+                  usage.name, bytes, usage.quota, taken));
+}
+
+void Store::add_used(StoredBlob& blob, int64_t bytes) {
+  if (!blob.share) return;
+  homes_used_ += static_cast<uint64_t>(bytes);
+  blob.share->usage.used += static_cast<uint64_t>(bytes);
+}
+
+void Store::add_reserved(StoredBlob& blob, int64_t bytes) {
+  if (!blob.share) return;
+  blob.reserved_left += static_cast<uint64_t>(bytes);
+  reserved_ += static_cast<uint64_t>(bytes);
+  blob.share->usage.reserved += static_cast<uint64_t>(bytes);
+  if (blob.is_durable()) reserved_on_disk_ += static_cast<uint64_t>(bytes);
+}
+
+std::shared_ptr<NamespaceShare> Store::share_of(const std::string& name_space) {
+  const auto found = shares_.find(name_space);
+  if (found != shares_.end()) return found->second;
+  const auto quota = quotas_.find(name_space);
+  auto share = std::make_shared<NamespaceShare>();
+  share->usage.name = name_space;
+  share->usage.has_own_quota = quota != quotas_.end();
+  share->usage.quota = quota == quotas_.end() ? default_quota_ : quota->second;
+  return share;
+}
+
+// Chunks that are still being moved leave it later, and until then it must be found again.
+void Store::leave_share(StoredBlob& blob) {
+  --blob.share->blobs;
+  std::erase_if(shares_, [](const auto& entry) {
+    return entry.second->blobs == 0 && entry.second->usage.used == 0;
+  });
+}
+
 Result<uint64_t> Store::charge(StoredBlob& blob, StoredChunk& chunk) {
   const uint64_t needed = whole_pages(chunk.meta.stored_size);
   // A declared size was reserved as raw bytes; a step, as the stored bytes that the writer
@@ -47,14 +93,12 @@ Result<uint64_t> Store::charge(StoredBlob& blob, StoredChunk& chunk) {
       blob.options.size ? whole_pages(chunk.meta.raw_size) : whole_pages(chunk.meta.stored_size);
   const uint64_t drawn = std::min(blob.reserved_left, covers);
   if (needed > drawn) {
-    BIGCAST_TRY(admit(needed - drawn, blob.options.chunk_size, blob.is_durable()));
+    BIGCAST_TRY(admit(blob, needed - drawn));
   }
-  blob.reserved_left -= drawn;
-  reserved_ -= drawn;
+  add_reserved(blob, -static_cast<int64_t>(drawn));
   chunk.charged = needed;
-  homes_used_ += needed;
+  add_used(blob, static_cast<int64_t>(needed));
   if (blob.is_durable()) {
-    reserved_on_disk_ -= drawn;
     chunk.disk_charged = needed;
     homes_on_disk_ += needed;
   }
@@ -62,9 +106,7 @@ Result<uint64_t> Store::charge(StoredBlob& blob, StoredChunk& chunk) {
 }
 
 void Store::cancel_reservation(StoredBlob& blob) {
-  reserved_ -= blob.reserved_left;
-  if (blob.is_durable()) reserved_on_disk_ -= blob.reserved_left;
-  blob.reserved_left = 0;
+  add_reserved(blob, -static_cast<int64_t>(blob.reserved_left));
 }
 
 void Store::end_move(bool settled) {

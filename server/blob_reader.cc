@@ -52,6 +52,7 @@ BlobService::BlobService(kj::Own<SessionState> session, kj::Own<LiveBlob> live, 
       stream_(open_stream(*core_.store, id_, order)),
       drops_seen_(live_->drops()) {
   session_->opens++;
+  if (stream_ != 0 && core_.trace) traced_ = core_.trace->opened(id_, stream_);
 }
 
 BlobService::BlobService(kj::Own<SessionState> session, kj::Own<RelayBlob> relayed,
@@ -63,7 +64,13 @@ BlobService::BlobService(kj::Own<SessionState> session, kj::Own<RelayBlob> relay
 
 BlobService::~BlobService() noexcept(false) {
   session_->opens--;
-  if (stream_ != 0) core_.store->close_stream(stream_);
+  if (stream_ == 0) return;
+  core_.store->close_stream(stream_);
+  if (core_.trace) core_.trace->closed(traced_, stream_);
+}
+
+void BlobService::record(const bigcast::ChunkMeta& meta) {
+  if (stream_ != 0 && core_.trace) core_.trace->read(traced_, stream_, meta);
 }
 
 Result<void> BlobService::check_index(uint32_t index) const {
@@ -241,6 +248,7 @@ kj::Promise<void> BlobService::serve_from_home(ReadContext context, uint32_t rer
 }
 
 void BlobService::reply_located(ReadContext& context, const Location& location) {
+  record(location.meta);
   auto located = context.getResults().initResult().initLocated();
   rpc::write(location.meta, located.initMeta());
   located.setGeneration(location.generation);
@@ -261,6 +269,7 @@ void BlobService::reply_end(ReadContext& context) {
 void BlobService::reply_chunk(ReadContext& context, const bigcast::ChunkMeta& meta,
                               const std::byte* padded_bytes, kj::Own<void> pin) {
   core_.metrics->chunks_served++;
+  record(meta);
   const capnp::Data::Reader bytes(reinterpret_cast<const kj::byte*>(padded_bytes),
                                   padded(meta.stored_size));
   auto chunk = context.getResults(capnp::MessageSize{32, 0}).initResult().initChunk();

@@ -58,6 +58,7 @@ class BlobService final : public rpc::Blob::Server {
   kj::Promise<void> serve_absent(ReadContext context, uint32_t rereads);
   kj::Promise<void> serve_from_store(ReadContext context, uint32_t rereads);
   kj::Promise<void> serve_from_home(ReadContext context, uint32_t rereads);
+  void record(const bigcast::ChunkMeta& meta);
   void reply_located(ReadContext& context, const Location& location);
   void reply_end(ReadContext& context);
   void reply_chunk(ReadContext& context, const bigcast::ChunkMeta& meta,
@@ -70,6 +71,7 @@ class BlobService final : public rpc::Blob::Server {
   const BlobId id_;
   const Stripe stripe_;
   const uint64_t stream_;       // in the store; 0: none
+  uint64_t traced_ = 0;         // the blob's number in the recorded trace
   kj::Own<RelayBlob> relayed_;  // of kRelayed, as is the reader
   kj::Own<Puller::Reader> reader_;
   uint64_t drops_seen_;

@@ -57,6 +57,7 @@ void NodeCore::background(kj::Promise<void> task) {
 void NodeCore::remove_blob(BlobId id, const Error& reason) {
   live->end(id, reason);
   announcements->withdraw(id);
+  if (trace) trace->ended(id);
   if (is_removing(id)) return;
   auto removal = on_pool([store = store, id] {
                    return store->remove(id);

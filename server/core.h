@@ -27,6 +27,7 @@
 #include "server/credit.h"
 #include "server/live_blob.h"
 #include "server/metrics.h"
+#include "server/trace_recorder.h"
 
 namespace bigcast {
 
@@ -90,8 +91,9 @@ class NodeCore final : public kj::Refcounted {
   std::unordered_set<UploadService*> uploads;
   Relays* relays = nullptr;  // the node's, as is
   StripeKeeper* stripes = nullptr;
-  size_t attached = 0;            // sessions, but for peers'
-  uint64_t link_generations = 0;  // connections made to other nodes so far
+  std::unique_ptr<TraceRecorder> trace;  // null: none is recorded
+  size_t attached = 0;                   // sessions, but for peers'
+  uint64_t link_generations = 0;         // connections made to other nodes so far
   std::optional<rpc::Address> advertised;
   const Id128 epoch = Id128::random();
   const TimePoint started_at;

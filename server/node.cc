@@ -53,10 +53,18 @@ tl::expected<std::unique_ptr<Node>, StartFailure> Node::start(rpc::UvLoop& loop,
   options.disk_path = config.disk_path;
   options.disk_budget = config.disk_bytes;
   options.keep = !config.exit_when_idle;  // an application's own node ends with all it has
+  options.policy = config.policy;
+  options.quotas = config.quota;
+  options.default_quota = config.default_quota;
   options.clock = &clock;
   auto store = BlobStore::open(options);
   if (!store) return failure(config.disk_path.empty() ? "memory" : "disk", store.error());
   std::unique_ptr<Node> node(new Node(loop, config, std::move(*store)));
+  if (!config.record_trace.empty()) {
+    auto trace = TraceRecorder::open(config.record_trace, clock);
+    if (!trace) return failure("record_trace", trace.error());
+    node->core_->trace = std::move(*trace);
+  }
   if (auto http = node->start_http(); !http) return failure("http", http.error());
   node->listen(std::move(listeners));
   node->tasks_.push_back(node->tick_forever(tick_interval(config)).eagerlyEvaluate(nullptr));
@@ -119,13 +127,14 @@ Result<void> Node::start_http() {
   auto metrics = core_->metrics;
   auto store = core_->store;
   BIGCAST_ASSIGN(
-      http_, HttpServer::start(loop_, *config_.http,
-                               {[metrics, store] { return metrics->render(store->usage()); },
-                                [metrics, store] {
-                                  if (metrics->draining) return std::string("draining");
-                                  const std::string failure = store->disk_failure();
-                                  return failure.empty() ? failure : "disk read-only: " + failure;
-                                }}));
+      http_, HttpServer::start(
+                 loop_, *config_.http,
+                 {[metrics, store] { return metrics->render(store->usage(), store->namespaces()); },
+                  [metrics, store] {
+                    if (metrics->draining) return std::string("draining");
+                    const std::string failure = store->disk_failure();
+                    return failure.empty() ? failure : "disk read-only: " + failure;
+                  }}));
   return {};
 }
 
@@ -240,6 +249,7 @@ void Node::tick() {
     core_->remove_blob(id, {ErrorCode::kNotFound, "the blob's time to live has ended"});
   }
   report_shedding();
+  if (core_->trace) core_->trace->flush();
   relays_.tick(now);
   if (core_->store->usage().memory_spare > 0) {
     core_->background(core_->on_pool([store = core_->store] { store->trim(); }));

@@ -348,6 +348,7 @@ kj::Promise<void> SessionService::dropCopies(DropCopiesContext context) {
   } else {
     core_.announcements->withdraw(stat->id);
     core_.store->release(stat->id);
+    if (core_.trace) core_.trace->released(stat->id);
     if (LiveBlob* live = core_.live->find(stat->id)) live->drop_copies();
   }
   reply_void(context.getResults().initResult(), result);

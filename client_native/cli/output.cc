@@ -1,12 +1,16 @@
 #include "client_native/cli/output.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
 #include <nlohmann/json.hpp>
+
+#include "client_native/cli/doctor.h"
 
 namespace bigcast::cli {
 
@@ -23,6 +27,8 @@ std::string dump(const Json& value) {
 std::string key_of(const BlobSummary& blob) { return blob.name_space + "/" + blob.name; }
 
 const char* state_of(const BlobSummary& blob) { return blob.sealed ? "sealed" : "open"; }
+
+const char* state_of(const NodeSummary& node) { return node.draining ? "draining" : "ready"; }
 
 const char* durability_of(const BlobSummary& blob) { return blob.durable ? "disk" : "memory"; }
 
@@ -110,6 +116,8 @@ std::string text_of(const BlobSummary& blob) {
                       human_bytes(blob.memory_bytes), human_bytes(blob.disk_bytes),
                       human_ms(blob.age_ms));
   text += fmt::format("durability  {}\n", durability_of(blob));
+  if (blob.expires_in_ms) text += fmt::format("expires in  {}\n", human_ms(*blob.expires_in_ms));
+  if (blob.pins > 0) text += fmt::format("pins        {}\n", blob.pins);
   if (blob.sealed) text += fmt::format("digest      {}\n", blob.root_digest);
   if (blob.homes.size() > 1) text += fmt::format("homes       {}\n", fmt::join(blob.homes, ", "));
   return text;
@@ -135,6 +143,9 @@ std::string json_of(const BlobSummary& blob) {
   value["disk_bytes"] = blob.disk_bytes;
   value["age_ms"] = blob.age_ms;
   value["durability"] = durability_of(blob);
+  value["ttl_ms"] = blob.ttl_ms == 0 ? Json() : Json(blob.ttl_ms);
+  value["expires_in_ms"] = blob.expires_in_ms ? Json(*blob.expires_in_ms) : Json();
+  value["pins"] = blob.pins;
   value["root_digest"] = blob.sealed ? Json(blob.root_digest) : Json();
   value["homes"] = blob.homes;
   return dump(value);
@@ -162,6 +173,84 @@ std::string json_of(const NodeSummary& node) {
   value["disk_budget"] = node.disk_budget;
   value["disk_used"] = node.disk_used;
   value["round_trip_ms"] = node.round_trip_ms;
+  return dump(value);
+}
+
+std::string description_of(const NodeSummary& node) {
+  std::string text = fmt::format("node        {}, advertised {}\n", node.address,
+                                 node.advertised.empty() ? "nowhere" : node.advertised);
+  text += fmt::format("version     {}\nepoch       {}\npid         {}\nup          {}\n",
+                      node.version, node.epoch, node.pid, human_ms(node.uptime_ms));
+  text +=
+      fmt::format("state       {}\nmemory      {} of {}\ndisk        {} of {}\n", state_of(node),
+                  human_bytes(node.memory_used), human_bytes(node.memory_budget),
+                  human_bytes(node.disk_used), human_bytes(node.disk_budget));
+  return text;
+}
+
+std::string nodes_header() {
+  return fmt::format("{:<24} {:<9} {:>9} {:<9} {:>23} {:>23}\n", "NODE", "VERSION", "UP", "STATE",
+                     "MEMORY", "DISK");
+}
+
+std::string line_of(const NodeSummary& node) {
+  const auto part = [](uint64_t used, uint64_t budget) {
+    return human_bytes(used) + " of " + human_bytes(budget);
+  };
+  return fmt::format("{:<24} {:<9} {:>9} {:<9} {:>23} {:>23}\n", node.address, node.version,
+                     human_ms(node.uptime_ms), state_of(node),
+                     part(node.memory_used, node.memory_budget),
+                     part(node.disk_used, node.disk_budget));
+}
+
+std::string text_of(const Usage& usage) {
+  return fmt::format("{:>12} {:>12} {:>12} {:>12} {:>8}  {}\n", human_bytes(usage.size),
+                     human_bytes(usage.stored_size), human_bytes(usage.memory_bytes),
+                     human_bytes(usage.disk_bytes), usage.blobs, usage.key);
+}
+
+std::string json_of(const Usage& usage) {
+  Json value;
+  value["key"] = usage.key;
+  value["blobs"] = usage.blobs;
+  value["size"] = usage.size;
+  value["stored_size"] = usage.stored_size;
+  value["memory_bytes"] = usage.memory_bytes;
+  value["disk_bytes"] = usage.disk_bytes;
+  return dump(value);
+}
+
+std::string text_of(const BenchReport& report) {
+  const auto rate = [&](double seconds) {
+    return human_bytes(
+        static_cast<uint64_t>(static_cast<double>(report.size) / std::max(seconds, 1e-6)));
+  };
+  return fmt::format("{} of random bytes: put {:.2f} s, {}/s; get {:.2f} s, {}/s\n",
+                     human_bytes(report.size), report.put_seconds, rate(report.put_seconds),
+                     report.get_seconds, rate(report.get_seconds));
+}
+
+std::string json_of(const BenchReport& report) {
+  Json value;
+  value["size"] = report.size;
+  value["put_seconds"] = report.put_seconds;
+  value["get_seconds"] = report.get_seconds;
+  return dump(value);
+}
+
+std::string text_of(const Finding& finding) {
+  return fmt::format("{} {}{}: {}\n  {}\n", finding.serious ? "PROBLEM" : "WARNING", finding.check,
+                     finding.server.empty() ? "" : " at " + finding.server, finding.problem,
+                     finding.advice);
+}
+
+std::string json_of(const Finding& finding) {
+  Json value;
+  value["check"] = finding.check;
+  value["server"] = finding.server.empty() ? Json() : Json(finding.server);
+  value["serious"] = finding.serious;
+  value["problem"] = finding.problem;
+  value["advice"] = finding.advice;
   return dump(value);
 }
 

@@ -33,6 +33,19 @@ struct TransferReport {
   double seconds = 0;
 };
 
+// What du adds up.
+struct Usage {
+  std::string key;  // NAMESPACE/, NAMESPACE/FOLDER/ or what was asked for
+  uint64_t blobs = 0, size = 0, stored_size = 0, memory_bytes = 0, disk_bytes = 0;
+};
+
+struct BenchReport {
+  uint64_t size = 0;
+  double put_seconds = 0, get_seconds = 0;
+};
+
+struct Finding;
+
 // All end in a newline.
 std::string text_of(const BlobSummary& blob);  // several lines
 std::string line_of(const BlobSummary& blob);  // for lists
@@ -41,6 +54,15 @@ std::string text_of(const NodeSummary& node);
 std::string json_of(const NodeSummary& node);
 std::string text_of(const TransferReport& report);
 std::string json_of(const TransferReport& report);
+std::string description_of(const NodeSummary& node);  // several lines
+std::string nodes_header();
+std::string line_of(const NodeSummary& node);  // for lists
+std::string text_of(const Usage& usage);
+std::string json_of(const Usage& usage);
+std::string text_of(const BenchReport& report);
+std::string json_of(const BenchReport& report);
+std::string text_of(const Finding& finding);
+std::string json_of(const Finding& finding);
 std::string json_of_removed(const std::string& key);
 
 }  // namespace bigcast::cli

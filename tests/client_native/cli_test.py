@@ -15,6 +15,7 @@ import time
 import unittest
 
 BIN = None
+VERSION = None
 SECRET = "a secret for tests, 32 bytes and more"
 CLEAN = {k: v for k, v in os.environ.items() if not k.startswith("BIGCAST_")}
 
@@ -151,13 +152,122 @@ class Cli(unittest.TestCase):
                          list(put))
         self.assertEqual(("default/a", 1000, 1), (put["key"], put["size"], put["chunks"]))
         blob = ["key", "id", "sealed", "relay", "size", "stored_size", "chunk_size", "chunks",
-                "memory_bytes", "disk_bytes", "age_ms", "durability", "root_digest", "homes"]
+                "memory_bytes", "disk_bytes", "age_ms", "durability", "ttl_ms", "expires_in_ms", "pins",
+                "root_digest", "homes"]
         self.assertEqual(blob, list(self.json_line("stat", "default/a")))
         self.assertEqual(blob, list(self.json_line("ls")))
         self.assertEqual({"removed": "default/a"}, self.json_line("rm", "default/a"))
         self.assertEqual(["address", "version", "epoch", "advertised", "pid", "uptime_ms",
                           "draining", "memory_budget", "memory_used", "disk_budget", "disk_used",
                           "round_trip_ms"], list(self.json_line("ping")))
+
+    def golden(self, expected, *arguments, code=0):
+        """The whole text output, in which figures and ids that differ from run to run are #."""
+        text = self.run_cli(*arguments, code=code).stdout.decode()
+        text = text.replace(self.node.address, "NODE").replace(VERSION, "VERSION")
+        text = re.sub(r"\b[0-9a-f]{32}\b", "ID", text)
+        text = re.sub(r"\d+(\.\d+)?( [hms] \d+)? (ms|s|m|h)\b", "TIME", text)
+        text = re.sub(r"[\d.]+ [KMG]?i?B/s", "RATE", text)
+        text = re.sub(r"(?m)^(pid|descriptors) .*$", r"\1 #", text)
+        text = re.sub(r" +", " ", text)
+        self.assertEqual(expected, text)
+
+    def test_golden_text(self):
+        a, b = self.file("a", b"x" * 1000), self.file("b", b"y" * 2000)
+        self.golden("ns/d/a: 1000 B in 1 chunks, 14 B stored, TIME, RATE\n"
+                    "ns/d/b: 2.0 KiB in 1 chunks, 18 B stored, TIME, RATE\n",
+                    "put", a, b, "--key", "ns/d/")
+        self.golden("ns/top: 1000 B in 1 chunks, 14 B stored, TIME, RATE\n",
+                    "put", a, "--key", "ns/top")
+        self.golden(" 1000 B 14 B TIME sealed ns/d/a\n 2.0 KiB 18 B TIME sealed ns/d/b\n"
+                    " 1000 B 14 B TIME sealed ns/top\n", "ls", "ns")
+        self.golden(" 1000 B 14 B TIME sealed ns/d/a\n 1000 B 14 B TIME sealed ns/top\n",
+                    "ls", "ns/*[ap]")
+        self.golden(" 2.9 KiB 32 B 8.0 KiB 0 B 2 ns/d/\n 3.9 KiB 46 B 12.0 KiB 0 B 3 ns/\n", "du", "ns")
+        self.golden("NODE: bigcastd VERSION answers in TIME, up TIME, memory 12.0 KiB of 64.0 MiB, "
+                    "disk 0 B of 0 B\n", "ping")
+        self.golden("node NODE, advertised NODE\nversion VERSION\nepoch ID\npid #\nup TIME\n"
+                    "state ready\nmemory 12.0 KiB of 64.0 MiB\ndisk 0 B of 0 B\n", "info")
+        self.golden("NODE VERSION UP STATE MEMORY DISK\n"
+                    "NODE VERSION TIME ready 12.0 KiB of 64.0 MiB 0 B of 0 B\n", "nodes")
+        self.golden("64.0 KiB of random bytes: put TIME, RATE; get TIME, RATE\n",
+                    "bench", "--size", "64k")
+        self.golden("removed ns/d/a\nremoved ns/d/b\n", "rm", "ns/d/*")
+        self.golden(" 1000 B 14 B TIME sealed ns/top\n", "ls", "ns/")
+        self.assertIn(b"NOT_FOUND: ns/d/*", self.run_cli("rm", "ns/d/*", code=3).stderr)
+        self.golden("bigcast VERSION\n", "version")
+
+    def test_golden_json(self):
+        self.run_cli("put", self.file("a", b"x" * 1000), "--key", "ns/d/a")
+        usage = {"blobs": 1, "size": 1000, "stored_size": 14, "memory_bytes": 4096, "disk_bytes": 0}
+        lines = self.run_cli("--json", "du", "ns").stdout.splitlines()
+        self.assertEqual([{"key": "ns/d/", **usage}, {"key": "ns/", **usage}],
+                         [json.loads(line) for line in lines])
+        ping = list(self.json_line("ping"))
+        for command in ("info", "nodes"):
+            self.assertEqual(ping, list(self.json_line(command)))
+        self.assertEqual(["size", "put_seconds", "get_seconds"],
+                         list(self.json_line("bench", "--size", "64k")))
+        self.assertEqual({"version": VERSION}, self.json_line("version"))
+
+    def test_more_than_a_page(self):
+        names = [f"n{i:04}" for i in range(2100)]
+        files = [self.file(name, name.encode()) for name in names]
+        self.run_cli("--quiet", "put", *files, "--key", "many/d/")
+        listed = [json.loads(line) for line in self.run_cli("--json", "ls", "many").stdout.splitlines()]
+        self.assertEqual([f"many/d/{name}" for name in names], [blob["key"] for blob in listed])
+        self.assertEqual(2100, json.loads(self.run_cli("--json", "du", "many/").stdout.splitlines()[-1])["blobs"])
+        removed = self.run_cli("rm", "many/*[02468]").stdout.splitlines()
+        self.assertEqual(1050, len(removed))
+        self.assertEqual(1050, len(self.run_cli("ls", "many").stdout.splitlines()))
+
+    def test_ttl_and_pins(self):
+        self.run_cli("put", self.file("a", b"x"), "--key", "ns/a", "--ttl", "1h")
+        with subprocess.Popen(self.command("pin", "ns/a"), env=CLEAN,
+                              stdout=subprocess.PIPE) as pin:
+            self.assertEqual(b"pinned ns/a\n", pin.stdout.readline())
+            blob = self.json_line("stat", "ns/a")
+            self.assertEqual((3_600_000, 1), (blob["ttl_ms"], blob["pins"]))
+            self.assertLessEqual(blob["expires_in_ms"], 3_600_000)
+            pin.send_signal(signal.SIGTERM)
+            self.assertEqual(143, pin.wait(timeout=60))
+        self.eventually(lambda: self.json_line("stat", "ns/a")["pins"] == 0)
+        self.run_cli("pin", "ns/none", code=3)
+
+    def test_completion_in_bash(self):
+        script = self.run_cli("completion", "bash").stdout.decode()
+
+        def complete(*words):
+            ask = (f"{script}\nCOMP_WORDS=(bigcast {' '.join(words)} ''); "
+                   f"COMP_CWORD={len(words) + 1}; _bigcast; printf '%s\\n' \"${{COMPREPLY[@]}}\"")
+            return subprocess.run(["bash", "-c", ask], capture_output=True, check=True,
+                                  text=True, cwd=self.dir).stdout.split()
+        self.assertLessEqual({"put", "ls", "doctor", "--json"}, set(complete()))
+        self.file("some-file", b"")
+        self.assertLessEqual({"--replace", "--json", "some-file"}, set(complete("--json", "put")))
+        self.assertNotIn("--replace", complete("get"))
+
+    def findings(self, *arguments, code=1):
+        server = () if "--server" in arguments else ("--server", self.node.address)
+        done = subprocess.run([BIN / "bigcast", "--json", *server, *map(str, arguments), "doctor"],
+                              capture_output=True, env=CLEAN, timeout=120, check=False)
+        self.assertEqual(code, done.returncode, done.stderr)
+        lines = done.stdout.splitlines()
+        return [(found["check"], found["serious"]) for found in map(json.loads, lines)]
+
+    def test_doctor(self):
+        self.assertIn(b"1 nodes examined: nothing found", self.run_cli("doctor").stdout)
+        self.assertEqual([], self.findings(code=0))
+        self.assertEqual([("unreachable", True)], self.findings("--server", "127.0.0.1:1"))
+        secret = self.file("secret", SECRET.encode())
+        secret.chmod(0o644)
+        self.assertEqual([("secret", True)], self.findings("--secret-file", secret))
+        told = self.run_cli("--secret-file", secret, "doctor", code=1).stdout.decode()
+        self.assertRegex(told, r"^PROBLEM secret: .*mode 0644.*\n  .*chmod 0600")
+
+        node = Node(SECRET)
+        self.addCleanup(node.end)
+        self.assertEqual([("denied", True)], self.findings("--server", node.address))
 
     def test_errors_have_their_exit_codes_and_names(self):
         path = self.file("a", b"x")
@@ -300,4 +410,6 @@ class Cli(unittest.TestCase):
 
 if __name__ == "__main__":
     BIN = pathlib.Path(sys.argv.pop())
+    VERSION = subprocess.run([BIN / "bigcast", "version"], capture_output=True, check=True,
+                             text=True).stdout.split()[1]
     unittest.main()
