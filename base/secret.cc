@@ -10,20 +10,18 @@
 #include <cerrno>
 #include <utility>
 
-#include "base/limits.h"
-
 namespace bigcast {
 
-Result<Secret> Secret::from_text(std::string_view text, std::string_view source) {
+Result<Secret> Secret::from_text(std::string_view text, std::string_view source, size_t size_min) {
   constexpr std::string_view kSpace = " \t\r\n";
   const size_t first = text.find_first_not_of(kSpace);
   text = first == std::string_view::npos
              ? std::string_view()
              : text.substr(first, text.find_last_not_of(kSpace) - first + 1);
-  if (text.size() < limits::kSecretSizeMin || text.size() > limits::kSecretSizeMax) {
+  if (text.size() < size_min || text.size() > limits::kSecretSizeMax) {
     return fail(ErrorCode::kInvalidArgument,
-                fmt::format("{}: a secret has {} to {} bytes, this one has {}", source,
-                            limits::kSecretSizeMin, limits::kSecretSizeMax, text.size()));
+                fmt::format("{}: a secret has {} to {} bytes, this one has {}", source, size_min,
+                            limits::kSecretSizeMax, text.size()));
   }
   Secret secret;
   secret.bytes_ = std::string(text);

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/limits.h"
 
 namespace bigcast {
 
@@ -10,9 +11,10 @@ namespace bigcast {
 class Secret {
  public:
   Secret() = default;
-  // 32 to 4096 bytes, else INVALID_ARGUMENT. Surrounding white space is dropped first.
+  // `size_min` to 4096 bytes, else INVALID_ARGUMENT. Surrounding white space is dropped first.
   // `source` names the setting in errors.
-  static Result<Secret> from_text(std::string_view text, std::string_view source);
+  static Result<Secret> from_text(std::string_view text, std::string_view source,
+                                  size_t size_min = limits::kSecretSizeMin);
   // Reads a regular file that only its owner can read (mode & 077 == 0), else INVALID_ARGUMENT
   // naming the file and the mode; IO when it can't be read.
   static Result<Secret> from_file(const std::string& path);

@@ -23,17 +23,24 @@ Result<void> read_at(int fd, std::span<std::byte> into, uint64_t offset) {
   return {};
 }
 
-// Checks and, if need be, decodes `stored` into a buffer of its own. On any thread.
+// Checks and, if need be, decrypts and decodes `stored` into a buffer of its own. On any thread.
 Result<void> open_chunk(FetchedChunk& chunk, std::span<const std::byte> stored,
-                        ChunkBuffers& buffers) {
+                        ChunkBuffers& buffers, const ChunkSeal* seal) {
   BIGCAST_TRY(verify_chunk(chunk.meta, stored));
-  if (chunk.meta.codec == Codec::kRaw) {
+  ChunkMeta meta = chunk.meta;
+  if (seal != nullptr) {
+    auto opened = buffers.take();
+    BIGCAST_ASSIGN(meta, seal->open(chunk.meta, stored, opened->first(stored.size())));
+    stored = opened->first(meta.stored_size);
+    chunk.buffer = std::move(opened);
+  }
+  if (meta.codec == Codec::kRaw) {
     chunk.raw = stored;
     return {};
   }
   auto decoded = buffers.take();
-  BIGCAST_TRY(decode_chunk(chunk.meta, stored, decoded->first(chunk.meta.raw_size)));
-  chunk.raw = decoded->first(chunk.meta.raw_size);
+  BIGCAST_TRY(decode_chunk(meta, stored, decoded->first(meta.raw_size)));
+  chunk.raw = decoded->first(meta.raw_size);
   chunk.buffer = std::move(decoded);
   return {};
 }
@@ -115,11 +122,11 @@ kj::Promise<BlobSource::Answer> BlobSource::use_bytes(uint32_t index, Response r
   }
   const std::span<const std::byte> stored(reinterpret_cast<const std::byte*>(data.begin()),
                                           meta->stored_size);
-  auto work = [meta = *meta, stored, response = kj::mv(response),
-               buffers = options_.buffers]() mutable -> Answer {
+  auto work = [meta = *meta, stored, response = kj::mv(response), buffers = options_.buffers,
+               seal = options_.seal]() mutable -> Answer {
     FetchedChunk chunk;
     chunk.meta = meta;
-    BIGCAST_TRY(open_chunk(chunk, stored, *buffers));
+    BIGCAST_TRY(open_chunk(chunk, stored, *buffers, seal.get()));
     if (!chunk.buffer) chunk.message = kj::mv(response);
     return chunk;
   };
@@ -140,14 +147,14 @@ kj::Promise<BlobSource::Answer> BlobSource::use_located(uint32_t index, ChunkMet
 
 kj::Promise<BlobSource::Answer> BlobSource::use_file(MemoryFilePtr file, ChunkMeta meta) {
   auto work = [file = std::move(file), meta, chunk_size = options_.chunk_size,
-               buffers = options_.buffers]() -> Answer {
+               buffers = options_.buffers, seal = options_.seal]() -> Answer {
     auto copy = buffers->take();
     const auto stored = copy->first(meta.stored_size);
     FetchedChunk chunk;
     chunk.meta = meta;
     chunk.located = true;
     BIGCAST_TRY(read_at(file->fd, stored, uint64_t{meta.index} * chunk_size));
-    BIGCAST_TRY(open_chunk(chunk, stored, *buffers));
+    BIGCAST_TRY(open_chunk(chunk, stored, *buffers, seal.get()));
     if (!chunk.buffer) chunk.buffer = std::move(copy);
     return chunk;
   };

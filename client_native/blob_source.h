@@ -10,6 +10,7 @@
 
 #include "client_native/chunk_buffers.h"
 #include "client_native/node_link.h"
+#include "codec/chunk_seal.h"
 #include "codec/codec.h"
 
 namespace bigcast {
@@ -21,7 +22,7 @@ struct FetchedChunk {
     uint64_t size;
   };
   std::optional<End> end;
-  ChunkMeta meta;
+  ChunkMeta meta;                       // as its source has it
   std::span<const std::byte> raw;       // in one of the two below
   std::shared_ptr<ChunkBuffer> buffer;  // what was decoded or read from a descriptor
   // Raw chunks are used where they arrived. Destroyed on the I/O thread.
@@ -35,7 +36,8 @@ struct SourceOptions {
   uint32_t timeout_ms;
   bool local_reads;
   uint32_t chunk_size;
-  std::shared_ptr<ChunkBuffers> buffers;  // of encode_bound(chunk_size)
+  std::shared_ptr<ChunkBuffers> buffers;            // of encode_bound(chunk_size)
+  std::shared_ptr<const ChunkSeal> seal = nullptr;  // if the blob is encrypted
 };
 
 // A blob opened at one node. On the I/O thread only; promises may outlive it.

@@ -24,6 +24,9 @@ struct ClientOptions {
   std::vector<std::string> servers;
   std::string local_node;  // "unix:@name" or "unix:/path"; empty: none
   Secret secret;           // empty: nodes without a secret (loopback only)
+  // Not empty: what is uploaded is encrypted from here to its readers, who need the same, and
+  // nothing else is read (codec/chunk_seal.h). Nodes never learn it.
+  Secret chunk_secret;
   std::string name_space = "default";
   LeaseId lease;  // zero: none; then only blobs with until_removed can be created
   std::string client_name = "client";
@@ -45,7 +48,8 @@ struct UploadOptions {
   // none of their links carries all of it. Names are then found at the first of them.
   uint32_t homes = 1;
   bool durable = false;  // sealed once it would survive the node and its machine; one home only
-  // Readers on a node's host may map it: its chunks are not compressed; one home only.
+  // Readers on a node's host may map it: its chunks are not compressed; one home only. No effect
+  // where chunks are encrypted.
   bool mappable = false;
   uint64_t ttl_ms = 0;  // removed so long after it was sealed, at most limits::kTtlMsMax; 0: never
 };
@@ -85,6 +89,7 @@ struct TransferStats {
   uint32_t chunks = 0;
   uint32_t chunks_located = 0;  // read through a descriptor of the local node
   uint32_t chunks_reread = 0;   // failed verification or a dead source, and read again
+  uint32_t chunks_forged = 0;   // with a right checksum, but not made by the blob's writer
   bool through_local_node = false;
 };
 
@@ -94,10 +99,11 @@ struct TransferStats {
 class Upload {
  public:
   virtual ~Upload() = default;
-  // The buffer for the next chunk, chunk_size bytes, valid until `commit`; waits while the window
-  // is full. Fails with what made the upload fail; every later call repeats that.
+  // The buffer for the next chunk, chunk_size bytes (kSealOverhead less if it will be encrypted),
+  // valid until `commit`; waits while the window is full. Fails with what made the upload fail;
+  // every later call repeats that.
   virtual Result<std::span<std::byte>> next_buffer() = 0;
-  // Hands over the first `size` bytes (1 to chunk_size). Only the last chunk may be short.
+  // Hands over the first `size` bytes (1 to the buffer's size). Only the last chunk may be short.
   virtual Result<void> commit(size_t size) = 0;
   // Waits for all chunks, seals; returns the ref as bytes (rpc::BlobRefData). Idempotent.
   virtual Result<std::string> seal() = 0;
@@ -141,6 +147,7 @@ class Client {
   virtual ~Client() = default;
 
   virtual Result<std::unique_ptr<Upload>> upload(UploadOptions options) = 0;
+  // Not of encrypted blobs: no name tells their key.
   virtual Result<std::unique_ptr<Download>> download_name(const std::string& name,
                                                           DownloadOptions options = {}) = 0;
   virtual Result<std::unique_ptr<Download>> download_ref(std::string_view ref,

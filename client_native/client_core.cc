@@ -35,6 +35,7 @@ Result<ClientTargets> ClientTargets::from(const ClientOptions& options) {
   return ClientTargets{std::move(servers),
                        std::move(local),
                        rpc::NamespaceKey::derive(options.secret, options.name_space),
+                       options.chunk_secret.clone(),
                        options.lease,
                        options.client_name,
                        options.local_reads,

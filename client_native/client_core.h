@@ -21,6 +21,7 @@ struct ClientTargets {
   std::vector<rpc::Address> servers;
   std::optional<rpc::Address> local_node;
   rpc::NamespaceKey key;
+  Secret chunk_secret;
   LeaseId lease;
   std::string client_name;
   bool local_reads;

@@ -110,10 +110,33 @@ Result<void> DownloadHandle::use(const std::string& name, const rpc::Address& ad
 
 }  // namespace
 
+namespace {
+
+// Of an encrypted blob everything that matters is in the ref: nodes are believed nothing.
+Result<void> check_key(const ClientTargets& targets, const rpc::BlobRefData& ref) {
+  const bool encrypted = !ref.key_id.is_zero();
+  if (encrypted && targets.chunk_secret.empty()) {
+    return fail(
+        ErrorCode::kPermissionDenied,
+        "blob " + ref.id.to_string() + ": is encrypted, only its writer's application can read it");
+  }
+  if (!encrypted && !targets.chunk_secret.empty()) {
+    return fail(ErrorCode::kInvalidArgument, "blob ref: it is of a blob that is not encrypted");
+  }
+  if (encrypted && (!ref.size || ref.root_digest == Digest128{})) {
+    return fail(ErrorCode::kInvalidArgument,
+                "blob ref: an encrypted blob is read when it is sealed");
+  }
+  return {};
+}
+
+}  // namespace
+
 Result<std::unique_ptr<Download>> start_download(const std::shared_ptr<ClientCore>& core,
                                                  const rpc::BlobRefData& ref,
                                                  DownloadOptions options) {
   const ClientTargets& targets = core->nodes().targets();
+  BIGCAST_TRY(check_key(targets, ref));
   if (!targets.local_node && targets.servers.empty() && ref.homes.empty()) {
     return fail(ErrorCode::kInvalidArgument, "blob ref: it names no home");
   }
@@ -124,6 +147,9 @@ Result<std::unique_ptr<Download>> start_download(const std::shared_ptr<ClientCor
 
 Result<std::unique_ptr<Download>> start_download(const std::shared_ptr<ClientCore>& core,
                                                  const std::string& name, DownloadOptions options) {
+  if (!core->nodes().targets().chunk_secret.empty()) {
+    return fail(ErrorCode::kUnsupported, "names: an encrypted blob is read by its ref");
+  }
   auto download = std::make_unique<DownloadHandle>(core, options);
   BIGCAST_TRY(download->start(name));
   return download;

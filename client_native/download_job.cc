@@ -8,6 +8,11 @@ namespace {
 
 using Span = std::span<const std::byte>;
 
+std::shared_ptr<const ChunkSeal> seal_of(const Nodes& nodes, const rpc::BlobRefData& ref) {
+  if (ref.key_id.is_zero()) return nullptr;
+  return std::make_shared<const ChunkSeal>(nodes.targets().chunk_secret, ref.key_id);
+}
+
 uint32_t chunk_count_of(uint64_t size, uint32_t chunk_size) {
   return static_cast<uint32_t>((size + chunk_size - 1) / chunk_size);
 }
@@ -18,12 +23,13 @@ DownloadJob::DownloadJob(Nodes& nodes, rpc::BlobRefData ref, rpc::ReadOrder orde
     : ref_(std::move(ref)),
       in_order_(order != rpc::ReadOrder::RESIDENT_FIRST),
       buffers_(std::make_shared<ChunkBuffers>(encode_bound(ref_.chunk_size))),
+      seal_(seal_of(nodes, ref_)),
       root_digest_(ref_.root_digest) {
   const uint32_t count = ref_.stripe ? 1 : ref_.stripes;
   StripeSources::Reader& reader = *this;
   for (uint32_t i = 0; i < count; i++) {
     stripes_.push_back(
-        std::make_unique<StripeSources>(nodes, ref_.of_stripe(i), order, buffers_, reader));
+        std::make_unique<StripeSources>(nodes, ref_.of_stripe(i), order, buffers_, seal_, reader));
   }
   const bool sealed = root_digest_ != Digest128{};
   if (sealed && ref_.size) end_ = {chunk_count_of(*ref_.size, ref_.chunk_size), *ref_.size};
@@ -44,8 +50,14 @@ kj::Promise<Result<void>> DownloadJob::start() {
 }
 
 std::optional<uint64_t> DownloadJob::size() const {
-  if (end_) return end_->size;
-  return ref_.size;
+  const auto size = end_ ? std::optional(end_->size) : ref_.size;
+  return size && seal_ ? unsealed_size(*size, ref_.chunk_size) : size;
+}
+
+TransferStats DownloadJob::stats() const {
+  TransferStats stats = stats_;
+  if (seal_) stats.chunks_forged = seal_->refused();
+  return stats;
 }
 
 kj::Promise<Result<Span>> DownloadJob::next() {
@@ -74,14 +86,14 @@ std::map<uint32_t, DownloadJob::Slot>::iterator DownloadJob::ready_slot() {
 Result<Span> DownloadJob::deliver(Slot slot) {
   current_ = std::move(*slot.chunk);
   const uint32_t index = current_->meta.index;
-  offset_ = uint64_t{index} * ref_.chunk_size;
+  offset_ = uint64_t{index} * (ref_.chunk_size - (seal_ ? kSealOverhead : 0));
   if (index >= delivered_.size()) {
     delivered_.resize(index + 1);
     digests_.resize(index + 1);
   }
   delivered_[index] = true;
   digests_[index] = current_->meta.digest;
-  stats_.raw_bytes += current_->meta.raw_size;
+  stats_.raw_bytes += current_->raw.size();
   stats_.stored_bytes += current_->meta.stored_size;
   ++stats_.chunks;
   fill();
@@ -156,7 +168,7 @@ Result<void> DownloadJob::check_end(uint32_t index, const FetchedChunk::End& end
 
 Result<void> DownloadJob::check_size(const ChunkMeta& meta) const {
   const uint64_t offset = uint64_t{meta.index} * ref_.chunk_size;
-  const auto total = size();
+  const auto total = end_ ? std::optional(end_->size) : ref_.size;
   const uint64_t expected =
       total ? std::min<uint64_t>(ref_.chunk_size, *total > offset ? *total - offset : 0)
             : meta.raw_size;
@@ -198,7 +210,8 @@ kj::Promise<Result<Span>> DownloadJob::finish() {
   }
   RootDigest delivered;
   for (const Digest128& digest : digests_) delivered.add(digest);
-  if (stats_.raw_bytes != end_->size || delivered.finish() != root_digest_) {
+  const uint64_t seals = seal_ ? uint64_t{kSealOverhead} * stats_.chunks : 0;
+  if (stats_.raw_bytes + seals != end_->size || delivered.finish() != root_digest_) {
     set_error(Error{ErrorCode::kCorrupt, "blob " + ref_.id.to_string() +
                                              ": what was read does not match its root digest"});
     return Result<Span>(tl::unexpected(*error_));

@@ -30,7 +30,7 @@ class DownloadJob final : private StripeSources::Reader {
   kj::Promise<Result<std::span<const std::byte>>> next();
   uint64_t offset() const { return offset_; }  // of what next() gave last
   std::optional<uint64_t> size() const;
-  TransferStats stats() const { return stats_; }
+  TransferStats stats() const;
 
  private:
   struct Slot {
@@ -66,6 +66,7 @@ class DownloadJob final : private StripeSources::Reader {
   const rpc::BlobRefData ref_;
   const bool in_order_;
   const std::shared_ptr<ChunkBuffers> buffers_;
+  const std::shared_ptr<const ChunkSeal> seal_;  // null: not encrypted
   std::optional<FetchedChunk::End> end_;
   Digest128 root_digest_;        // zero: not known yet
   std::vector<bool> delivered_;  // by index, as are

@@ -126,11 +126,15 @@ Result<std::vector<std::string>> arguments_of(const EmbeddedNodeOptions& options
   return arguments;
 }
 
-// This process's environment without settings that were not meant for the node, and its secret.
+// This process's environment without settings that were not meant for the node (Spark gives its
+// executors secrets by variables that begin with _SPARK_), and its secret.
 std::vector<std::string> environment_of(const EmbeddedNodeOptions& options) {
   std::vector<std::string> environment;
   for (char** entry = environ; entry && *entry; ++entry) {
-    if (std::strncmp(*entry, "BIGCAST_", 8) != 0) environment.emplace_back(*entry);
+    const std::string_view setting(*entry);
+    if (!setting.starts_with("BIGCAST_") && !setting.starts_with("_SPARK_")) {
+      environment.emplace_back(setting);
+    }
   }
   if (!options.secret.empty()) {
     environment.push_back("BIGCAST_SECRET=" + std::string(options.secret.bytes()));

@@ -20,11 +20,13 @@ size_t rank(const Error& error) {
 }  // namespace
 
 StripeSources::StripeSources(Nodes& nodes, rpc::BlobRefData ref, rpc::ReadOrder order,
-                             std::shared_ptr<ChunkBuffers> buffers, Reader& reader)
+                             std::shared_ptr<ChunkBuffers> buffers,
+                             std::shared_ptr<const ChunkSeal> seal, Reader& reader)
     : nodes_(nodes),
       ref_(std::move(ref)),
       order_(order),
       buffers_(std::move(buffers)),
+      seal_(std::move(seal)),
       reader_(reader) {
   const ClientTargets& targets = nodes_.targets();
   if (targets.local_node) add_source(*targets.local_node, Kind::kLocal);
@@ -174,8 +176,12 @@ Result<void> StripeSources::use_opened(kj::Own<NodeSession> session,
   if (ref.id != ref_.id || ref.chunk_size != ref_.chunk_size) {
     return fail(ErrorCode::kCorrupt, session->address + ": opened another blob");
   }
-  SourceOptions options{&nodes_.loop(), nodes_.targets().timeout_ms, nodes_.targets().local_reads,
-                        ref_.chunk_size, buffers_};
+  SourceOptions options{&nodes_.loop(),
+                        nodes_.targets().timeout_ms,
+                        nodes_.targets().local_reads,
+                        ref_.chunk_size,
+                        buffers_,
+                        seal_};
   open_ = kj::refcounted<BlobSource>(std::move(options), kj::mv(session), opened.getBlob());
   switching_ = false;
   reader_.source_opened(ref, opened.getResident());

@@ -27,8 +27,10 @@ class StripeSources {
     ~Reader() = default;
   };
 
+  // `seal`: null if the blob is not encrypted.
   StripeSources(Nodes& nodes, rpc::BlobRefData ref, rpc::ReadOrder order,
-                std::shared_ptr<ChunkBuffers> buffers, Reader& reader);
+                std::shared_ptr<ChunkBuffers> buffers, std::shared_ptr<const ChunkSeal> seal,
+                Reader& reader);
 
   // What `open` answered at `address`: used as a source without opening it again, unless a local
   // node comes first.
@@ -68,6 +70,7 @@ class StripeSources {
   const rpc::BlobRefData ref_;
   const rpc::ReadOrder order_;
   const std::shared_ptr<ChunkBuffers> buffers_;
+  const std::shared_ptr<const ChunkSeal> seal_;
   Reader& reader_;
   std::vector<Source> sources_;
   size_t source_ = 0;

@@ -9,6 +9,7 @@
 #include "client_native/chunk_buffers.h"
 #include "client_native/client_core.h"
 #include "client_native/upload_homes.h"
+#include "codec/chunk_seal.h"
 
 namespace bigcast {
 
@@ -22,12 +23,13 @@ struct Encoded {
 };
 
 Encoded encode(uint32_t index, BufferPtr raw, size_t size, ChunkBuffers& buffers,
-               Compression compression) {
+               Compression compression, const ChunkSeal* seal) {
   auto stored = compression == Compression::kNever ? nullptr : buffers.take();
-  const ChunkMeta meta = encode_chunk(
-      index, raw->first(size), stored ? stored->first(stored->capacity()) : std::span<std::byte>(),
-      compression);
+  ChunkMeta meta = encode_chunk(index, raw->first(size),
+                                stored ? stored->first(stored->capacity()) : std::span<std::byte>(),
+                                compression);
   auto& used = meta.codec == Codec::kRaw ? raw : stored;
+  if (seal != nullptr) meta = seal->seal(meta, used->first(meta.stored_size + kSealOverhead));
   // What goes on the wire is whole words; the buffers are whole pages.
   const size_t padded = (meta.stored_size + 7) / 8 * 8;
   std::memset(used->data() + meta.stored_size, 0, padded - meta.stored_size);
@@ -41,7 +43,15 @@ class UploadJob final : private kj::TaskSet::ErrorHandler {
       : nodes_(nodes),
         options_(options),
         buffers_(std::make_shared<ChunkBuffers>(encode_bound(options.chunk_size))),
-        tasks_(*this) {}
+        tasks_(*this) {
+    const Secret& secret = nodes.targets().chunk_secret;
+    if (secret.empty()) return;
+    key_id_ = Id128::random();
+    seal_ = std::make_shared<const ChunkSeal>(secret, key_id_);
+    room_ -= kSealOverhead;
+    home_options_.mappable = false;  // what rests at the nodes is not what readers want to see
+    if (options.size) home_options_.size = sealed_size(*options.size, options.chunk_size);
+  }
 
   kj::Promise<Result<void>> create();
   kj::Promise<Result<std::span<std::byte>>> next_buffer();
@@ -64,6 +74,10 @@ class UploadJob final : private kj::TaskSet::ErrorHandler {
   void add_digest(const ChunkMeta& meta);
   kj::Promise<Result<std::string>> seal_homes();
   kj::Promise<Result<std::string>> seal_at(UploadHome& home);
+  uint64_t size_at_homes() const {
+    return committed_ + (seal_ ? uint64_t{kSealOverhead} * next_index_ : 0);
+  }
+  Result<std::string> check_sealed(rpc::BlobRefData ref) const;
 
   UploadHome& home_of(uint32_t index) { return homes_[index % homes_.size()]; }
   template <typename T>
@@ -73,10 +87,14 @@ class UploadJob final : private kj::TaskSet::ErrorHandler {
 
   Nodes& nodes_;
   const UploadOptions options_;
+  UploadOptions home_options_ = options_;  // with the size that homes see
   const std::shared_ptr<ChunkBuffers> buffers_;
-  std::vector<UploadHome> homes_;  // none once the upload failed
-  BufferPtr current_;              // handed out by next_buffer
-  uint32_t busy_ = 0;              // chunks handed out or under way
+  std::shared_ptr<const ChunkSeal> seal_;  // null: not encrypted
+  Id128 key_id_;
+  uint32_t room_ = options_.chunk_size;  // in a chunk, for the caller's bytes
+  std::vector<UploadHome> homes_;        // none once the upload failed
+  BufferPtr current_;                    // handed out by next_buffer
+  uint32_t busy_ = 0;                    // chunks handed out or under way
   uint32_t encoders_ = 0;
   std::deque<kj::Own<kj::PromiseFulfiller<void>>> encoder_queue_;
   uint32_t next_index_ = 0;
@@ -93,7 +111,7 @@ class UploadJob final : private kj::TaskSet::ErrorHandler {
 };
 
 kj::Promise<Result<void>> UploadJob::create() {
-  return create_at_homes(nodes_, options_)
+  return create_at_homes(nodes_, home_options_)
       .then([this](Result<std::vector<UploadHome>> homes) -> Result<void> {
         if (!homes) return tl::unexpected(homes.error());
         homes_ = std::move(*homes);
@@ -118,11 +136,11 @@ Result<void> UploadJob::check_next() const {
 kj::Promise<Result<std::span<std::byte>>> UploadJob::next_buffer() {
   using Answer = Result<std::span<std::byte>>;
   if (auto allowed = check_next(); !allowed) return Answer(tl::unexpected(allowed.error()));
-  if (current_) return Answer(current_->first(options_.chunk_size));
+  if (current_) return Answer(current_->first(room_));
   if (busy_ < limits::kUploadWindowChunks) {
     ++busy_;
     current_ = buffers_->take();
-    return Answer(current_->first(options_.chunk_size));
+    return Answer(current_->first(room_));
   }
   return change().then([this]() { return next_buffer(); });
 }
@@ -130,9 +148,8 @@ kj::Promise<Result<std::span<std::byte>>> UploadJob::next_buffer() {
 Result<void> UploadJob::commit(size_t size) {
   BIGCAST_TRY(check_next());
   if (!current_) return fail(ErrorCode::kInvalidArgument, "upload: commit without next_buffer");
-  if (size < 1 || size > options_.chunk_size) {
-    return fail(ErrorCode::kInvalidArgument, "upload: a chunk has 1 to " +
-                                                 std::to_string(options_.chunk_size) +
+  if (size < 1 || size > room_) {
+    return fail(ErrorCode::kInvalidArgument, "upload: a chunk has 1 to " + std::to_string(room_) +
                                                  " bytes, not " + std::to_string(size));
   }
   if (options_.size && committed_ + size > *options_.size) {
@@ -141,7 +158,7 @@ Result<void> UploadJob::commit(size_t size) {
     return tl::unexpected(*error_);
   }
   committed_ += size;
-  short_chunk_seen_ = size < options_.chunk_size;
+  short_chunk_seen_ = size < room_;
   tasks_.add(send_chunk(next_index_++, std::move(current_), size).then([this](Result<void> sent) {
     --busy_;
     if (!sent) set_error(sent.error());
@@ -191,9 +208,9 @@ void UploadJob::release_encoder() {
 kj::Promise<Encoded> UploadJob::encode_on_pool(uint32_t index, BufferPtr raw, size_t size) {
   return encoder_slot().then([this, index, raw = std::move(raw), size]() mutable {
     auto work = [index, raw = std::move(raw), size, buffers = buffers_,
-                 compression =
-                     options_.mappable ? Compression::kNever : options_.compression]() mutable {
-      return encode(index, std::move(raw), size, *buffers, compression);
+                 compression = options_.mappable ? Compression::kNever : options_.compression,
+                 seal = seal_]() mutable {
+      return encode(index, std::move(raw), size, *buffers, compression, seal.get());
     };
     return nodes_.loop().run_on_pool(std::move(work)).then([this](Encoded chunk) {
       release_encoder();
@@ -288,19 +305,29 @@ kj::Promise<Result<std::string>> UploadJob::seal_homes() {
 
 kj::Promise<Result<std::string>> UploadJob::seal_at(UploadHome& home) {
   auto request = home.upload.sealRequest();
-  request.setSize(committed_);
+  request.setSize(size_at_homes());
   request.setChunkCount(next_index_);
   const Digest128 root = root_.finish();
   request.setRootDigestHi(root.hi);
   request.setRootDigestLo(root.lo);
   return bounded_call<std::string>(
-      home, request.send().then(
-                [](capnp::Response<rpc::Upload::SealResults>&& response) -> Result<std::string> {
-                  auto result = response.getResult();
-                  if (result.isError()) return tl::unexpected(rpc::read(result.getError()));
-                  BIGCAST_ASSIGN(auto ref, rpc::read(result.getRef()));
-                  return ref.to_bytes();
-                }));
+      home,
+      request.send().then(
+          [this](capnp::Response<rpc::Upload::SealResults>&& response) -> Result<std::string> {
+            auto result = response.getResult();
+            if (result.isError()) return tl::unexpected(rpc::read(result.getError()));
+            BIGCAST_ASSIGN(auto ref, rpc::answered(rpc::read(result.getRef())));
+            return check_sealed(std::move(ref));
+          }));
+}
+
+// Readers believe the ref, so it must not say what only the home says.
+Result<std::string> UploadJob::check_sealed(rpc::BlobRefData ref) const {
+  const bool ours = ref.size == size_at_homes() && ref.chunk_size == options_.chunk_size &&
+                    ref.root_digest == root_.finish() && ref.stripes == options_.homes;
+  if (!ours) return fail(ErrorCode::kCorrupt, "upload: the home sealed another blob");
+  ref.key_id = key_id_;
+  return ref.to_bytes();
 }
 
 kj::Promise<void> UploadJob::change() {

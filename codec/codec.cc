@@ -119,6 +119,11 @@ Result<void> decode_chunk(const ChunkMeta& meta, std::span<const std::byte> stor
     std::copy(stored.begin(), stored.end(), raw.begin());
     return {};
   }
+  if (meta.codec == Codec::kSealed) {
+    return fail(ErrorCode::kPermissionDenied,
+                fmt::format("chunk {}: is encrypted, only its writer's application can read it",
+                            meta.index));
+  }
   if (meta.codec != Codec::kLz4) {
     return fail(ErrorCode::kCorrupt, fmt::format("chunk {}: unknown codec {}", meta.index,
                                                  static_cast<unsigned>(meta.codec)));
@@ -138,7 +143,7 @@ Result<void> check_meta(const ChunkMeta& meta, uint32_t chunk_size) {
     return fail(ErrorCode::kInvalidArgument, fmt::format("chunk {}: {}", meta.index, why));
   };
   if (meta.index >= limits::kChunksPerBlobMax) return refuse("the index is above the limit");
-  if (meta.codec != Codec::kRaw && meta.codec != Codec::kLz4) return refuse("unknown codec");
+  if (meta.codec > Codec::kSealed) return refuse("unknown codec");
   if (meta.raw_size < 1 || meta.raw_size > chunk_size) {
     return refuse("the raw size is not within 1 and the chunk size");
   }
@@ -148,8 +153,11 @@ Result<void> check_meta(const ChunkMeta& meta, uint32_t chunk_size) {
   if (meta.codec == Codec::kRaw && meta.stored_size != meta.raw_size) {
     return refuse("a raw chunk's sizes must be equal");
   }
-  if (meta.codec == Codec::kLz4 && meta.stored_size > meta.raw_size) {
-    return refuse("a compressed chunk must not be larger than its raw bytes");
+  if (meta.stored_size > meta.raw_size) {
+    return refuse("a chunk must not be larger than its raw bytes");
+  }
+  if (meta.codec == Codec::kSealed && meta.stored_size <= kSealOverhead) {
+    return refuse("a sealed chunk must be larger than its seal");
   }
   return {};
 }

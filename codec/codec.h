@@ -10,8 +10,13 @@
 
 namespace bigcast {
 
-enum class Codec : uint8_t { kRaw = 0, kLz4 = 1 };
+// kSealed: raw or LZ4, encrypted by ChunkSeal (chunk_seal.h). Nodes need not know more.
+enum class Codec : uint8_t { kRaw = 0, kLz4 = 1, kSealed = 2 };
 enum class Compression : uint8_t { kAuto = 0, kNever = 1 };
+
+// What a chunk grows by when it is sealed. It counts to both of its sizes, so that of a sealed
+// chunk at most the chunk size less this is the writer's.
+constexpr uint32_t kSealOverhead = 16;
 
 // What describes one chunk everywhere: on the wire, in manifests, in the disk tier's index.
 struct ChunkMeta {
@@ -52,12 +57,14 @@ ChunkMeta encode_chunk(uint32_t index, std::span<const std::byte> raw, std::span
 Result<void> verify_chunk(const ChunkMeta& meta, std::span<const std::byte> stored);
 
 // Decodes verified bytes into `raw` (at least meta.raw_size bytes). Never writes past
-// meta.raw_size; anything that does not decode to exactly that size is CORRUPT.
+// meta.raw_size; anything that does not decode to exactly that size is CORRUPT. PERMISSION_DENIED
+// if it is sealed and was not opened.
 Result<void> decode_chunk(const ChunkMeta& meta, std::span<const std::byte> stored,
                           std::span<std::byte> raw);
 
 // Checks what a peer declared before any memory is taken for it: known codec, 1 <= sizes <=
-// chunk_size, raw means equal sizes, index below limits::kChunksPerBlobMax. INVALID_ARGUMENT.
+// chunk_size, raw means equal sizes, sealed ones have room for the seal, index below
+// limits::kChunksPerBlobMax. INVALID_ARGUMENT.
 Result<void> check_meta(const ChunkMeta& meta, uint32_t chunk_size);
 
 }  // namespace bigcast

@@ -15,13 +15,10 @@ namespace {
 
 constexpr std::string_view kSalt = "bigcast login 1";
 
-std::array<uint8_t, 32> hmac_sha256(std::span<const uint8_t> key, std::span<const uint8_t> data) {
+std::array<uint8_t, 32> hmac_sha256(const Key256& key, std::span<const uint8_t> data) {
   std::array<uint8_t, 32> out{};
   unsigned size = 0;
-  // OpenSSL takes a null key for "the key of the last call".
-  static constexpr uint8_t kNone = 0;
-  const uint8_t* key_data = key.empty() ? &kNone : key.data();
-  if (HMAC(EVP_sha256(), key_data, static_cast<int>(key.size()), data.data(), data.size(),
+  if (HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()), data.data(), data.size(),
            out.data(), &size) == nullptr ||
       size != out.size()) {
     std::abort();  // out of memory, or a libcrypto without SHA-256: nothing can be proven
@@ -69,12 +66,7 @@ Transcript transcript_of(std::string_view side, const Nonce& client, const Nonce
 NamespaceKey NamespaceKey::derive(const Secret& secret, std::string_view name_space) {
   NamespaceKey key;
   key.name_space_ = std::string(name_space);
-  // HKDF (RFC 5869) with one block of output: extract, then expand.
-  std::array<uint8_t, 32> extracted = hmac_sha256(as_bytes(kSalt), as_bytes(secret.bytes()));
-  std::vector<uint8_t> info(name_space.begin(), name_space.end());
-  info.push_back(1);
-  key.key_ = hmac_sha256(extracted, info);
-  OPENSSL_cleanse(extracted.data(), extracted.size());
+  key.key_ = hkdf_sha256(secret.bytes(), kSalt, name_space);
   return key;
 }
 

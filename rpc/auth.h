@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "base/hkdf.h"
 #include "base/ids.h"
 #include "base/secret.h"
 
@@ -36,7 +37,7 @@ class NamespaceKey {
  private:
   NamespaceKey() = default;
   std::string name_space_;
-  std::array<uint8_t, 32> key_{};
+  Key256 key_{};
 };
 
 Nonce random_nonce();

@@ -45,6 +45,9 @@ struct BlobRef {
   # size and the root digest of the whole: its id is the whole's with lo ^ its number, its home is
   # homes[its number] (and, once there are replicas, every n-th after that).
   stripe @9 :Int8 = -1;    # only this stripe, with its own id and homes; -1: all of the blob
+  keyId @10 :Id128;
+  # Of an encrypted blob: what its writer made the chunks' key from, beside a secret that no node
+  # has (codec/chunk_seal.h). In refs that writers give to readers, not in those of nodes. Zero: none.
 }
 
 struct BlobInfo {

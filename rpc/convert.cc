@@ -137,6 +137,7 @@ void write(const BlobRefData& value, rpc::BlobRef::Builder out) {
   out.setName(value.name.c_str());
   out.setStripes(static_cast<uint8_t>(value.stripes));
   out.setStripe(value.stripe ? static_cast<int8_t>(*value.stripe) : int8_t{-1});
+  if (!value.key_id.is_zero()) write(value.key_id, out.initKeyId());
 }
 
 Result<BlobRefData> read(rpc::BlobRef::Reader in) {
@@ -159,6 +160,7 @@ Result<BlobRefData> read(rpc::BlobRef::Reader in) {
   BIGCAST_TRY(check_namespace(ref.name_space));
   BIGCAST_TRY(check_name(ref.name));
   BIGCAST_TRY(read_stripes(in, ref));
+  ref.key_id = read(in.getKeyId());
   return ref;
 }
 

@@ -71,6 +71,10 @@ std::string to_string(JNIEnv* env, jstring text) {
   return result;
 }
 
+Secret to_application_secret(JNIEnv* env, jstring text) {
+  return value_or_throw(Secret::from_text(to_string(env, text), "the application's secret", 1));
+}
+
 std::vector<std::string> to_strings(JNIEnv* env, jobjectArray texts) {
   std::vector<std::string> result;
   const jsize count = texts == nullptr ? 0 : env->GetArrayLength(texts);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/secret.h"
 
 // What all JNI functions share: Java's strings and arrays as ours, and the one place where an error
 // of ours becomes a Java exception. No C++ exception may pass into the JVM.
@@ -49,6 +50,8 @@ T value_or_throw(Result<T> result) {
 }
 
 std::string to_string(JNIEnv* env, jstring text);  // null is empty
+// The application's root secret: Spark's own may be of any length.
+Secret to_application_secret(JNIEnv* env, jstring text);
 std::vector<std::string> to_strings(JNIEnv* env, jobjectArray texts);
 std::string to_bytes(JNIEnv* env, jbyteArray bytes);
 jstring to_java(JNIEnv* env, const std::string& text);

@@ -1,5 +1,6 @@
 #include <memory>
 
+#include "client_native/application_secret.h"
 #include "client_native/client.h"
 #include "jni_support.h"
 #include "native_handles.h"
@@ -12,12 +13,6 @@ using bigcast::jni::value_or_throw;
 
 namespace {
 
-bigcast::Secret read_secret(const std::string& text, const std::string& file) {
-  if (!file.empty()) return value_or_throw(bigcast::Secret::from_file(file));
-  if (text.empty()) return {};
-  return value_or_throw(bigcast::Secret::from_text(text, "the application's secret"));
-}
-
 // The reference that NativeClient.share made for one call.
 std::shared_ptr<bigcast::Client> take(jlong handle) {
   std::unique_ptr<SharedClient> shared(from_handle<SharedClient>(handle));
@@ -29,18 +24,22 @@ std::shared_ptr<bigcast::Client> take(jlong handle) {
 extern "C" {
 
 JNIEXPORT jlong JNICALL Java_io_bigcast_spark_NativeClient_connect(
-    JNIEnv* env, jclass, jobjectArray servers, jstring local_node, jstring secret,
-    jstring secret_file, jstring name_space, jstring lease, jstring name, jboolean local_reads,
-    jint progress_timeout_ms) {
+    JNIEnv* env, jclass, jobjectArray servers, jstring local_node, jstring application_id,
+    jstring secret, jstring secret_file, jstring name_space, jstring name, jboolean encrypts,
+    jboolean local_reads, jint progress_timeout_ms) {
   return guarded(env, [&]() -> jlong {
     namespace jni = bigcast::jni;
     bigcast::ClientOptions options;
     options.servers = jni::to_strings(env, servers);
     options.local_node = jni::to_string(env, local_node);
-    options.secret = read_secret(jni::to_string(env, secret), jni::to_string(env, secret_file));
+    const std::string application = jni::to_string(env, application_id);
+    const std::string file = jni::to_string(env, secret_file);
+    const auto root = jni::to_application_secret(env, secret);
+    options.secret = file.empty() ? bigcast::node_secret(root, application)
+                                  : value_or_throw(bigcast::Secret::from_file(file));
+    if (encrypts == JNI_TRUE) options.chunk_secret = bigcast::chunk_secret(root, application);
+    options.lease = value_or_throw(bigcast::LeaseId::parse(application));
     options.name_space = jni::to_string(env, name_space);
-    const std::string lease_text = jni::to_string(env, lease);
-    if (!lease_text.empty()) options.lease = value_or_throw(bigcast::LeaseId::parse(lease_text));
     options.client_name = jni::to_string(env, name);
     options.local_reads = local_reads == JNI_TRUE;
     options.progress_timeout_ms = static_cast<uint32_t>(progress_timeout_ms);

@@ -1,4 +1,5 @@
 #include "base/log.h"
+#include "client_native/application_secret.h"
 #include "client_native/embedded_node.h"
 #include "jni_support.h"
 
@@ -34,14 +35,25 @@ JNIEXPORT jstring JNICALL Java_io_bigcast_spark_NativeNode_address(JNIEnv* env, 
   });
 }
 
+JNIEXPORT jstring JNICALL Java_io_bigcast_spark_NativeNode_secret(JNIEnv* env, jclass,
+                                                                  jstring application_id,
+                                                                  jstring secret) {
+  return guarded(env, [&]() -> jstring {
+    const auto root = bigcast::jni::to_application_secret(env, secret);
+    const auto derived = bigcast::node_secret(root, bigcast::jni::to_string(env, application_id));
+    return bigcast::jni::to_java(env, std::string(derived.bytes()));
+  });
+}
+
 JNIEXPORT jboolean JNICALL Java_io_bigcast_spark_NativeNode_answers(JNIEnv* env, jclass,
                                                                     jstring application_id,
                                                                     jstring secret) {
   return guarded(env, [&]() -> jboolean {
     const auto id = bigcast::jni::to_string(env, application_id);
-    const auto key = value_or_throw(bigcast::Secret::from_text(bigcast::jni::to_string(env, secret),
-                                                               "the application's secret"));
-    return value_or_throw(bigcast::embedded_node_answers(id, key)) ? JNI_TRUE : JNI_FALSE;
+    const auto root = bigcast::jni::to_application_secret(env, secret);
+    return value_or_throw(bigcast::embedded_node_answers(id, bigcast::node_secret(root, id)))
+               ? JNI_TRUE
+               : JNI_FALSE;
   });
 }
 
@@ -54,8 +66,8 @@ JNIEXPORT jboolean JNICALL Java_io_bigcast_spark_NativeNode_ensure(
     bigcast::EmbeddedNodeOptions options;
     options.program = jni::to_string(env, program);
     options.application_id = jni::to_string(env, application_id);
-    options.secret = value_or_throw(
-        bigcast::Secret::from_text(jni::to_string(env, secret), "the application's secret"));
+    options.secret =
+        bigcast::node_secret(jni::to_application_secret(env, secret), options.application_id);
     options.listen_host = jni::to_string(env, listen_host);
     options.listen_port = static_cast<uint16_t>(listen_port);
     options.advertise_host = jni::to_string(env, advertise_host);

@@ -14,7 +14,8 @@ jlongArray to_java(JNIEnv* env, const bigcast::TransferStats& stats) {
   return bigcast::jni::to_java_longs(
       env, {static_cast<jlong>(stats.raw_bytes), static_cast<jlong>(stats.stored_bytes),
             static_cast<jlong>(stats.chunks), static_cast<jlong>(stats.chunks_located),
-            static_cast<jlong>(stats.chunks_reread), stats.through_local_node ? 1 : 0});
+            static_cast<jlong>(stats.chunks_reread), static_cast<jlong>(stats.chunks_forged),
+            stats.through_local_node ? 1 : 0});
 }
 
 }  // namespace

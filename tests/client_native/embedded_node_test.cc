@@ -84,6 +84,7 @@ TEST_CASE("a node is told its secret by environment only, and keeps none of our 
   const auto options = embedded_options();
   int ends[2];
   REQUIRE(pipe(ends) == 0);  // on purpose without CLOEXEC
+  setenv("_SPARK_AUTH_SECRET", "what Spark tells its executors", 1);
   CHECK_FALSE(embedded_node_answers(options.application_id, options.secret).value());
   REQUIRE(ensure_embedded_node(options).value());
   CHECK(embedded_node_answers(options.application_id, options.secret).value());
@@ -94,6 +95,12 @@ TEST_CASE("a node is told its secret by environment only, and keeps none of our 
   std::getline(command_line, words, '\r');
   CHECK(words.find("bigcastd") != std::string::npos);
   CHECK(words.find(kSecret) == std::string::npos);
+  unsetenv("_SPARK_AUTH_SECRET");
+  std::string variables;
+  std::getline(std::ifstream(process + "/environ"), variables, '\r');
+  CHECK(variables.find("PATH=") != std::string::npos);
+  CHECK(variables.find("_SPARK_") == std::string::npos);
+  CHECK(variables.find(kSecret) == std::string::npos);
   const auto ours = std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(ends[0]));
   for (const auto& entry : std::filesystem::directory_iterator(process + "/fd")) {
     std::error_code gone;

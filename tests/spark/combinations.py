@@ -14,6 +14,7 @@ import zipfile
 
 import bigcast_nodes
 import spark as sparks
+from keys import keys_of
 from report import counters, nonzero
 from watch import Watch, command_line, figures, files_left
 
@@ -116,9 +117,11 @@ def check_secret(run, area, watch):
     problems = [] if found else [f"executors were told no secret, only {sorted(settings)}"]
     events = "\n".join(sparks.read(file) for file in area.events.rglob("*") if file.is_file())
     for key, secret in found.items():
-        problems += [f"in {file}" for file, text in area.text_of_logs().items() if secret in text]
-        problems += [f"in the command line {line[:80]}" for line in watch.command_lines
-                     if secret in line]
+        for what, value in keys_of(secret, watch.sockets).items():
+            problems += [f"{what} is in {file}" for file, text in area.text_of_logs().items()
+                         if value in text]
+            problems += [f"{what} is in the command line {line[:80]}"
+                         for line in watch.command_lines if value in line]
         shown = re.search(rf'"{re.escape(key)}":"([^"]*)"', events)
         if shown and "redacted" not in shown.group(1):
             problems.append(f"{key} is not redacted in the event log")
@@ -254,12 +257,6 @@ def no_node(run, done):
     if done:
         nodes = done[1].any_node
         run.report.check("no_node", f"processes {nodes}" if nodes else "")
-
-
-def encryption(run):
-    """Spark's own encryption is on: nothing may leave it. Said once."""
-    no_node(run, small(run, {"spark.io.encryption.enabled": "true"}, stayed="ENCRYPTED",
-                       warnings=1, saying=r"spark\.io\.encryption\.enabled"))
 
 
 def bad_setting(run):

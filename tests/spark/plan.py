@@ -3,6 +3,7 @@
 import combinations
 import faults
 import hosts
+import security
 import shared
 
 ALL = {
@@ -25,7 +26,8 @@ ALL = {
     "native-directory-noexec": combinations.native_directory_noexec,
     "vendors-fork": combinations.vendors_fork,
     "foreign-native-library": combinations.foreign_native_library,
-    "encryption": combinations.encryption,
+    "encryption": security.encryption,
+    "forged": security.forged,
     "secret-world-readable": combinations.secret_world_readable,
     "switched-off": combinations.switched_off,
     "dry-run": combinations.dry_run,

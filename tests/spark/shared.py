@@ -18,7 +18,7 @@ from watch import Watch
 class Server:
     """A bigcastd on host 0 that a test started for the shared mode."""
 
-    def __init__(self, run, hosts, secret=None):
+    def __init__(self, run, hosts, more=(), secret=None):
         self.secret = secret or write_secret(run.work / "server-secret")
         self.http = free_port()
         self.address = f"{hosts.address(0)}:{free_port()}"
@@ -28,7 +28,7 @@ class Server:
             self.process = hosts.start(0, [
                 str(program(run)), "--listen", self.address, "--http", f"127.0.0.1:{self.http}",
                 "--socket", f"unix:{self.socket}", "--memory", "256m",
-                "--secret-file", str(self.secret), "--lease-grace", "2s",
+                "--secret-file", str(self.secret), "--lease-grace", "2s", *more,
             ], stdout=log, stderr=log)
         self.wait_until_ready()
 

@@ -55,14 +55,13 @@ def broadcast(sc: Any, value: T) -> "Broadcast[T]":
 
 
 class _Place(NamedTuple):
-    """Where a broadcast is, as tasks carry it. Has the application's secret: only closures that
-    Spark ships to the application's own executors may hold one."""
+    """Where a broadcast is, as tasks carry it. Has the secret of the application's nodes: only
+    closures that Spark ships to the application's own executors may hold one."""
 
     ref: bytes
     servers: str
     local_node: str
     secret: str
-    secret_file: str
     namespace: str
     lease: str
 
@@ -143,7 +142,7 @@ def _application(sc: Any) -> Optional[_Application]:
         return None
     if options is None:
         return None
-    common = (options["secret"], options["secretFile"], options["namespace"], options["lease"])
+    common = (options["secret"], options["namespace"], options["lease"])
     driver = _Place(b"", options["servers"], options["localNode"], *common)
     tasks = driver._replace(servers=options["servers"] or options["home"])
     return _Application(driver, tasks, int(options["chunkSize"]), int(options["minSize"]),

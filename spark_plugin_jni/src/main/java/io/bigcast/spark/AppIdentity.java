@@ -4,11 +4,14 @@ import java.security.SecureRandom;
 import java.util.HashMap;
 import java.util.Map;
 import org.apache.spark.SparkConf;
+import org.apache.spark.SparkEnv;
 
 /**
  * Who this Spark application is to Bigcast: an id, which is also its lease and names its embedded
- * nodes, and their secret. Made by the driver; Spark hands it to the executors. (Spark's own
- * application id is neither known when plugins start nor unique.)
+ * nodes, and the secret from which all its keys are derived (client_native/application_secret.h).
+ * Made by the driver; Spark hands it to the executors, but not the secret if Spark has one of its own
+ * (spark.authenticate), which then is ours, too. (Spark's own application id is neither known when
+ * plugins start nor unique.)
  */
 final class AppIdentity {
   private static final String ID = "app.id";
@@ -22,21 +25,41 @@ final class AppIdentity {
   final String id;
   final String secret;
 
-  private AppIdentity(String id, String secret) {
+  private final boolean isSparks;
+
+  private AppIdentity(String id, String secret, boolean isSparks) {
     this.id = id;
     this.secret = secret;
+    this.isSparks = isSparks;
   }
 
   static AppIdentity create() {
+    return create(null);
+  }
+
+  /** @param sparkSecret what Spark's processes share, or null */
+  static AppIdentity create(String sparkSecret) {
     SecureRandom random = new SecureRandom();
-    return new AppIdentity(hex(random, 16), hex(random, 32));
+    String secret = sparkSecret == null ? hex(random, 32) : sparkSecret;
+    return new AppIdentity(hex(random, 16), secret, sparkSecret != null);
+  }
+
+  /**
+   * The secret that this application's processes share with spark.authenticate; null without it.
+   *
+   * @throws IllegalArgumentException if there is none, though there should be
+   */
+  static String sparkSecret() {
+    return SparkEnv.get().securityManager().getSecretKey();
   }
 
   /** What DriverPlugin.init gives to Spark for the executors. */
   Map<String, String> toMap() {
     Map<String, String> map = new HashMap<>();
     map.put(ID, id);
-    map.put(SECRET, secret);
+    if (!isSparks) {
+      map.put(SECRET, secret);
+    }
     return map;
   }
 
@@ -46,7 +69,10 @@ final class AppIdentity {
       throw new BigcastException(
           BigcastException.Code.UNAVAILABLE, "the driver's Bigcast plugin is not in spark.plugins");
     }
-    return new AppIdentity(id, conf.get(PREFIX + SECRET, ""));
+    String secret = conf.get(PREFIX + SECRET, null);
+    return secret != null
+        ? new AppIdentity(id, secret, false)
+        : new AppIdentity(id, sparkSecret(), true);
   }
 
   private static String hex(SecureRandom random, int size) {

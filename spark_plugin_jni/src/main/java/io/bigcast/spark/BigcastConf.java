@@ -217,10 +217,20 @@ final class BigcastConf {
     }
   }
 
-  private final Map<Key, String> texts;
+  /** Any of these promises that what the application sends or stores can't be read by others. */
+  private static final String[] SPARK_ENCRYPTION_KEYS = {
+    "spark.io.encryption.enabled",
+    "spark.network.crypto.enabled",
+    "spark.authenticate.enableSaslEncryption",
+    "spark.ssl.rpc.enabled"
+  };
 
-  private BigcastConf(Map<Key, String> texts) {
+  private final Map<Key, String> texts;
+  private final boolean encrypts;
+
+  private BigcastConf(Map<Key, String> texts, boolean sparkEncrypts) {
     this.texts = texts;
+    this.encrypts = sparkEncrypts || shared();
   }
 
   /**
@@ -235,7 +245,9 @@ final class BigcastConf {
     }
     texts.computeIfPresent(
         Key.LEASE_GRACE, (key, text) -> text.isEmpty() ? defaultGraceMs(conf) + "ms" : text);
-    BigcastConf result = new BigcastConf(texts);
+    boolean sparkEncrypts =
+        Arrays.stream(SPARK_ENCRYPTION_KEYS).anyMatch(key -> conf.getBoolean(key, false));
+    BigcastConf result = new BigcastConf(texts, sparkEncrypts);
     for (Key key : Key.values()) {
       result.check(key);
     }
@@ -289,6 +301,14 @@ final class BigcastConf {
   /** Whether executors' hosts fetch before they are asked. */
   boolean prefetches() {
     return text(Key.PREFETCH).equals(EAGER);
+  }
+
+  /**
+   * Whether chunks are encrypted from the driver to the executors: where nodes are not the
+   * application's own, and where Spark itself encrypts.
+   */
+  boolean encrypts() {
+    return encrypts;
   }
 
   /** True: use the nodes of spark.bigcast.servers; false: start nodes of our own. */

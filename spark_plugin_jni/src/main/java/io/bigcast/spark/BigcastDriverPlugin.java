@@ -20,6 +20,9 @@ import org.apache.spark.broadcast.BroadcastManager;
  * end the application if spark.bigcast.failOnError says so.
  */
 final class BigcastDriverPlugin implements DriverPlugin {
+  /** Random hexadecimal digits of 128 bits. */
+  private static final int SECRET_LENGTH_GOOD = 32;
+
   /** Null while Bigcast is off. */
   private volatile DriverSide side;
 
@@ -74,8 +77,9 @@ final class BigcastDriverPlugin implements DriverPlugin {
       Warnings.LOG.info("Bigcast {} is off ({}=false)", NativeLibrary.jarVersion(), Key.ENABLED.key);
       return Collections.emptyMap();
     }
-    Reason always = alwaysDelegate(context, spark, conf);
-    AppIdentity app = AppIdentity.create();
+    Reason always = alwaysDelegate(context, conf);
+    String sparkSecret = AppIdentity.sparkSecret();
+    AppIdentity app = AppIdentity.create(sparkSecret);
     DriverSide made = wrapFactory(spark, conf, app, always);
     if (always == Reason.DRY_RUN) {
       Warnings.LOG.info("Bigcast {} only tells what it would do", NativeLibrary.jarVersion());
@@ -83,26 +87,27 @@ final class BigcastDriverPlugin implements DriverPlugin {
       side = made;
       made.carry();
       Warnings.LOG.info(
-          "Bigcast {} (native {}), {} mode: broadcasts of {} bytes and more leave the driver",
+          "Bigcast {} (native {}), {} mode: broadcasts of {} bytes and more leave the driver{}",
           NativeLibrary.jarVersion(),
           NativeLibrary.version(),
           conf.shared() ? "shared" : "embedded",
-          conf.number(Key.MIN_SIZE));
+          conf.number(Key.MIN_SIZE),
+          conf.encrypts() ? ", encrypted" : "");
+      if (sparkSecret != null && sparkSecret.length() < SECRET_LENGTH_GOOD) {
+        Warnings.LOG.warn(
+            "Spark's secret (spark.authenticate) has fewer than {} characters: whoever sees a login"
+                + " may find it out by trying",
+            SECRET_LENGTH_GOOD);
+      }
     }
     return app.toMap();
   }
 
   /** Why this application can't use Bigcast at all; null if it can. */
-  private static Reason alwaysDelegate(SparkContext context, SparkConf spark, BigcastConf conf) {
+  private static Reason alwaysDelegate(SparkContext context, BigcastConf conf) {
     if (context.isLocal()) {
       Warnings.LOG.info("local mode has nothing to send, broadcasts stay with Spark");
       return Reason.LOCAL;
-    }
-    String encryption = OffloadRules.encryptionKey(spark);
-    if (encryption != null) {
-      Warnings.LOG.warn(
-          "{} is on and Bigcast does not encrypt yet, broadcasts stay with Spark", encryption);
-      return Reason.ENCRYPTED;
     }
     try {
       NativeLibrary.load(conf);

@@ -19,8 +19,6 @@ public final class BigcastStats {
     MAP_STATUS("map output statuses always do"),
     /** Below spark.bigcast.minSize. */
     SMALL("it is smaller than spark.bigcast.minSize"),
-    /** Spark's encryption is on. */
-    ENCRYPTED("Spark's encryption is on"),
     /** Bigcast could not be reached, or its native library could not be loaded. */
     UNAVAILABLE("Bigcast can't be used now"),
     /** Bigcast was reached, but the upload failed. */
@@ -47,6 +45,7 @@ public final class BigcastStats {
   static final LongAdder CHUNKS = new LongAdder();
   static final LongAdder CHUNKS_LOCATED = new LongAdder();
   static final LongAdder CHUNKS_REREAD = new LongAdder();
+  static final LongAdder CHUNKS_FORGED = new LongAdder();
   static final LongAdder LOCAL_NODE_READS = new LongAdder();
   static final LongAdder DRIVER_REREADS = new LongAdder();
   static final LongAdder REMOVED = new LongAdder();
@@ -145,6 +144,14 @@ public final class BigcastStats {
   /** Chunks that failed verification or whose source died, and that were read again. */
   public static long chunksReread() {
     return CHUNKS_REREAD.sum();
+  }
+
+  /**
+   * Encrypted chunks that a node gave with a right checksum and that this application did not write:
+   * somebody tampers with them. Nothing of them was deserialised.
+   */
+  public static long chunksForged() {
+    return CHUNKS_FORGED.sum();
   }
 
   /** Of {@link #reads}, those that went through the node of this host. */

@@ -86,17 +86,35 @@ final class Connection implements AutoCloseable {
   void finished(NativeDownload download, long id, long nanos) throws BigcastException {
     TransferStats stats = download.stats();
     BigcastStats.countRead(stats, nanos);
+    countForged(stats);
     Warnings.LOG.info("{}", Explain.read(id, stats, nanos));
     if (!stats.throughLocalNode) {
       bypassedNode(download.client());
     }
   }
 
-  /** Tells what ended a read: if nobody answered it, the next one connects anew. */
-  void failed(NativeDownload download, BigcastException why) {
+  /**
+   * Tells what ended a read: if nobody answered it, the next one connects anew.
+   *
+   * @return true if a node gave what this application did not write
+   */
+  boolean failed(NativeDownload download, BigcastException why) {
     if (why.nobodyAnswered()) {
       lost(download.client());
     }
+    try {
+      return countForged(download.stats());
+    } catch (BigcastException closed) {
+      return false;
+    }
+  }
+
+  private static boolean countForged(TransferStats stats) {
+    if (stats.chunksForged > 0) {
+      BigcastStats.CHUNKS_FORGED.add(stats.chunksForged);
+      Warnings.once("a node gave chunks that this application did not write; they were not used");
+    }
+    return stats.chunksForged > 0;
   }
 
   /**
@@ -271,7 +289,6 @@ final class Connection implements AutoCloseable {
 
   private NativeClient.Options embeddedOptions(String home) throws BigcastException {
     NativeClient.Options options = commonOptions();
-    options.secret = app.secret;
     options.servers = home.isEmpty() ? new String[] {} : new String[] {home};
     try {
       Embedded.ensureNode(spark, conf, app, driver);
@@ -289,7 +306,9 @@ final class Connection implements AutoCloseable {
   private NativeClient.Options commonOptions() {
     NativeClient.Options options = new NativeClient.Options();
     options.namespace = conf.text(Key.NAMESPACE);
-    options.lease = app.id;
+    options.applicationId = app.id;
+    options.secret = app.secret;
+    options.encrypts = conf.encrypts();
     options.name = driver ? "spark-driver" : "spark-executor";
     options.localReads = conf.flag(Key.LOCAL_READS);
     options.progressTimeoutMs = (int) conf.number(Key.PROGRESS_TIMEOUT);

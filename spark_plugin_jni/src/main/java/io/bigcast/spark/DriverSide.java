@@ -123,7 +123,9 @@ final class DriverSide {
   /** See {@link PythonSupport}. */
   static Map<String, String> forPython() throws BigcastException {
     DriverSide side = current;
-    return side == null || !side.carries ? null : side.pythonOptions();
+    // What is mapped can't be encrypted, so where chunks must be this is Spark's own broadcast.
+    boolean serves = side != null && side.carries && !side.conf.encrypts();
+    return serves ? side.pythonOptions() : null;
   }
 
   private Map<String, String> pythonOptions() throws BigcastException {
@@ -133,10 +135,9 @@ final class DriverSide {
     Map<String, String> map = new HashMap<>();
     map.put("servers", String.join(",", options.servers));
     map.put("localNode", options.localNode);
-    map.put("secret", options.secret);
-    map.put("secretFile", options.secretFile);
+    map.put("secret", NativeNode.secret(options.applicationId, options.secret));
     map.put("namespace", options.namespace);
-    map.put("lease", options.lease);
+    map.put("lease", options.applicationId);
     map.put("home", home);
     map.put("chunkSize", Long.toString(conf.number(Key.CHUNK_SIZE)));
     map.put("minSize", Long.toString(conf.number(Key.MIN_SIZE)));

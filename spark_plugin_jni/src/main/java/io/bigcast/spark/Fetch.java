@@ -39,7 +39,7 @@ final class Fetch {
         return value;
       }
       try {
-        Object value = fromBlob(places.place());
+        Object value = fromBlob(places);
         BigcastStats.READS_REPLACED.add(places.isReplaced() ? 1 : 0);
         return value;
       } catch (BigcastException e) {
@@ -48,15 +48,17 @@ final class Fetch {
     }
   }
 
-  private Object fromBlob(BlobPlace place) throws IOException {
+  private Object fromBlob(Places places) throws IOException {
     long start = System.nanoTime();
-    try (NativeDownload download = source.download(place)) {
+    try (NativeDownload download = source.download(places.place())) {
       try (BlobInputStream in = new BlobInputStream(download)) {
         Object value = deserialise(in);
         source.finished(download, id, System.nanoTime() - start);
         return value;
       } catch (BigcastException e) {
-        source.failed(download, e);
+        if (source.failed(download, e)) {
+          places.distrust();
+        }
         throw e;
       }
     }

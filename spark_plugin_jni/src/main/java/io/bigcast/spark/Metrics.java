@@ -38,6 +38,7 @@ final class Metrics {
     gauge(registry, "chunks_read_total", BigcastStats::chunksRead);
     gauge(registry, "chunks_located_total", BigcastStats::chunksLocated);
     gauge(registry, "chunks_reread_total", BigcastStats::chunksReread);
+    gauge(registry, "chunks_forged_total", BigcastStats::chunksForged);
     gauge(registry, "local_node_reads_total", BigcastStats::localNodeReads);
     gauge(registry, "nodes_started_total", BigcastStats::nodesStarted);
   }

@@ -6,14 +6,15 @@ final class NativeClient extends NativeHandle {
   static final class Options {
     String[] servers = {};
     String localNode = "";
-    /** The secret itself, or empty. */
-    String secret = "";
-    /** The file that holds it, or empty. */
+    /** 32 hexadecimal digits; also the lease. */
+    String applicationId;
+    /** The application's; what nodes and readers know is derived from it. */
+    String secret;
+    /** The file that holds the secret of nodes that are not the application's own, or empty. */
     String secretFile = "";
     String namespace = "";
-    /** 32 hexadecimal digits, or empty. */
-    String lease = "";
     String name = "";
+    boolean encrypts;
     boolean localReads = true;
     int progressTimeoutMs;
   }
@@ -30,11 +31,12 @@ final class NativeClient extends NativeHandle {
         connect(
             options.servers,
             options.localNode,
+            options.applicationId,
             options.secret,
             options.secretFile,
             options.namespace,
-            options.lease,
             options.name,
+            options.encrypts,
             options.localReads,
             options.progressTimeoutMs));
   }
@@ -113,11 +115,12 @@ final class NativeClient extends NativeHandle {
   private static native long connect(
       String[] servers,
       String localNode,
+      String applicationId,
       String secret,
       String secretFile,
       String namespace,
-      String lease,
       String name,
+      boolean encrypts,
       boolean localReads,
       int progressTimeoutMs)
       throws BigcastException;

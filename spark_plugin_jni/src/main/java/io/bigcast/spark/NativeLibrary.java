@@ -3,14 +3,17 @@ package io.bigcast.spark;
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.OutputStream;
+import java.nio.channels.Channels;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.Paths;
 import java.nio.file.StandardOpenOption;
+import java.nio.file.attribute.FileAttribute;
 import java.nio.file.attribute.PosixFilePermissions;
 import java.security.DigestInputStream;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
+import java.util.EnumSet;
 
 /**
  * The native code inside the jar. Each file is unpacked into a new directory that only this user can
@@ -21,6 +24,9 @@ final class NativeLibrary {
   private static final String FOLDER = "/native/linux/amd64/";
   private static final String LIBRARY = "libbigcast_jni.so";
   private static final String NODE = "bigcastd";
+
+  private static final FileAttribute<?> OWNER_ONLY =
+      PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rwx------"));
 
   private static boolean loaded;
   private static BigcastException failure;
@@ -103,11 +109,7 @@ final class NativeLibrary {
     Path folder = null;
     Path file = null;
     try {
-      folder =
-          Files.createTempDirectory(
-              Paths.get(base),
-              "bigcast-native-",
-              PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rwx------")));
+      folder = Files.createTempDirectory(Paths.get(base), "bigcast-native-", OWNER_ONLY);
       file = unpack(name, folder);
       return use.with(file.toString());
     } catch (BigcastException e) {
@@ -123,12 +125,7 @@ final class NativeLibrary {
   }
 
   private static Path unpack(String name, Path folder) throws IOException {
-    MessageDigest digest;
-    try {
-      digest = MessageDigest.getInstance("SHA-256");
-    } catch (NoSuchAlgorithmException e) {
-      throw new IOException(e);
-    }
+    MessageDigest digest = sha256();
     Path unfinished = folder.resolve("unfinished");
     try (InputStream raw = NativeLibrary.class.getResourceAsStream(FOLDER + name)) {
       if (raw == null) {
@@ -136,30 +133,60 @@ final class NativeLibrary {
             BigcastException.Code.UNSUPPORTED, "the jar has no " + FOLDER + name);
       }
       try (InputStream in = new DigestInputStream(raw, digest);
-          OutputStream out = Files.newOutputStream(
-              Files.createFile(
-                  unfinished,
-                  PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rwx------"))),
-              StandardOpenOption.WRITE)) {
-        byte[] buffer = new byte[64 << 10];
-        for (int n = in.read(buffer); n > 0; n = in.read(buffer)) {
-          out.write(buffer, 0, n);
-        }
+          OutputStream out = createNew(unfinished)) {
+        copy(in, out);
       }
     } catch (IOException e) {
       delete(unfinished);
       throw e;
     }
+    byte[] bytes = digest.digest();
+    checkUnchanged(unfinished, bytes);
     if (!name.endsWith(".so")) {
       return Files.move(unfinished, folder.resolve(name));
     }
     StringBuilder hash = new StringBuilder();
-    byte[] bytes = digest.digest();
     for (int i = 0; i < 8; i++) {
       hash.append(String.format("%02x", bytes[i]));
     }
     // A core dump and /proc/<pid>/maps then tell which build a JVM had loaded.
     return Files.move(unfinished, folder.resolve(hash + "-" + name));
+  }
+
+  /** Fails if anything of that name is there, a symbolic link too. */
+  private static OutputStream createNew(Path file) throws IOException {
+    return Channels.newOutputStream(
+        Files.newByteChannel(
+            file, EnumSet.of(StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE), OWNER_ONLY));
+  }
+
+  /** What is in the file is what was in the jar, whoever else may write there. */
+  private static void checkUnchanged(Path file, byte[] digestInJar) throws IOException {
+    MessageDigest digest = sha256();
+    try (InputStream in = new DigestInputStream(Files.newInputStream(file), digest)) {
+      copy(in, null);
+    }
+    if (!MessageDigest.isEqual(digest.digest(), digestInJar)) {
+      delete(file);
+      throw new IOException(file + " is not what was written there");
+    }
+  }
+
+  private static void copy(InputStream in, OutputStream out) throws IOException {
+    byte[] buffer = new byte[64 << 10];
+    for (int n = in.read(buffer); n > 0; n = in.read(buffer)) {
+      if (out != null) {
+        out.write(buffer, 0, n);
+      }
+    }
+  }
+
+  private static MessageDigest sha256() throws IOException {
+    try {
+      return MessageDigest.getInstance("SHA-256");
+    } catch (NoSuchAlgorithmException e) {
+      throw new IOException(e);
+    }
   }
 
   private static void delete(Path path) {

@@ -46,6 +46,9 @@ final class NativeNode {
   /** The address of this host's node of an application. */
   static native String address(String applicationId);
 
+  /** What logins to the application's nodes prove, derived from the application's secret. */
+  static native String secret(String applicationId, String secret);
+
   private static native boolean ensure(
       String program,
       String applicationId,

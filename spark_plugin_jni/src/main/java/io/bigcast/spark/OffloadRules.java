@@ -2,33 +2,15 @@ package io.bigcast.spark;
 
 import io.bigcast.spark.BigcastStats.Reason;
 import java.io.File;
-import org.apache.spark.SparkConf;
 import org.apache.spark.api.python.PythonBroadcast;
 import org.apache.spark.util.KnownSizeEstimation;
 
 /** Which broadcasts may go to Bigcast, as far as that can be told before serialising them. */
 final class OffloadRules {
-  private static final String[] ENCRYPTION_KEYS = {
-    "spark.io.encryption.enabled",
-    "spark.network.crypto.enabled",
-    "spark.authenticate.enableSaslEncryption",
-    "spark.ssl.rpc.enabled"
-  };
-
   private final long minSize;
 
   OffloadRules(long minSize) {
     this.minSize = minSize;
-  }
-
-  /** The setting that turns on encryption which Bigcast would undo; null if none is on. */
-  static String encryptionKey(SparkConf conf) {
-    for (String key : ENCRYPTION_KEYS) {
-      if (conf.getBoolean(key, false)) {
-        return key;
-      }
-    }
-    return null;
   }
 
   /**

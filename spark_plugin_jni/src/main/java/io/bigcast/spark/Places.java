@@ -39,6 +39,7 @@ final class Places {
   private BlobPlace place;
   private byte[] torrent;
   private int failures;
+  private boolean trusted = true;
 
   /** @param driver true: in the driver, which makes replacements for others only */
   Places(long id, BlobPlace first, boolean driver) {
@@ -68,6 +69,11 @@ final class Places {
   /** What was read so far was worth trying: failures are counted from here on. */
   void madeProgress() {
     failures = 0;
+  }
+
+  /** Nodes lied: another blob on them would be no better. */
+  void distrust() {
+    trusted = false;
   }
 
   /**
@@ -120,7 +126,8 @@ final class Places {
 
   private Replacement askDriver(BigcastException why) throws IOException {
     ReplacementRequest request =
-        new ReplacementRequest(id, place.ref, failures, ExecutorSide.canUseBigcast());
+        new ReplacementRequest(
+            id, place.ref, failures, trusted && ExecutorSide.canUseBigcast());
     long pauseMs = ASK_AGAIN_MS_MIN;
     try {
       for (;;) {

@@ -130,8 +130,8 @@ final class PublishedBlob<T> extends ChunkedReader<T> {
         chunks = null;
       }
       pending = null; // its memory goes now
-      if (failed instanceof NativeDownload) {
-        source.failed((NativeDownload) failed, e);
+      if (failed instanceof NativeDownload && source.failed((NativeDownload) failed, e)) {
+        places.distrust();
       }
       if (failed != null) {
         failed.close();

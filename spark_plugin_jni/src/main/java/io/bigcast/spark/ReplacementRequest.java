@@ -12,7 +12,7 @@ final class ReplacementRequest extends DriverRequest<Replacement> {
   /** How often this read has failed, the first time included. */
   final int failures;
 
-  /** False: nothing of Bigcast can be used there, whatever the place. */
+  /** False: nothing of Bigcast can be used there, whatever the place, or must not: nodes lied. */
   final boolean canUseBigcast;
 
   ReplacementRequest(long id, byte[] ref, int failures, boolean canUseBigcast) {

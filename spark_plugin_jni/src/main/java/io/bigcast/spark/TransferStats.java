@@ -7,6 +7,7 @@ final class TransferStats {
   final long chunks;
   final long chunksLocated;
   final long chunksReread;
+  final long chunksForged;
   final boolean throughLocalNode;
 
   TransferStats(long[] values) {
@@ -15,6 +16,7 @@ final class TransferStats {
     chunks = values[2];
     chunksLocated = values[3];
     chunksReread = values[4];
-    throughLocalNode = values[5] != 0;
+    chunksForged = values[5];
+    throughLocalNode = values[6] != 0;
   }
 }

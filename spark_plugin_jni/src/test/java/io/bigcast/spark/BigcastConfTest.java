@@ -79,6 +79,21 @@ class BigcastConfTest {
   }
 
   @Test
+  void chunksAreEncryptedWhereSparkEncryptsOrNodesAreNotOurs() {
+    assertFalse(with().encrypts());
+    for (String key :
+        new String[] {
+          "spark.io.encryption.enabled",
+          "spark.network.crypto.enabled",
+          "spark.authenticate.enableSaslEncryption",
+          "spark.ssl.rpc.enabled"
+        }) {
+      assertTrue(with(key, "true").encrypts(), key);
+    }
+    assertTrue(with("spark.bigcast.servers", "a:1", "spark.bigcast.secret.file", "/s").encrypts());
+  }
+
+  @Test
   void sharedModeNeedsASecret() {
     IllegalArgumentException e =
         assertThrows(

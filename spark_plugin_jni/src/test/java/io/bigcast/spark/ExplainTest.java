@@ -17,13 +17,13 @@ class ExplainTest {
 
   @Test
   void aLineTellsTheWayAndWhatItWasLike() {
-    TransferStats upload = new TransferStats(new long[] {8 << 20, 2 << 20, 2, 0, 0, 0});
+    TransferStats upload = new TransferStats(new long[] {8 << 20, 2 << 20, 2, 0, 0, 0, 0});
     BlobPlace place = new BlobPlace(new byte[0], "192.0.2.1:7420", "epoch");
     assertEquals(
         "broadcast 7: 8.0 MiB to Bigcast in 2 chunks, 2.0 MiB stored (0.25), 1.50 s, home"
             + " 192.0.2.1:7420",
         Explain.offloaded(7, upload, 1_500_000_000, place));
-    TransferStats download = new TransferStats(new long[] {8 << 20, 2 << 20, 2, 1, 3, 1});
+    TransferStats download = new TransferStats(new long[] {8 << 20, 2 << 20, 2, 1, 3, 0, 1});
     assertEquals(
         "broadcast 7: read 8.0 MiB in 0.25 s, through this host's node, 1 of 2 chunks by descriptor,"
             + " 3 asked for again",

@@ -7,7 +7,6 @@ import io.bigcast.spark.BigcastStats.Reason;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import org.apache.spark.SparkConf;
 import org.apache.spark.api.python.PythonBroadcast;
 import org.apache.spark.util.KnownSizeEstimation;
 import org.junit.jupiter.api.Test;
@@ -52,19 +51,5 @@ class OffloadRulesTest {
     Files.write(pickled, new byte[1000]);
     assertNull(reason(new PythonBroadcast(pickled.toString())));
     assertNull(reason("only serialising tells"));
-  }
-
-  @Test
-  void encryptionIsNoticed() {
-    assertNull(OffloadRules.encryptionKey(new SparkConf(false)));
-    for (String key :
-        new String[] {
-          "spark.io.encryption.enabled",
-          "spark.network.crypto.enabled",
-          "spark.authenticate.enableSaslEncryption",
-          "spark.ssl.rpc.enabled"
-        }) {
-      assertEquals(key, OffloadRules.encryptionKey(new SparkConf(false).set(key, "true")));
-    }
   }
 }
