@@ -237,7 +237,7 @@ class _Clients:
             if client is None:
                 servers = [server for server in place.servers.split(",") if server]
                 client = Client(servers, place.local_node or None, place.secret or None,
-                                place.secret_file or None, place.namespace, place.lease,
+                                None, place.namespace, place.lease,
                                 "spark-python")
                 self._clients[key] = client
             return client
