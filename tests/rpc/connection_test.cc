@@ -233,7 +233,7 @@ TEST_CASE("a server's connection that is destroyed in the middle of answers leav
   CHECK(*handle == f.server.connections()[0].get());
   f.server.connections().clear();
   CHECK(*handle == nullptr);
-  CHECK(f.store.pins == 0);
+  CHECK(f.pins_are_gone());
   CHECK_THROWS_AS(window[49].wait(f.loop.wait_scope()), kj::Exception);
   connection->on_disconnect().wait(f.loop.wait_scope());
   connection->on_disconnect().wait(f.loop.wait_scope());

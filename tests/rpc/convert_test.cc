@@ -145,8 +145,9 @@ TEST_CASE("errors keep their code and become one bounded line") {
   auto error = rpc::read(wire.asReader());
   CHECK(error.code == ErrorCode::kNotFound);
   CHECK(error.message == "no blob");
-  for (const uint16_t code : {0, 14, 65535}) {
-    wire.setCode(code);
+  constexpr int kLast = static_cast<int>(kErrorCodeLast);
+  for (const int code : {0, kLast + 1, 65535}) {
+    wire.setCode(static_cast<uint16_t>(code));
     CHECK(rpc::read(wire.asReader()).code == ErrorCode::kInternal);
   }
   wire.setMessage(std::string(100'000, 'x').c_str());
