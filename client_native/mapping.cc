@@ -27,17 +27,19 @@ struct Lent {
 class MappingHandle final : public Mapping {
  public:
   MappingHandle(std::shared_ptr<ClientCore> core, Lent lent)
-      : core_(std::move(core)), lent_(std::move(lent)), process_(getpid()) {}
+      : core_(std::make_unique<std::shared_ptr<ClientCore>>(std::move(core))),
+        lent_(std::move(lent)),
+        process_(getpid()) {}
   ~MappingHandle() override {
     if (getpid() != process_) {
       // A child of fork(): the I/O thread is the parent's. What is mapped stays, as may its
       // readers.
-      static_cast<void>(new std::shared_ptr<ClientCore>(std::move(core_)));
+      static_cast<void>(core_.release());
       return;
     }
     if (data_ != nullptr) munmap(data_, size_);
     // If it can't be told the node learns from this process's end.
-    (void)core_->io().blocking([this]() { return give_back(); });
+    (void)(*core_)->io().blocking([this]() { return give_back(); });
   }
   std::span<const std::byte> bytes() const override {
     return {static_cast<const std::byte*>(data_), size_};
@@ -49,7 +51,7 @@ class MappingHandle final : public Mapping {
  private:
   kj::Promise<Result<void>> give_back();
 
-  std::shared_ptr<ClientCore> core_;
+  std::unique_ptr<std::shared_ptr<ClientCore>> core_;  // may be left behind
   const Lent lent_;
   const pid_t process_;
   void* data_ = nullptr;
@@ -94,7 +96,7 @@ Result<void> MappingHandle::verify(uint32_t chunk_size, const Digest128& root_di
 }
 
 kj::Promise<Result<void>> MappingHandle::give_back() {
-  Nodes& nodes = core_->nodes();
+  Nodes& nodes = (*core_)->nodes();
   return nodes.control_of(lent_.node)
       .then([this, &nodes](Result<kj::Own<NodeSession>> node) -> kj::Promise<Result<void>> {
         if (!node) return Result<void>(tl::unexpected(node.error()));
