@@ -115,26 +115,26 @@ TEST_CASE("a node that alters chunks and fixes their checksums is left; nothing 
   options.secret = kNodeSecret;
   const NodeProcess honest(options);
   LyingNode liar("127.0.0.1:0", honest.tcp(), secret_of('n'));
-  auto by_liar = encrypted(liar.address());
-  by_liar.secret = secret_of('n');
-  by_liar.servers = {liar.address(), honest.tcp()};
-  auto target = encrypted(honest.tcp());
-  target.secret = secret_of('n');
-  const auto writer = connect(std::move(target));
+  const auto connect_to = [](std::vector<std::string> servers) {
+    auto options = encrypted(servers[0]);
+    options.secret = secret_of('n');
+    options.servers = std::move(servers);
+    return connect(std::move(options));
+  };
+  const auto writer = connect_to({honest.tcp()});
   const std::string bytes = random_bytes(9 * kRoom);
   auto ref = rpc::BlobRefData::from_bytes(put(*writer, named("blob", kChunk), bytes)).value();
   ref.homes = {rpc::Address::parse(liar.address()).value()};
 
   SUBCASE("another source is honest") {
-    const auto reader = connect(std::move(by_liar));
+    const auto reader = connect_to({liar.address(), honest.tcp()});
     const auto download = open_ref(*reader, ref.to_bytes());
     check_same(read_all(*download), bytes);
     CHECK(liar.lies() > 0);
     CHECK(download->stats().chunks_forged > 0);
   }
   SUBCASE("there is none") {
-    by_liar.servers = {liar.address()};
-    const auto reader = connect(std::move(by_liar));
+    const auto reader = connect_to({liar.address()});
     const auto download = open_ref(*reader, ref.to_bytes());
     check_error(download->next(), ErrorCode::kCorrupt, "did not make it");
     CHECK(download->stats().raw_bytes == 0);

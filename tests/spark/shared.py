@@ -111,7 +111,7 @@ def two_homes(run):
     first = Server(run, run.hosts)
     folder = run.work / "second"
     folder.mkdir()
-    second = Server(dataclasses.replace(run, work=folder), run.hosts, first.secret)
+    second = Server(dataclasses.replace(run, work=folder), run.hosts, secret=first.secret)
     both = dataclasses.replace(run, hosts=Others(run.hosts, [second.process.pid]))
     context(both, first, "homes", first.secret,
             {"spark.bigcast.servers": f"{first.address}, {second.address}",
