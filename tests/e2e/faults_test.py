@@ -42,7 +42,7 @@ class Killed(FaultTest):
         before = self.served_directly(second)
         self.assert_right(get, content)
         self.assertLessEqual(self.served_directly(second) - before, SIZE - HALF)
-        self.assertEqual(0, second.metrics()["receive_reserve_used_bytes"])
+        eventually(lambda: second.metrics()["receive_reserve_used_bytes"] == 0, "idle reserves")
         self.assertEqual(0, second.stop())
 
     def test_a_get_ends_when_the_only_node_is_killed(self):

@@ -108,6 +108,9 @@ class EndToEnd(unittest.TestCase):
         self.addCleanup(lambda: node.process.poll() is not None or node.stop())
         return node
 
+    def is_sanitized(self):
+        return b"__asan_init" in (self.binaries / "bigcastd").read_bytes()
+
     def bigcastd(self, *flags, env=None):
         """Runs a bigcastd that is expected not to start."""
         return self._run("bigcastd", flags, env)
