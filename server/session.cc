@@ -51,6 +51,14 @@ Result<Durability> read_durability(rpc::Durability durability) {
   return fail(ErrorCode::kInvalidArgument, "durability: this node does not know that level");
 }
 
+void reply_stat(const NodeCore& core, const Result<BlobStat>& stat, rpc::StatResult::Builder out) {
+  if (stat) {
+    write_info(core, *stat, out.initInfo());
+  } else {
+    reply_error(out, stat.error());
+  }
+}
+
 }  // namespace
 
 SessionService::SessionService(kj::Own<SessionState> state)
@@ -277,12 +285,7 @@ void SessionService::reply_opened(OpenContext& context, const BlobStat& stat,
 kj::Promise<void> SessionService::stat(StatContext context) {
   heard();
   const auto stat = find_home(to_std(context.getParams().getName()));
-  auto result = context.getResults().initResult();
-  if (stat) {
-    write_info(core_, *stat, result.initInfo());
-  } else {
-    reply_error(result, stat.error());
-  }
+  reply_stat(core_, stat, context.getResults().initResult());
   return kj::READY_NOW;
 }
 
@@ -323,12 +326,7 @@ kj::Promise<void> SessionService::pin(PinContext context) {
     BIGCAST_TRY(state_->pin(found.id));
     return core_.store->stat(found.id);
   }();
-  auto result = context.getResults().initResult();
-  if (stat) {
-    write_info(core_, *stat, result.initInfo());
-  } else {
-    reply_error(result, stat.error());
-  }
+  reply_stat(core_, stat, context.getResults().initResult());
   return kj::READY_NOW;
 }
 

@@ -30,7 +30,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "scripts" / "lib"))
 
 import bigcast_nodes  # noqa: E402
-from cgroup import MemoryCgroup  # noqa: E402
+from cgroup import MemoryCgroup, has_memory_cgroups  # noqa: E402
 from cluster import Cluster, bigcast_conf, compile_job  # noqa: E402
 from measure import MEBI, parse_size, positive, print_json, print_table  # noqa: E402
 from netns import make_hosts  # noqa: E402
@@ -325,15 +325,6 @@ def print_notes(rows):
             print(f"{what}: {row['hung']} runs of {TIMEOUT_S} s hung, as in too small a heap")
 
 
-def has_cgroups():
-    try:
-        with MemoryCgroup():
-            return True
-    except OSError as error:
-        print(f"== no memory cgroups here, their part is left out: {error}", flush=True)
-        return False
-
-
 def mebibytes(text):
     """'2g' -> 2048."""
     size = parse_size(text)
@@ -364,7 +355,7 @@ def parse_arguments():
 
 def main():
     arguments = parse_arguments()
-    arguments.no_cgroup = arguments.no_cgroup or not has_cgroups()
+    arguments.no_cgroup = arguments.no_cgroup or not has_memory_cgroups()
     modes = [mode for mode in MODES if mode in arguments.modes.split(",")]
     print(f"== {arguments.repeats} bisections each, medians", flush=True)
     rows = []

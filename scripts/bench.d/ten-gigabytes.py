@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT / "scripts" / "lib"))
 
 import bigcast_nodes  # noqa: E402
 import measure  # noqa: E402
-from cgroup import MemoryCgroup  # noqa: E402
+from cgroup import MemoryCgroup, has_memory_cgroups  # noqa: E402
 from cluster import Cluster, bigcast_conf, compile_job  # noqa: E402
 from measure import MEBI  # noqa: E402
 from netns import Hosts, available  # noqa: E402
@@ -161,20 +161,11 @@ def parse_arguments():
     return arguments
 
 
-def cgroups_work():
-    try:
-        with MemoryCgroup():
-            return True
-    except OSError as error:
-        print(f"== no memory cgroups here, their part is left out: {error}", flush=True)
-        return False
-
-
 def main():
     arguments = parse_arguments()
     if why_not := available():
         measure.cannot_run(f"no network namespaces: {why_not}")
-    arguments.no_cgroup = arguments.no_cgroup or not cgroups_work()
+    arguments.no_cgroup = arguments.no_cgroup or not has_memory_cgroups()
     print(f"== ten-gigabytes: Spark {arguments.spark}, {measure.size_text(arguments.size)} from a "
           f"heap of {measure.size_text(arguments.heap)} to {READERS} hosts, {arguments.rate}",
           flush=True)

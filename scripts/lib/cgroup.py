@@ -165,3 +165,13 @@ class MemoryCgroup(_Cgroup):
 
     def peak(self):
         return self._peak
+
+
+def has_memory_cgroups():
+    """Whether a MemoryCgroup can be made here; says so if not."""
+    try:
+        with MemoryCgroup():
+            return True
+    except OSError as error:
+        print(f"== no memory cgroups here, their part is left out: {error}", flush=True)
+        return False
