@@ -168,13 +168,11 @@ kj::Promise<void> Followers::watch_silence() {
       });
 }
 
-std::vector<Followers::Standing> Followers::standings(size_t limit) const {
-  std::vector<Standing> result;
+void Followers::for_some(size_t limit, kj::FunctionParam<void(const Standing&)> visit) const {
   for (const auto& [member, follower] : followers_) {
-    if (result.size() >= limit) break;
-    result.push_back({follower.address, swarm_.held(member), swarm_.coming(member)});
+    if (limit-- == 0) return;
+    visit({follower.address, swarm_.held(member), swarm_.coming(member)});
   }
-  return result;
 }
 
 // ---- Handing out.

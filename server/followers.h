@@ -1,6 +1,7 @@
 #pragma once
 
 #include <kj/async.h>
+#include <kj/function.h>
 #include <kj/memory.h>
 #include <kj/refcount.h>
 
@@ -28,13 +29,14 @@ class Followers final : private kj::TaskSet::ErrorHandler {
   void chunk_came(uint32_t index);
   void changed();  // the blob was sealed or has ended
 
-  // For show: what the relays have, at most `limit` of them.
+  // For show: what a relay has and what is on its way to it; valid during the call it is given to.
   struct Standing {
-    std::optional<rpc::Address> address;
-    std::vector<bool> held;
+    const std::optional<rpc::Address>& address;
+    const std::vector<bool>& held;
     std::vector<uint32_t> coming;
   };
-  std::vector<Standing> standings(size_t limit) const;
+  // Calls it for at most `limit` of the relays.
+  void for_some(size_t limit, kj::FunctionParam<void(const Standing&)> visit) const;
 
  private:
   friend class FollowerService;

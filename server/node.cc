@@ -131,11 +131,7 @@ Result<void> Node::start_http() {
       http_, HttpServer::start(
                  loop_, *config_.http,
                  {[metrics, store] { return metrics->render(store->usage(), store->namespaces()); },
-                  [metrics, store] {
-                    if (metrics->draining) return std::string("draining");
-                    const std::string failure = store->disk_failure();
-                    return failure.empty() ? failure : "disk read-only: " + failure;
-                  },
+                  [metrics, store] { return not_ready(*metrics, *store); },
                   [core = core_.get()](const HttpRequest& request) {
                     return status_page(*core, request);
                   }}));

@@ -99,9 +99,9 @@ Json nodes(const NodeCore& core) {
   };
   core.live->for_some(limits::kPageNodesMax, [&](const LiveBlob& blob) {
     if (!blob.followers) return;
-    for (const auto& standing : blob.followers->standings(limits::kPageHostsMax)) {
+    blob.followers->for_some(limits::kPageHostsMax, [&](const Followers::Standing& standing) {
       if (standing.address) add(*standing.address);
-    }
+    });
   });
   core.relays->for_peers(add);
   return addresses;
@@ -126,13 +126,11 @@ Json namespaces(const NodeCore& core) {
 Json describe_node(const NodeCore& core) {
   const StoreUsage usage = core.store->usage();
   const Metrics& metrics = *core.metrics;
-  std::string not_ready = core.store->disk_failure();
-  if (metrics.draining) not_ready = "draining";
   return {
       {"version", BIGCAST_VERSION},
       {"address", core.advertised ? core.advertised->to_string() : ""},
       {"uptime_seconds", std::chrono::duration_cast<std::chrono::seconds>(core.uptime()).count()},
-      {"not_ready", not_ready},
+      {"not_ready", not_ready(metrics, *core.store)},
       {"tiers", tiers(usage)},
       {"spare_bytes", usage.memory_spare},
       {"reserved_bytes", usage.reserved},
@@ -211,7 +209,7 @@ HttpAnswer chunk_map(NodeCore& core, const BlobStat& stat) {
   Json hosts = Json::array({row("this node", here, none)});
   const LiveBlob* live = core.live->find(stat.id);
   if (live != nullptr && live->followers) {
-    for (const auto& standing : live->followers->standings(limits::kPageHostsMax)) {
+    live->followers->for_some(limits::kPageHostsMax, [&](const Followers::Standing& standing) {
       Cells held = none;
       Cells coming = none;
       for (uint32_t i = 0; i < standing.held.size(); i++) {
@@ -220,7 +218,7 @@ HttpAnswer chunk_map(NodeCore& core, const BlobStat& stat) {
       for (const uint32_t index : standing.coming) coming.add(index);
       hosts.push_back(
           row(standing.address ? standing.address->to_string() : "a relay", held, coming));
-    }
+    });
   }
   Json blob = describe(stat);
   blob["chunks_a_cell"] = none.chunks_a_cell();
@@ -229,6 +227,12 @@ HttpAnswer chunk_map(NodeCore& core, const BlobStat& stat) {
 }
 
 }  // namespace
+
+std::string not_ready(const Metrics& metrics, const BlobStore& store) {
+  if (metrics.draining) return "draining";
+  const std::string failure = store.disk_failure();
+  return failure.empty() ? failure : "disk read-only: " + failure;
+}
 
 std::optional<HttpAnswer> status_page(NodeCore& core, const HttpRequest& request) {
   constexpr std::string_view kBlobs = "/api/blobs";

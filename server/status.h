@@ -1,11 +1,15 @@
 #pragma once
 
 #include <optional>
+#include <string>
 
 #include "server/core.h"
 #include "server/http.h"
 
 namespace bigcast {
+
+// Why the node should be given no more work; empty: nothing. From any thread.
+std::string not_ready(const Metrics& metrics, const BlobStore& store);
 
 // What a node shows of itself: GET / is a page for people (server/page/index.html), which asks for
 //
