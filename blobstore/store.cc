@@ -438,7 +438,7 @@ std::vector<BlobStat> Store::list(std::string_view name_space, std::string_view 
                                   std::string_view after, size_t limit) const {
   const std::string base = fmt::format("{}/", name_space);
   const std::string wanted = base + std::string(prefix);
-  limit = std::min(limit, limits::kListPageMax);
+  limit = std::min(limit, limits::kListPageMax + 1);  // one beyond a page tells that there is more
   std::vector<BlobStat> result;
   const Lock lock(mutex_);
   auto it = names_.lower_bound(wanted);

@@ -52,6 +52,33 @@ NodeSummary node_of(rpc::NodeInfo::Reader info) {
   return node;
 }
 
+NodeReport report_of(rpc::NodeReport::Reader in) {
+  NodeReport report;
+  report.summary = node_of(in.getInfo());
+  report.name = text_of(in.getName());
+  report.not_ready = text_of(in.getNotReady());
+  report.clock_ms = in.getClockMs();
+  report.descriptor_limit = in.getDescriptorLimit();
+  report.descriptors_open = in.getDescriptorsOpen();
+  report.memory_limit = in.getMemoryLimit();
+  report.memory_of_machine = in.getMemoryOfMachine();
+  report.disk_free = in.getDiskFree();
+  report.blobs = in.getBlobs();
+  report.sessions = in.getSessions();
+  report.connections = in.getConnections();
+  report.leases = in.getLeases();
+  report.relayed_blobs = in.getRelayedBlobs();
+  report.received_bytes = in.getReceivedBytes();
+  report.served_bytes = in.getServedBytes();
+  report.fetched_home_bytes = in.getFetchedHomeBytes();
+  report.fetched_peer_bytes = in.getFetchedPeerBytes();
+  report.chunks_demoted = in.getChunksDemoted();
+  report.chunks_dropped = in.getChunksDropped();
+  report.checksum_failures = in.getChecksumFailures();
+  report.login_failures = in.getLoginFailures();
+  return report;
+}
+
 template <typename Response>
 Result<void> outcome(Response&& response) {
   auto result = response.getResult();
@@ -87,6 +114,7 @@ class ClientHandle final : public Client {
   Result<void> remove_ref(std::string_view bytes) override;
   Result<void> drop_copies_ref(std::string_view bytes) override;
   Result<NodeSummary> ping() override;
+  Result<NodeReport> report() override;
   Result<void> follow_home(const std::string& home) override;
 
  private:
@@ -235,6 +263,22 @@ Result<NodeSummary> ClientHandle::ping() {
           summary.address = address;
           summary.round_trip_ms = took.count();
           return summary;
+        });
+  });
+}
+
+Result<NodeReport> ClientHandle::report() {
+  return call<NodeReport>([&](NodeSession& node) {
+    const auto sent_at = std::chrono::steady_clock::now();
+    return node.session.reportRequest().send().then(
+        [address = node.address,
+         sent_at](capnp::Response<rpc::Session::ReportResults>&& response) -> Result<NodeReport> {
+          const std::chrono::duration<double, std::milli> took =
+              std::chrono::steady_clock::now() - sent_at;
+          NodeReport report = report_of(response.getReport());
+          report.summary.address = address;
+          report.summary.round_trip_ms = took.count();
+          return report;
         });
   });
 }

@@ -128,6 +128,35 @@ interface Session {
   followHome @9 (home :Endpoint) -> (result :VoidResult);
   # For readers, at their host's node: it fetches what that home announces, into free memory only,
   # until the last session of the lease has left.
+
+  report @10 () -> (report :NodeReport);
+  # What info says and more, for those who look after nodes.
+}
+
+struct NodeReport {
+  # Nothing of it is about a namespace or a blob: any session may ask.
+  info @0 :NodeInfo;
+  name @1 :Text;
+  notReady @2 :Text;             # why, as at /readyz; empty: it is
+  clockMs @3 :Int64;             # the node's wall clock, since 1970
+  descriptorLimit @4 :UInt64;
+  descriptorsOpen @5 :UInt64;
+  memoryLimit @6 :UInt64;        # of its control group; 0: none
+  memoryOfMachine @7 :UInt64;
+  diskFree @8 :UInt64;           # of the file system under the disk tier; 0 without one
+  blobs @9 :UInt64;
+  sessions @10 :UInt32;
+  connections @11 :UInt32;
+  leases @12 :UInt32;
+  relayedBlobs @13 :UInt32;
+  receivedBytes @14 :UInt64;     # this and all below: counted since the start
+  servedBytes @15 :UInt64;
+  fetchedHomeBytes @16 :UInt64;
+  fetchedPeerBytes @17 :UInt64;
+  chunksDemoted @18 :UInt64;
+  chunksDropped @19 :UInt64;
+  checksumFailures @20 :UInt64;
+  loginFailures @21 :UInt64;
 }
 
 struct VoidResult {

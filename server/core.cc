@@ -46,6 +46,12 @@ void NodeCore::background(kj::Promise<void> task) {
   if (tasks_.get() != nullptr) tasks_->add(kj::mv(task));
 }
 
+std::string NodeCore::not_ready() const {
+  if (draining) return "draining";
+  const std::string failure = store->disk_failure();
+  return failure.empty() ? failure : "disk read-only: " + failure;
+}
+
 void NodeCore::remove_blob(BlobId id, const Error& reason) {
   live->end(id, reason);
   announcements->withdraw(id);
@@ -91,6 +97,18 @@ SessionState::SessionState(kj::Own<NodeCore> core, kj::Own<Peer> peer,
 }
 
 SessionState::~SessionState() noexcept(false) { detach(); }
+
+void SessionState::audit(const char* operation, const std::string& name, BlobId id,
+                         std::optional<uint64_t> bytes, const std::string& outcome) {
+  core->audit.record({.client = client_name,
+                      .peer = peer_name,
+                      .name_space = name_space,
+                      .operation = operation,
+                      .name = name,
+                      .id = id.to_string(),
+                      .bytes = bytes,
+                      .outcome = outcome});
+}
 
 void SessionState::detach() {
   if (!attached) return;

@@ -23,6 +23,7 @@
 #include "rpc/convert.h"
 #include "rpc/login.h"
 #include "rpc/uv_loop.h"
+#include "server/audit_log.h"
 #include "server/config.h"
 #include "server/credit.h"
 #include "server/live_blob.h"
@@ -73,6 +74,7 @@ class NodeCore final : public kj::Refcounted {
   void stop_background() { tasks_ = nullptr; }
   bool is_stopping() const { return tasks_.get() == nullptr; }
 
+  std::string not_ready() const;  // why; empty: it is
   Duration uptime() const { return clock.now() - started_at; }
 
   rpc::UvLoop& loop;
@@ -93,6 +95,7 @@ class NodeCore final : public kj::Refcounted {
   size_t attached = 0;            // sessions, but for peers'
   uint64_t link_generations = 0;  // connections made to other nodes so far
   std::optional<rpc::Address> advertised;
+  AuditLog audit;
   const Id128 epoch = Id128::random();
   const TimePoint started_at;
   bool draining = false;
@@ -139,13 +142,17 @@ struct SessionState final : kj::Refcounted {
   const std::string name_space;
   const LeaseId lease;
   const std::string client_name;
-  const bool is_peer;  // another node's, for chunks: keeps nothing alive here
+  std::string peer_name;  // its address, for the audit log
+  const bool is_peer;     // another node's, for chunks: keeps nothing alive here
   TimePoint heard_at;
   kj::Own<void> relay_use;  // keeps links to homes while the session is there
   uint32_t uploads = 0;
   uint32_t opens = 0;
   bool attached = true;
 
+  // A line of the audit log for what this session did to a blob.
+  void audit(const char* operation, const std::string& name, BlobId id,
+             std::optional<uint64_t> bytes, const std::string& outcome = "ok");
   void heard() { heard_at = core->clock.now(); }  // any call is as good as a renewal
   void detach();  // the session is over: stops holding the lease and the links
 };

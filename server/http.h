@@ -8,6 +8,8 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "base/error.h"
 #include "rpc/address.h"
@@ -16,15 +18,29 @@
 
 namespace bigcast {
 
-// GET /metrics, /livez and /readyz, on the node's loop: an answer says that the loop turns.
-// Everything else is 404 or 405. One request a connection. Anybody may connect, so everything is
-// bounded: limits::kHttpConnectionsMax at once (the oldest makes room), kHttpRequestMax bytes of a
-// request, kHttpTimeoutMs for all of it.
+struct HttpAnswer {
+  int status = 200;
+  std::string body = "ok\n";
+  std::string type = "text/plain; charset=utf-8";
+};
+
+// A path and what answers it, on the loop: quickly, as everything else waits.
+struct HttpRoute {
+  std::string path;
+  std::function<HttpAnswer(std::string_view query)> answer;  // what is after '?', as it came
+  bool open = false;  // to all, even where there is a password
+};
+
+// Answers GET and HEAD on the node's loop: an answer says that the loop turns. What is no route is
+// 404, another method 405. One request a connection. Anybody may connect, so everything is bounded:
+// limits::kHttpConnectionsMax at once (the oldest makes room), kHttpRequestMax bytes of a request,
+// kHttpTimeoutMs for all of it.
 class HttpServer : private kj::TaskSet::ErrorHandler {
  public:
   struct Handlers {
-    std::function<std::string()> metrics;
-    std::function<std::string()> not_ready;  // why not; empty: ready
+    std::vector<HttpRoute> routes;
+    // "USER:PASSWORD" (basic authentication), looked at with every request; empty: none is needed.
+    std::function<std::string_view()> password = [] { return std::string_view(); };
   };
 
   // ALREADY_EXISTS, naming the address, if it is in use; else IO.

@@ -57,6 +57,9 @@ tl::expected<std::unique_ptr<Node>, StartFailure> Node::start(rpc::UvLoop& loop,
   auto store = BlobStore::open(options);
   if (!store) return failure(config.disk_path.empty() ? "memory" : "disk", store.error());
   std::unique_ptr<Node> node(new Node(loop, config, std::move(*store)));
+  if (auto audit = node->core_->audit.open(config.audit_log); !audit) {
+    return failure("audit_log", audit.error());
+  }
   if (auto http = node->start_http(); !http) return failure("http", http.error());
   node->listen(std::move(listeners));
   node->tasks_.push_back(node->tick_forever(tick_interval(config)).eagerlyEvaluate(nullptr));
@@ -116,16 +119,23 @@ void Node::listen(Listeners listeners) {
 
 Result<void> Node::start_http() {
   if (!config_.http) return {};
-  auto metrics = core_->metrics;
-  auto store = core_->store;
-  BIGCAST_ASSIGN(
-      http_, HttpServer::start(loop_, *config_.http,
-                               {[metrics, store] { return metrics->render(store->usage()); },
-                                [metrics, store] {
-                                  if (metrics->draining) return std::string("draining");
-                                  const std::string failure = store->disk_failure();
-                                  return failure.empty() ? failure : "disk read-only: " + failure;
-                                }}));
+  HttpServer::Handlers handlers;
+  handlers.password = [this] { return config_.http_password.bytes(); };
+  handlers.routes = {
+      {"/livez", [](std::string_view) { return HttpAnswer(); }, true},
+      {"/readyz",
+       [this](std::string_view) {
+         const std::string why = core_->not_ready();
+         return why.empty() ? HttpAnswer() : HttpAnswer{503, why + "\n"};
+       },
+       true},
+      {"/metrics",
+       [this](std::string_view) {
+         return HttpAnswer{200, core_->metrics->render(core_->store->usage()),
+                           "text/plain; version=0.0.4; charset=utf-8"};
+       }},
+  };
+  BIGCAST_ASSIGN(http_, HttpServer::start(loop_, *config_.http, std::move(handlers)));
   return {};
 }
 
@@ -199,6 +209,7 @@ Result<rpc::Session::Client> Node::make_session(uint64_t id, const rpc::LoginReq
   if (found == accepted_.end()) return fail(ErrorCode::kUnavailable, "disconnected");
   auto state = kj::refcounted<SessionState>(kj::addRef(*core_),
                                             kj::refcounted<Peer>(request.connection), request);
+  state->peer_name = found->second.peer;
   found->second.session = kj::addRef(*state);
   strangers_.erase(id);
   log().debug("session of {} in namespace {}", request.client_name, request.name_space);
@@ -217,6 +228,11 @@ void Node::close(uint64_t id) {
     core_->metrics->login_failures++;
     // A client that finds out first that the secrets differ goes without another word.
     const std::string why = accepted.refusal.empty() ? "given up by the client" : accepted.refusal;
+    core_->audit.record(
+        {.peer = accepted.peer,
+         .name_space = *accepted.name_space,
+         .operation = "login",
+         .outcome = accepted.refusal.empty() ? "UNAUTHENTICATED" : accepted.refusal});
     log().warn("login denied peer=\"{}\" namespace=\"{}\" reason=\"{}\"", accepted.peer,
                quotable(*accepted.name_space), quotable(why));
   }

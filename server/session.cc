@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "server/blob_reader.h"
+#include "server/host_facts.h"
 #include "server/relay.h"
 #include "server/stripe_keeper.h"
 #include "server/upload.h"
@@ -64,8 +65,11 @@ kj::Promise<void> SessionService::renew(RenewContext context) {
 
 kj::Promise<void> SessionService::info(InfoContext context) {
   heard();
-  const StoreUsage usage = core_.store->usage();
-  auto info = context.getResults().initInfo();
+  write_node(context.getResults().initInfo(), core_.store->usage());
+  return kj::READY_NOW;
+}
+
+void SessionService::write_node(rpc::NodeInfo::Builder info, const StoreUsage& usage) const {
   info.setVersion(BIGCAST_VERSION);
   rpc::write(core_.epoch, info.initEpoch());
   info.setMemoryBudget(usage.memory_budget);
@@ -81,7 +85,47 @@ kj::Promise<void> SessionService::info(InfoContext context) {
   }
   info.setDraining(core_.draining);
   info.setPid(static_cast<uint32_t>(getpid()));
-  return kj::READY_NOW;
+}
+
+// It reads files of /proc and asks the file system: not on the loop.
+kj::Promise<void> SessionService::report(ReportContext context) {
+  heard();
+  return core_.on_pool([path = core_.config.disk_path] { return look_at_host(path); })
+      .then([this, context](const HostFacts& host) mutable {
+        auto report = context.getResults().initReport();
+        const StoreUsage usage = core_.store->usage();
+        write_node(report.initInfo(), usage);
+        report.setName(core_.config.name);
+        report.setNotReady(core_.not_ready());
+        report.setClockMs(std::chrono::duration_cast<std::chrono::milliseconds>(
+                              std::chrono::system_clock::now().time_since_epoch())
+                              .count());
+        report.setDescriptorLimit(host.descriptor_limit);
+        report.setDescriptorsOpen(host.descriptors_open);
+        report.setMemoryLimit(host.memory_limit);
+        report.setMemoryOfMachine(host.memory_of_machine);
+        report.setDiskFree(host.disk_free);
+        report.setBlobs(usage.blobs);
+        report.setChunksDemoted(usage.chunks_demoted);
+        report.setChunksDropped(usage.chunks_dropped);
+        write_counters(report, usage.checksum_failures);
+      });
+}
+
+void SessionService::write_counters(rpc::NodeReport::Builder report,
+                                    uint64_t store_failures) const {
+  const Metrics& metrics = *core_.metrics;
+  report.setSessions(static_cast<uint32_t>(metrics.sessions));
+  report.setConnections(static_cast<uint32_t>(metrics.connections));
+  report.setLeases(static_cast<uint32_t>(metrics.leases));
+  report.setRelayedBlobs(static_cast<uint32_t>(metrics.relayed_blobs));
+  report.setReceivedBytes(metrics.bytes_received);
+  report.setServedBytes(metrics.bytes_served_located + metrics.bytes_served_inline +
+                        metrics.bytes_served_relay);
+  report.setFetchedHomeBytes(metrics.bytes_fetched_home);
+  report.setFetchedPeerBytes(metrics.bytes_fetched_peer);
+  report.setChecksumFailures(metrics.checksum_failures + store_failures);
+  report.setLoginFailures(metrics.login_failures);
 }
 
 Result<bigcast::CreateOptions> SessionService::check_create(rpc::CreateOptions::Reader in) const {
@@ -296,9 +340,12 @@ kj::Promise<void> SessionService::remove(RemoveContext context) {
     return kj::READY_NOW;
   }
   core_.remove_blob(stat->id, {ErrorCode::kNotFound, fmt::format("'{}' was removed", stat->name)});
-  return core_.removed(stat->id).then([context](const Result<void>& removed) mutable {
-    reply_void(context.getResults().initResult(), removed);
-  });
+  return core_.removed(stat->id).then(
+      [this, context, stat = *stat](const Result<void>& removed) mutable {
+        state_->audit("remove", stat.name, stat.id, stat.size,
+                      removed ? "ok" : removed.error().to_string());
+        reply_void(context.getResults().initResult(), removed);
+      });
 }
 
 kj::Promise<void> SessionService::dropCopies(DropCopiesContext context) {

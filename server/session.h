@@ -15,6 +15,7 @@ class SessionService final : public rpc::Session::Server {
 
   kj::Promise<void> renew(RenewContext context) override;
   kj::Promise<void> info(InfoContext context) override;
+  kj::Promise<void> report(ReportContext context) override;
   kj::Promise<void> create(CreateContext context) override;
   kj::Promise<void> open(OpenContext context) override;
   kj::Promise<void> stat(StatContext context) override;
@@ -26,6 +27,8 @@ class SessionService final : public rpc::Session::Server {
 
  private:
   void heard() { state_->heard(); }
+  void write_node(rpc::NodeInfo::Builder info, const StoreUsage& usage) const;
+  void write_counters(rpc::NodeReport::Builder report, uint64_t store_failures) const;
   Result<bigcast::CreateOptions> check_create(rpc::CreateOptions::Reader options) const;
   Result<void> check_striped(rpc::CreateOptions::Reader in, bigcast::CreateOptions& options) const;
   Result<BlobStat> find_home(const std::string& name) const;

@@ -1,5 +1,7 @@
 #include "client_native/cli/command_line.h"
 
+#include <fnmatch.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
@@ -7,7 +9,9 @@
 #include <optional>
 #include <string_view>
 
+#include "base/nearest_name.h"
 #include "base/units.h"
+#include "client_native/cli/documents.h"
 
 namespace bigcast::cli {
 
@@ -26,8 +30,11 @@ struct Typed {
   std::string durability = "memory";
   std::string key;
   std::vector<std::string> keys;
-  std::string prefix = "default";
-  std::string file;
+  std::vector<std::string> prefixes = {"default"};
+  std::vector<std::string> files;
+  std::string size = "256m";
+  std::string interval = "2s";
+  std::string shell;
   bool version = false;
   bool no_compress = false;
 };
@@ -58,13 +65,15 @@ void declare_globals(CLI::App& app, Typed& typed, CommandLine& line) {
   app.require_subcommand(0, 1);
 }
 
-void declare_commands(CLI::App& app, Typed& typed, CommandLine& line) {
-  auto* put = app.add_subcommand("put", "store a file, or standard input");
-  put->add_option("file", typed.file, "file to read, or - for standard input")
+void declare_transfers(CLI::App& app, Typed& typed, CommandLine& line) {
+  auto* put = app.add_subcommand("put", "store files, or standard input");
+  put->add_option("file", typed.files, "files to read, or - for standard input")
       ->type_name("FILE|-")
       ->required();
-  put->add_option("--key", typed.key, "key to store it under; default: default/<name of the file>")
-      ->type_name("KEY");
+  put->add_option("--key", typed.key,
+                  "key to store it under, or what keys begin with, up to a '/'; default: "
+                  "default/<name of the file>")
+      ->type_name("KEY|NAMESPACE/[…/]");
   put->add_flag("--replace", line.replace, "replace the blob that has the key, once complete");
   put->add_option("--durability", typed.durability,
                   "disk: done once it would survive a crash of the node; default memory")
@@ -76,25 +85,62 @@ void declare_commands(CLI::App& app, Typed& typed, CommandLine& line) {
 
   auto* get = app.add_subcommand("get", "fetch a blob, verified");
   get->add_option("key", typed.key, "its key")->type_name("KEY")->required();
-  get->add_option("file", typed.file, "file to write, or - for standard output")
+  get->add_option("file", typed.files, "file to write, or - for standard output")
       ->type_name("FILE|-")
+      ->expected(1)
       ->required();
+}
 
+void declare_keys(CLI::App& app, Typed& typed) {
+  constexpr const char* kPrefixHelp =
+      "NAMESPACE, NAMESPACE/BEGINNING or NAMESPACE/GLOB (with * or ?); default: default";
   app.add_subcommand("ls", "list blobs in order of name")
-      ->add_option("prefix", typed.prefix, "NAMESPACE or NAMESPACE/BEGINNING; default: default")
+      ->add_option("prefix", typed.prefixes, kPrefixHelp)
       ->type_name("PREFIX");
   app.add_subcommand("stat", "describe a blob")
       ->add_option("key", typed.key, "its key")
       ->type_name("KEY")
       ->required();
   app.add_subcommand("rm", "remove blobs, here and on all nodes that have copies")
-      ->add_option("key", typed.keys, "their keys")
+      ->add_option("key", typed.keys, "their keys, or NAMESPACE/GLOB (with * or ?)")
       ->type_name("KEY")
       ->required();
+  app.add_subcommand("du", "add up sizes, by what is before the first '/' of names")
+      ->add_option("prefix", typed.prefixes, kPrefixHelp)
+      ->type_name("PREFIX");
+}
+
+void declare_nodes(CLI::App& app, Typed& typed, CommandLine& line) {
   app.add_subcommand("ping", "ask the nodes whether they are well");
+  app.add_subcommand("info", "describe the nodes");
+  app.add_subcommand("nodes", "list the nodes, a line each");
+  auto* top = app.add_subcommand("top", "show what the nodes do, again and again");
+  top->add_option("--interval", typed.interval, "how often; default 2s")->type_name("DURATION");
+  top->add_option("--count", line.count, "end after so many times; default: when interrupted")
+      ->type_name("N");
+  app.add_subcommand("doctor",
+                     "look for the usual mistakes, and say what to do; 1 if it found any");
+  app.add_subcommand("bench", "measure a put and a get of random bytes, which are removed again")
+      ->add_option("--size", typed.size, "how many; default 256m")
+      ->type_name("SIZE");
+  app.add_subcommand("version", "print the version");
+  app.add_subcommand("completion", "print a script that completes command lines")
+      ->add_option("shell", typed.shell, "which shell's")
+      ->type_name("bash|zsh|fish")
+      ->required();
+  app.add_subcommand("man", "print the man page, bigcast(1)");
+}
+
+void declare_commands(CLI::App& app, Typed& typed, CommandLine& line) {
+  declare_transfers(app, typed, line);
+  declare_keys(app, typed);
+  declare_nodes(app, typed, line);
   for (CLI::App* command : app.get_subcommands({})) {
     command->set_help_flag("-h,--help", "print this and exit");
+    command->fallthrough();
+    command->allow_extras();
   }
+  app.allow_extras();
 }
 
 Result<void> read_secret(const Typed& typed, const Environment& environment, CommandLine& line) {
@@ -130,9 +176,7 @@ Result<void> read_globals(const Typed& typed, const Environment& environment, Co
     line.servers = CLI::detail::split(listed, ',');
   }
   if (line.servers.empty()) line.servers = {kDefaultServer};
-  if (typed.timeout) {
-    BIGCAST_ASSIGN(line.timeout_ms, read_timeout(*typed.timeout));
-  }
+  if (typed.timeout) BIGCAST_ASSIGN(line.timeout_ms, read_timeout(*typed.timeout));
   return read_secret(typed, environment, line);
 }
 
@@ -153,9 +197,30 @@ Result<uint32_t> read_homes(const std::string& text, size_t servers) {
                                                ", as many as --server names");
 }
 
+Result<void> read_put_keys(const Typed& typed, CommandLine& line) {
+  const bool has_beginning = typed.key.ends_with('/');
+  if (typed.files.size() > 1 && !typed.key.empty() && !has_beginning) {
+    return fail(ErrorCode::kInvalidArgument,
+                "--key: several files need different keys: end it with '/', and they get their "
+                "names after that");
+  }
+  for (const std::string& file : typed.files) {
+    if (file == "-" && (typed.key.empty() || has_beginning)) {
+      return fail(ErrorCode::kInvalidArgument,
+                  "--key: standard input has no name, so it is needed");
+    }
+    const std::string base = file.substr(file.find_last_of('/') + 1);
+    const std::string beginning = typed.key.empty() ? "default/" : typed.key;
+    BIGCAST_ASSIGN(auto key,
+                   parse_key(typed.key.empty() || has_beginning ? beginning + base : typed.key));
+    line.keys.push_back(std::move(key));
+  }
+  return {};
+}
+
 Result<void> read_put(const Typed& typed, CommandLine& line) {
   line.command = CommandLine::Command::kPut;
-  line.file = typed.file;
+  line.files = typed.files;
   line.compress = !typed.no_compress;
   line.durable = typed.durability == "disk";
   if (!line.durable && typed.durability != "memory") {
@@ -171,40 +236,158 @@ Result<void> read_put(const Typed& typed, CommandLine& line) {
     line.chunk_size = static_cast<uint32_t>(*size);
   }
   BIGCAST_ASSIGN(line.homes, read_homes(typed.homes, line.servers.size()));
-  if (typed.key.empty() && typed.file == "-") {
-    return fail(ErrorCode::kInvalidArgument, "--key: standard input has no name, so it is needed");
+  return read_put_keys(typed, line);
+}
+
+Result<KeyPattern> parse_pattern(const std::string& text) {
+  KeyPattern pattern;
+  const size_t slash = text.find('/');
+  pattern.name_space = text.substr(0, slash);
+  if (slash != std::string::npos) pattern.text = text.substr(slash + 1);
+  if (pattern.name_space.find_first_of("*?[") != std::string::npos) {
+    return fail(ErrorCode::kInvalidArgument,
+                "\"" + text + "\": the namespace must be one: a login is for one only");
   }
-  const std::string base = typed.file.substr(typed.file.find_last_of('/') + 1);
-  BIGCAST_ASSIGN(auto key, parse_key(typed.key.empty() ? "default/" + base : typed.key));
-  line.keys = {std::move(key)};
+  auto valid = check_namespace(pattern.name_space);
+  if (!valid) return fail(valid.error().code, "\"" + text + "\": " + valid.error().message);
+  return pattern;
+}
+
+Result<void> read_patterns(const Typed& typed, CommandLine& line) {
+  for (const std::string& text : typed.prefixes) {
+    BIGCAST_ASSIGN(auto pattern, parse_pattern(text));
+    line.listed.push_back(std::move(pattern));
+  }
   return {};
 }
 
-Result<void> read_prefix(const Typed& typed, CommandLine& line) {
-  const size_t slash = typed.prefix.find('/');
-  line.prefix.name_space = typed.prefix.substr(0, slash);
-  if (slash != std::string::npos) line.prefix.name = typed.prefix.substr(slash + 1);
-  return check_namespace(line.prefix.name_space);
+Result<void> read_remove(const Typed& typed, CommandLine& line) {
+  for (const std::string& text : typed.keys) {
+    if (text.find_first_of("*?[") == std::string::npos) {
+      BIGCAST_ASSIGN(auto key, parse_key(text));
+      line.keys.push_back(std::move(key));
+    } else {
+      BIGCAST_ASSIGN(auto pattern, parse_pattern(text));
+      line.listed.push_back(std::move(pattern));
+    }
+  }
+  return {};
 }
+
+Result<void> read_one_key(const Typed& typed, CommandLine& line) {
+  line.files = typed.files;
+  BIGCAST_ASSIGN(auto key, parse_key(typed.key));
+  line.keys.push_back(std::move(key));
+  return {};
+}
+
+Result<void> read_top(const Typed& typed, CommandLine& line) {
+  const auto interval = parse_duration(typed.interval);
+  if (!interval || *interval < std::chrono::milliseconds(100) ||
+      *interval > std::chrono::hours(1)) {
+    return fail(ErrorCode::kInvalidArgument,
+                "--interval: \"" + typed.interval + "\" is not from 100ms to 1h");
+  }
+  line.interval_ms = static_cast<uint32_t>(
+      std::chrono::duration_cast<std::chrono::milliseconds>(*interval).count());
+  return {};
+}
+
+Result<void> read_bench(const Typed& typed, CommandLine& line) {
+  const auto size = parse_size(typed.size);
+  if (!size || *size == 0 || *size > limits::kBlobSizeMax) {
+    return fail(ErrorCode::kInvalidArgument,
+                "--size: \"" + typed.size + "\" is not a size from 1 to 256g");
+  }
+  line.bench_bytes = *size;
+  return {};
+}
+
+struct Reading {
+  const char* name;
+  CommandLine::Command command;
+  Result<void> (*read)(const Typed&, CommandLine&);
+};
+
+Result<void> read_nothing(const Typed& /*typed*/, CommandLine& /*line*/) { return {}; }
+
+constexpr Reading kReadings[] = {
+    {"put", CommandLine::Command::kPut, read_put},
+    {"get", CommandLine::Command::kGet, read_one_key},
+    {"stat", CommandLine::Command::kStat, read_one_key},
+    {"ls", CommandLine::Command::kList, read_patterns},
+    {"du", CommandLine::Command::kDiskUsage, read_patterns},
+    {"rm", CommandLine::Command::kRemove, read_remove},
+    {"ping", CommandLine::Command::kPing, read_nothing},
+    {"info", CommandLine::Command::kInfo, read_nothing},
+    {"nodes", CommandLine::Command::kNodes, read_nothing},
+    {"top", CommandLine::Command::kTop, read_top},
+    {"doctor", CommandLine::Command::kDoctor, read_nothing},
+    {"bench", CommandLine::Command::kBench, read_bench},
+};
 
 Result<void> read_command(const std::string& name, const Typed& typed, CommandLine& line) {
-  using Command = CommandLine::Command;
-  if (name == "put") return read_put(typed, line);
-  if (name == "ls") {
-    line.command = Command::kList;
-    return read_prefix(typed, line);
+  for (const Reading& reading : kReadings) {
+    if (name != reading.name) continue;
+    line.command = reading.command;
+    return reading.read(typed, line);
   }
-  if (name == "ping") {
-    line.command = Command::kPing;
-    return {};
+  return fail(ErrorCode::kInternal, "unknown command");
+}
+
+// What only prints: nothing is read from the environment for it.
+Result<bool> read_printing(const CLI::App& app, const std::string& name, const Typed& typed,
+                           CommandLine& line) {
+  if (name == "version") {
+    line.text =
+        line.json ? "{\"version\":\"" BIGCAST_VERSION "\"}\n" : "bigcast " BIGCAST_VERSION "\n";
+  } else if (name == "man") {
+    line.text = man_page(app);
+  } else if (name == "completion") {
+    BIGCAST_ASSIGN(line.text, completion(app, typed.shell));
+  } else {
+    return false;
   }
-  line.command = name == "get" ? Command::kGet : name == "stat" ? Command::kStat : Command::kRemove;
-  line.file = typed.file;
-  for (const auto& text : name == "rm" ? typed.keys : std::vector{typed.key}) {
-    BIGCAST_ASSIGN(auto key, parse_key(text));
-    line.keys.push_back(std::move(key));
+  return true;
+}
+
+std::vector<std::string> flags_of(const CLI::App& app) {
+  std::vector<std::string> flags;
+  for (const CLI::Option* option : app.get_options()) {
+    if (option->nonpositional()) flags.push_back("--" + option->get_lnames().front());
   }
-  return {};
+  return flags;
+}
+
+std::vector<std::string> names_of_commands(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    names.push_back(command->get_name());
+  }
+  return names;
+}
+
+// What was typed and means nothing, with what it may have been meant to be.
+Result<void> refuse_extras(const CLI::App& app) {
+  const auto extras = app.remaining(true);
+  if (extras.empty()) return {};
+  const auto commands = app.get_subcommands();
+  const std::string name = extras.front().substr(0, extras.front().find('='));
+  if (name.starts_with('-')) {
+    std::vector<std::string> flags = flags_of(app);
+    if (!commands.empty()) {
+      const auto more = flags_of(*commands.front());
+      flags.insert(flags.end(), more.begin(), more.end());
+    }
+    return fail(ErrorCode::kInvalidArgument,
+                did_you_mean("unknown option " + name, nearest_name(name, flags)));
+  }
+  if (commands.empty()) {
+    return fail(ErrorCode::kInvalidArgument,
+                did_you_mean("unknown command \"" + name + "\"",
+                             nearest_name(name, names_of_commands(app))));
+  }
+  return fail(ErrorCode::kInvalidArgument, "unexpected argument \"" + extras.front() + "\"");
 }
 
 // A secret on a command line is visible to all users: say so instead of just "unexpected".
@@ -242,22 +425,35 @@ Result<CommandLine> parse_command_line(int argc, const char* const* argv,
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
-    line.text = app.help();
+    const auto asked = app.get_subcommands();
+    line.text = asked.empty() ? app.help() : asked.front()->help("bigcast");
     return line;
   } catch (const CLI::ParseError& error) {
+    BIGCAST_TRY(refuse_extras(app));  // a misspelt option may be why something is missing
     return fail(ErrorCode::kInvalidArgument, error.what());
   }
-  if (typed.version) {
-    line.text = "bigcast " BIGCAST_VERSION "\n";
-    return line;
-  }
+  BIGCAST_TRY(refuse_extras(app));
   const auto commands = app.get_subcommands();
-  if (commands.empty()) {
-    return fail(ErrorCode::kInvalidArgument, "a command is needed: put, get, ls, stat, rm or ping");
+  if (!typed.version && commands.empty()) {
+    return fail(ErrorCode::kInvalidArgument,
+                "a command is needed: " + CLI::detail::join(names_of_commands(app), ", "));
   }
-  BIGCAST_TRY(read_globals(typed, environment, line));
-  BIGCAST_TRY(read_command(commands.front()->get_name(), typed, line));
+  const std::string name = typed.version ? "version" : commands.front()->get_name();
+  BIGCAST_ASSIGN(const bool prints, read_printing(app, name, typed, line));
+  if (prints) return line;
+  auto globals = read_globals(typed, environment, line);
+  if (!globals && name == "doctor" && !line.servers.empty()) {
+    line.bad_secret = globals.error();
+  } else if (!globals) {
+    return tl::unexpected(globals.error());
+  }
+  BIGCAST_TRY(read_command(name, typed, line));
   return line;
+}
+
+bool KeyPattern::matches(const std::string& name) const {
+  if (!is_glob()) return name.starts_with(text);
+  return fnmatch(text.c_str(), name.c_str(), FNM_NOESCAPE) == 0;
 }
 
 }  // namespace bigcast::cli

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,11 +13,36 @@
 
 namespace bigcast::cli {
 
+// Some names of a namespace: those that match the glob (* and ? also match '/'), or, if it has
+// none of *?[, that begin with it.
+struct KeyPattern {
+  std::string name_space;
+  std::string text;
+
+  bool is_glob() const { return text.find_first_of("*?[") != std::string::npos; }
+  std::string prefix() const { return text.substr(0, text.find_first_of("*?[")); }
+  bool matches(const std::string& name) const;
+};
+
 // What was asked for, checked. Keys and sizes are parsed; nothing was connected to or opened.
 struct CommandLine {
-  enum class Command : uint8_t { kPrint, kPut, kGet, kList, kStat, kRemove, kPing };
+  enum class Command : uint8_t {
+    kPrint,
+    kPut,
+    kGet,
+    kList,
+    kStat,
+    kRemove,
+    kDiskUsage,
+    kPing,
+    kInfo,
+    kNodes,
+    kTop,
+    kDoctor,
+    kBench
+  };
   Command command = Command::kPrint;
-  std::string text;  // for kPrint: help or version
+  std::string text;  // for kPrint: help, version, a completion script, the man page
 
   std::vector<std::string> servers;
   std::string local_node;
@@ -25,14 +51,19 @@ struct CommandLine {
   bool quiet = false;
   uint32_t timeout_ms = limits::kProgressTimeoutMs;
 
-  std::string file;       // put and get; "-" is standard input or output
-  std::vector<Key> keys;  // put, get and stat: one; rm: one or more
-  Key prefix;             // ls; the name may be empty
+  // put: a file for each key; get: one. "-" is standard input or output.
+  std::vector<std::string> files;
+  std::vector<Key> keys;            // get and stat: one; put and rm: one or more
+  std::vector<KeyPattern> listed;   // rm of globs, ls and du
+  std::optional<Error> bad_secret;  // doctor: a secret file that can't be used
   bool replace = false;
   bool durable = false;
   bool compress = true;
   uint32_t chunk_size = limits::kChunkSizeDefault;
   uint32_t homes = 1;
+  uint64_t bench_bytes = 256 * limits::kMiB;
+  uint32_t interval_ms = 2'000;  // top
+  uint32_t count = 0;            // top: 0: until interrupted
 };
 
 using Environment = std::function<const char*(const char*)>;

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 
+#include "client_native/cli/nodes.h"
 #include "client_native/cli/output.h"
 #include "client_native/cli/transfers.h"
 
@@ -12,35 +13,77 @@ namespace bigcast::cli {
 
 namespace {
 
-Result<std::unique_ptr<Client>> connect(const CommandLine& line, const std::string& name_space) {
-  ClientOptions options;
-  options.servers = line.servers;
-  options.local_node = line.local_node;
-  options.secret = line.secret.clone();
-  options.name_space = name_space;
-  options.client_name = "bigcast";
-  options.progress_timeout_ms = line.timeout_ms;
-  return Client::connect(std::move(options));
-}
+// Goes through all of it and remembers the first error; the others are told at once.
+class Outcome {
+ public:
+  explicit Outcome(bool json) : json_(json) {}
+  void add(const Result<void>& result) {
+    if (result) return;
+    if (first_) {
+      first_ = result;
+    } else {
+      report(result.error(), json_);
+    }
+  }
+  const Result<void>& first() const { return first_; }
 
-Result<void> transfer(const CommandLine& line) {
-  const bool putting = line.command == CommandLine::Command::kPut;
-  BIGCAST_ASSIGN(const auto client, connect(line, line.keys.front().name_space));
-  BIGCAST_ASSIGN(const auto report, putting ? put(*client, line) : get(*client, line));
+ private:
+  const bool json_;
+  Result<void> first_;
+};
+
+// A client for each namespace, made when it is needed.
+class Clients {
+ public:
+  explicit Clients(const CommandLine& line) : line_(line) {}
+  Result<Client*> of(const std::string& name_space) {
+    auto& client = clients_[name_space];
+    if (!client) BIGCAST_ASSIGN(client, connect(line_, name_space));
+    return client.get();
+  }
+
+ private:
+  const CommandLine& line_;
+  std::map<std::string, std::unique_ptr<Client>> clients_;
+};
+
+Result<void> print_report(const CommandLine& line, const TransferReport& report, bool to_stderr) {
   if (line.quiet) return {};
   const std::string text = line.json ? json_of(report) : text_of(report);
-  const bool output_is_data = !putting && line.file == "-";
-  return output_is_data ? write_all(STDERR_FILENO, text, "standard error") : print(text);
+  return to_stderr ? write_all(STDERR_FILENO, text, "standard error") : print(text);
+}
+
+Result<void> put_one(Clients& clients, const CommandLine& line, size_t i) {
+  BIGCAST_ASSIGN(Client* const client, clients.of(line.keys[i].name_space));
+  BIGCAST_ASSIGN(const auto report, put(*client, line, i));
+  return print_report(line, report, false);
+}
+
+Result<void> put_all(const CommandLine& line) {
+  Clients clients(line);
+  Outcome outcome(line.json);
+  for (size_t i = 0; i < line.keys.size(); i++) outcome.add(put_one(clients, line, i));
+  return outcome.first();
+}
+
+Result<void> get_one(const CommandLine& line) {
+  BIGCAST_ASSIGN(const auto client, connect(line, line.keys.front().name_space));
+  BIGCAST_ASSIGN(const auto report, get(*client, line));
+  return print_report(line, report, line.files.front() == "-");
 }
 
 Result<void> list(const CommandLine& line) {
-  BIGCAST_ASSIGN(const auto client, connect(line, line.prefix.name_space));
-  Result<void> printed;
-  BIGCAST_TRY(client->list(line.prefix.name, [&](const BlobSummary& blob) {
-    printed = print(line.json ? json_of(blob) : line_of(blob));
-    return printed.has_value();
-  }));
-  return printed;
+  Clients clients(line);
+  for (const KeyPattern& pattern : line.listed) {
+    BIGCAST_ASSIGN(Client* const client, clients.of(pattern.name_space));
+    Result<void> printed;
+    BIGCAST_TRY(client->list(pattern.prefix(), [&](const BlobSummary& blob) {
+      if (pattern.matches(blob.name)) printed = print(line.json ? json_of(blob) : line_of(blob));
+      return printed.has_value();
+    }));
+    BIGCAST_TRY(printed);
+  }
+  return {};
 }
 
 Result<void> stat(const CommandLine& line) {
@@ -50,56 +93,51 @@ Result<void> stat(const CommandLine& line) {
   return print(line.json ? json_of(blob) : text_of(blob));
 }
 
+Result<void> remove_one(Client& client, const CommandLine& line, const Key& key) {
+  BIGCAST_TRY(client.remove_name(key.name));
+  if (line.quiet) return {};
+  const std::string name = key.to_string();
+  return print(line.json ? json_of_removed(name) : "removed " + name + "\n");
+}
+
+// A page of names at a time: removing while the node lists would be a race with itself.
+Result<void> remove_matching(Client& client, const CommandLine& line, const KeyPattern& pattern,
+                             Outcome& outcome) {
+  bool any = false;
+  std::string after;
+  for (bool more = true; more;) {
+    more = false;
+    std::vector<std::string> names;
+    BIGCAST_TRY(client.list(pattern.prefix(), [&](const BlobSummary& blob) {
+      if (blob.name <= after && !after.empty()) return true;
+      if (pattern.matches(blob.name)) names.push_back(blob.name);
+      more = names.size() == limits::kListPageMax;
+      return !more;
+    }));
+    for (const std::string& name : names) {
+      outcome.add(remove_one(client, line, {pattern.name_space, name}));
+    }
+    any = any || !names.empty();
+    if (more) after = names.back();
+  }
+  if (any) return {};
+  return fail(ErrorCode::kNotFound,
+              pattern.name_space + "/" + pattern.text + ": matches no blob here");
+}
+
 // Removes what it can; the result is the first error.
 Result<void> remove(const CommandLine& line) {
-  std::map<std::string, std::unique_ptr<Client>> clients;
-  Result<void> outcome;
+  Clients clients(line);
+  Outcome outcome(line.json);
   for (const Key& key : line.keys) {
-    auto& client = clients[key.name_space];
-    if (!client) {
-      BIGCAST_ASSIGN(client, connect(line, key.name_space));
-    }
-    auto removed = client->remove_name(key.name);
-    if (removed && !line.quiet) {
-      const std::string name = key.to_string();
-      BIGCAST_TRY(print(line.json ? json_of_removed(name) : "removed " + name + "\n"));
-    }
-    if (removed) continue;
-    if (outcome) {
-      outcome = std::move(removed);
-    } else {
-      report(removed.error(), line.json);
-    }
+    BIGCAST_ASSIGN(Client* const client, clients.of(key.name_space));
+    outcome.add(remove_one(*client, line, key));
   }
-  return outcome;
-}
-
-Result<NodeSummary> ping_one(const CommandLine& line, const std::string& server) {
-  ClientOptions options;
-  options.servers = {server};
-  options.secret = line.secret.clone();
-  options.client_name = "bigcast";
-  options.progress_timeout_ms = line.timeout_ms;
-  BIGCAST_ASSIGN(const auto client, Client::connect(std::move(options)));
-  return client->ping();
-}
-
-// Every node that was named, not just the first that answers.
-Result<void> ping(const CommandLine& line) {
-  auto servers = line.servers;
-  if (!line.local_node.empty()) servers.push_back(line.local_node);
-  Result<void> outcome;
-  for (const auto& server : servers) {
-    auto node = ping_one(line, server);
-    if (node) {
-      BIGCAST_TRY(print(line.json ? json_of(*node) : text_of(*node)));
-    } else if (outcome) {
-      outcome = tl::unexpected(node.error());
-    } else {
-      report(node.error(), line.json);
-    }
+  for (const KeyPattern& pattern : line.listed) {
+    BIGCAST_ASSIGN(Client* const client, clients.of(pattern.name_space));
+    outcome.add(remove_matching(*client, line, pattern, outcome));
   }
-  return outcome;
+  return outcome.first();
 }
 
 Result<void> dispatch(const CommandLine& line) {
@@ -107,21 +145,52 @@ Result<void> dispatch(const CommandLine& line) {
     case CommandLine::Command::kPrint:
       return print(line.text);
     case CommandLine::Command::kPut:
+      return put_all(line);
     case CommandLine::Command::kGet:
-      return transfer(line);
+      return get_one(line);
     case CommandLine::Command::kList:
       return list(line);
     case CommandLine::Command::kStat:
       return stat(line);
     case CommandLine::Command::kRemove:
       return remove(line);
+    case CommandLine::Command::kDiskUsage:
+      return disk_usage(line);
     case CommandLine::Command::kPing:
       return ping(line);
+    case CommandLine::Command::kInfo:
+      return info(line);
+    case CommandLine::Command::kNodes:
+      return nodes(line);
+    case CommandLine::Command::kTop:
+      return top(line);
+    case CommandLine::Command::kDoctor:
+      return doctor(line);
+    case CommandLine::Command::kBench:
+      return bench(line);
   }
   return fail(ErrorCode::kInternal, "unknown command");
 }
 
 }  // namespace
+
+Result<std::unique_ptr<Client>> connect(const CommandLine& line, const std::string& name_space) {
+  return connect_to(line, line.servers, name_space);
+}
+
+Result<std::unique_ptr<Client>> connect_to(const CommandLine& line,
+                                           std::vector<std::string> servers,
+                                           const std::string& name_space) {
+  ClientOptions options;
+  // Named alone, a node is asked itself, not through the one of this host.
+  if (servers == line.servers) options.local_node = line.local_node;
+  options.servers = std::move(servers);
+  options.secret = line.secret.clone();
+  options.name_space = name_space;
+  options.client_name = "bigcast";
+  options.progress_timeout_ms = line.timeout_ms;
+  return Client::connect(std::move(options));
+}
 
 int run(const CommandLine& line) {
   const auto done = dispatch(line);

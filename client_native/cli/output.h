@@ -33,6 +33,27 @@ struct TransferReport {
   double seconds = 0;
 };
 
+// What du adds up.
+struct Usage {
+  std::string key;  // NAMESPACE/, NAMESPACE/FOLDER/ or what was asked for
+  uint64_t blobs = 0, size = 0, stored_size = 0, memory_bytes = 0, disk_bytes = 0;
+};
+
+struct BenchReport {
+  uint64_t size = 0;
+  double put_seconds = 0, get_seconds = 0;
+};
+
+// What a node did, a second, since it was asked before.
+struct TopLine {
+  TopLine(const NodeReport& now, const NodeReport* before);
+  NodeReport node;
+  double seconds = 0;  // 0: there is no before, and so no rates
+  double received_bytes = 0, served_bytes = 0, fetched_bytes = 0, chunks_evicted = 0;
+};
+
+struct Finding;
+
 // All end in a newline.
 std::string text_of(const BlobSummary& blob);  // several lines
 std::string line_of(const BlobSummary& blob);  // for lists
@@ -41,6 +62,19 @@ std::string text_of(const NodeSummary& node);
 std::string json_of(const NodeSummary& node);
 std::string text_of(const TransferReport& report);
 std::string json_of(const TransferReport& report);
+std::string text_of(const NodeReport& node);  // several lines
+std::string json_of(const NodeReport& node);
+std::string nodes_header();
+std::string line_of(const NodeReport& node);  // for lists
+std::string top_header();
+std::string text_of(const TopLine& line);
+std::string json_of(const TopLine& line);
+std::string text_of(const Usage& usage);
+std::string json_of(const Usage& usage);
+std::string text_of(const BenchReport& report);
+std::string json_of(const BenchReport& report);
+std::string text_of(const Finding& finding);
+std::string json_of(const Finding& finding);
 std::string json_of_removed(const std::string& key);
 
 }  // namespace bigcast::cli

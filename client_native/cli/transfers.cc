@@ -100,20 +100,20 @@ Result<uint64_t> send(Upload& upload, SourceFile& source, size_t chunk_size, Pro
   return done;
 }
 
-TransferReport report_of(const CommandLine& line, const TransferStats& stats,
+TransferReport report_of(const Key& key, const TransferStats& stats,
                          std::chrono::steady_clock::time_point started) {
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - started;
-  return {line.keys.front().to_string(), stats.raw_bytes, stats.stored_bytes, stats.chunks,
-          stats.chunks_reread,           took.count()};
+  return {key.to_string(), stats.raw_bytes,     stats.stored_bytes,
+          stats.chunks,    stats.chunks_reread, took.count()};
 }
 
 }  // namespace
 
-Result<TransferReport> put(Client& client, const CommandLine& line) {
+Result<TransferReport> put(Client& client, const CommandLine& line, size_t i) {
   const auto started = std::chrono::steady_clock::now();
-  BIGCAST_ASSIGN(const auto source, SourceFile::open(line.file));
+  BIGCAST_ASSIGN(const auto source, SourceFile::open(line.files[i]));
   UploadOptions options;
-  options.name = line.keys.front().name;
+  options.name = line.keys[i].name;
   options.size = source->size();
   options.chunk_size = line.chunk_size;
   options.compression = line.compress ? Compression::kAuto : Compression::kNever;
@@ -126,13 +126,13 @@ Result<TransferReport> put(Client& client, const CommandLine& line) {
   BIGCAST_ASSIGN(const uint64_t done, send(*upload, *source, line.chunk_size, progress));
   BIGCAST_TRY(source->check_unchanged(done));
   BIGCAST_TRY(upload->seal());
-  return report_of(line, upload->stats(), started);
+  return report_of(line.keys[i], upload->stats(), started);
 }
 
 Result<TransferReport> get(Client& client, const CommandLine& line) {
   const auto started = std::chrono::steady_clock::now();
   BIGCAST_ASSIGN(const auto download, client.download_name(line.keys.front().name));
-  BIGCAST_ASSIGN(const auto target, TargetFile::open(line.file));
+  BIGCAST_ASSIGN(const auto target, TargetFile::open(line.files.front()));
   Progress progress(line.keys.front().name, download->size(), !line.quiet && !line.json);
   uint64_t done = 0;
   for (;;) {
@@ -143,7 +143,7 @@ Result<TransferReport> get(Client& client, const CommandLine& line) {
     progress.update(done, download->size());
   }
   BIGCAST_TRY(target->finish());
-  return report_of(line, download->stats(), started);
+  return report_of(line.keys.front(), download->stats(), started);
 }
 
 }  // namespace bigcast::cli

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstddef>
+
 #include "base/error.h"
 #include "client_native/cli/command_line.h"
 #include "client_native/cli/output.h"
@@ -7,10 +9,10 @@
 
 namespace bigcast::cli {
 
-// Stores line.file under line.keys[0]. A regular file must stay as it is meanwhile, else IO.
-Result<TransferReport> put(Client& client, const CommandLine& line);
+// Stores line.files[i] under line.keys[i]. A regular file must stay as it is meanwhile, else IO.
+Result<TransferReport> put(Client& client, const CommandLine& line, size_t i);
 
-// Fetches line.keys[0] into line.file.
+// Fetches line.keys[0] into line.files[0].
 Result<TransferReport> get(Client& client, const CommandLine& line);
 
 }  // namespace bigcast::cli

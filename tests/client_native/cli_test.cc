@@ -3,6 +3,7 @@
 #include <map>
 
 #include "client_native/cli/command_line.h"
+#include "client_native/cli/doctor.h"
 #include "client_native/cli/output.h"
 #include "client_native/cli/progress.h"
 
@@ -55,8 +56,8 @@ TEST_CASE("global options stand anywhere; flags win over the environment") {
   REQUIRE(line);
   CHECK(line->json);
   CHECK(line->servers == std::vector<std::string>{"h:1", "unix:/s"});
-  CHECK(line->prefix.name_space == "ns");
-  CHECK(line->prefix.name == "abc");
+  CHECK(line->listed.front().name_space == "ns");
+  CHECK(line->listed.front().text == "abc");
   CHECK(line->timeout_ms == 500);
   const auto listed = parse({"ping"}, {{"BIGCAST_SERVER", "a:1,b:2"}});
   REQUIRE(listed);
@@ -66,6 +67,19 @@ TEST_CASE("global options stand anywhere; flags win over the environment") {
 TEST_CASE("what is wrong on the command line is named") {
   refused({}, "command");
   refused({"fetch"}, "fetch");
+  refused({"lst"}, "did you mean ls");
+  refused({"put", "x", "--replcae"}, "did you mean --replace");
+  refused({"ls", "--jsno"}, "did you mean --json");
+  refused({"put", "--kye=a/b"}, "did you mean --key");
+  refused({"ping", "stray"}, "stray");
+  refused({"get", "a/b", "file", "more"}, "more");
+  refused({"put", "x", "y", "--key", "a/b"}, "--key");
+  refused({"put", "x", "-", "--key", "a/"}, "--key");
+  refused({"ls", "n*/x"}, "namespace");
+  refused({"rm", "n*/x"}, "namespace");
+  refused({"top", "--interval", "1ms"}, "--interval");
+  refused({"bench", "--size", "0"}, "--size");
+  refused({"completion", "bahs"}, "did you mean bash");
   refused({"put"}, "file");
   refused({"put", "x", "--colour"}, "--colour");
   refused({"put", "-"}, "--key");
@@ -87,6 +101,115 @@ TEST_CASE("what is wrong on the command line is named") {
   refused({"ping", "--secret-file", "/nonexistent"}, "/nonexistent");
   refused({"ping"}, "BIGCAST_SECRET", {{"BIGCAST_SECRET", "short"}});
   refused({"ping"}, "both", {{"BIGCAST_SECRET", "s"}, {"BIGCAST_SECRET_FILE", "f"}});
+}
+
+TEST_CASE("several files get keys of their own") {
+  const auto line = parse({"put", "/data/a", "b", "--key", "ns/day/"});
+  REQUIRE(line);
+  REQUIRE(line->keys.size() == 2);
+  CHECK(line->keys[0].to_string() == "ns/day/a");
+  CHECK(line->keys[1].to_string() == "ns/day/b");
+  CHECK(line->files == std::vector<std::string>{"/data/a", "b"});
+}
+
+TEST_CASE("globs match names, and prefixes what begins with them") {
+  const KeyPattern glob{"ns", "day-*/part-?"};
+  CHECK(glob.prefix() == "day-");
+  CHECK(glob.matches("day-1/part-7"));
+  CHECK(glob.matches("day-1/x/part-7"));
+  CHECK_FALSE(glob.matches("day-1/part-77"));
+  const KeyPattern prefix{"ns", "day"};
+  CHECK(prefix.matches("day-1"));
+  CHECK_FALSE(prefix.matches("Day"));
+}
+
+TEST_CASE("every command has its help; completion and man page know all of them") {
+  const auto man = parse({"man"});
+  REQUIRE(man);
+  std::vector<std::string> scripts;
+  for (const char* shell : {"bash", "zsh", "fish"}) {
+    const auto script = parse({"completion", shell});
+    REQUIRE(script);
+    scripts.push_back(script->text);
+  }
+  for (const char* command : {"put", "get", "ls", "stat", "rm", "du", "ping", "info", "nodes",
+                              "top", "doctor", "bench", "version", "completion", "man"}) {
+    const auto help = parse({command, "--help"});
+    REQUIRE(help);
+    CHECK(help->command == CommandLine::Command::kPrint);
+    CHECK_MESSAGE(help->text.find(std::string("bigcast ") + command) != std::string::npos,
+                  help->text);
+    CHECK(man->text.find(std::string(".SS bigcast ") + command) != std::string::npos);
+    for (const std::string& script : scripts) CHECK(script.find(command) != std::string::npos);
+  }
+}
+
+Patient well() {
+  Patient patient;
+  patient.server = "10.0.0.1:7420";
+  patient.client_version = "1.0";
+  patient.report.summary.version = "1.0";
+  patient.report.summary.advertised = "10.0.0.1:7420";
+  patient.report.summary.memory_budget = limits::kGiB;
+  patient.report.descriptor_limit = 65536;
+  patient.report.memory_of_machine = 4 * limits::kGiB;
+  return patient;
+}
+
+void check_found(const Patient& patient, const std::string& check, bool serious,
+                 const std::string& word) {
+  const auto findings = diagnose({patient});
+  REQUIRE_MESSAGE(findings.size() == 1, check);
+  CHECK(findings.front().check == check);
+  CHECK(findings.front().serious == serious);
+  CHECK_MESSAGE(findings.front().problem.find(word) != std::string::npos, findings.front().problem);
+  CHECK_FALSE(findings.front().advice.empty());
+}
+
+TEST_CASE("doctor finds what is wrong, and nothing where nothing is") {
+  CHECK(diagnose({well(), well()}).empty());
+  Patient patient = well();
+  patient.error = Error{ErrorCode::kUnavailable, "refused"};
+  check_found(patient, "unreachable", true, "refused");
+  patient.error = Error{ErrorCode::kUnauthenticated, "proof"};
+  check_found(patient, "denied", true, "proof");
+  patient.error = Error{ErrorCode::kUnsupported, "2"};
+  check_found(patient, "version", true, "protocol");
+  patient = well();
+  patient.client_version = "1.1";
+  check_found(patient, "version", false, "1.1");
+  patient = well();
+  patient.clock_ahead_ms = -3'600'000;
+  check_found(patient, "clock", false, "1 h 0 m behind");
+  patient = well();
+  patient.report.descriptor_limit = 64;
+  check_found(patient, "descriptors", false, "64");
+  patient.report.descriptors_open = 60;
+  check_found(patient, "descriptors", true, "60");
+  patient = well();
+  patient.report.memory_limit = limits::kGiB;
+  check_found(patient, "memory", true, "control group");
+  patient = well();
+  patient.report.memory_of_machine = limits::kGiB;
+  check_found(patient, "memory", true, "machine");
+  patient = well();
+  patient.report.summary.disk_budget = 100 * limits::kGiB;
+  patient.report.disk_free = 50 * limits::kGiB;
+  check_found(patient, "disk", false, "50.0 GiB");
+  patient.report.disk_free = 0;
+  check_found(patient, "disk", true, "0 B");
+  patient = well();
+  patient.report.summary.advertised = "127.0.0.1:7420";
+  check_found(patient, "address", true, "127.0.0.1");
+  patient = well();
+  patient.report.not_ready = "draining";
+  check_found(patient, "not-ready", true, "draining");
+  Patient other = well();
+  other.server = "10.0.0.2:7420";
+  other.report.summary.version = other.client_version = "0.9";
+  const auto findings = diagnose({well(), other});
+  REQUIRE(findings.size() == 1);
+  CHECK(findings.front().problem == "it runs 0.9, 10.0.0.1:7420 runs 1.0");
 }
 
 TEST_CASE("exit codes are the documented ones") {

@@ -15,6 +15,7 @@ import time
 import unittest
 
 BIN = None
+VERSION = None
 SECRET = "a secret for tests, 32 bytes and more"
 CLEAN = {k: v for k, v in os.environ.items() if not k.startswith("BIGCAST_")}
 
@@ -22,10 +23,10 @@ CLEAN = {k: v for k, v in os.environ.items() if not k.startswith("BIGCAST_")}
 class Node:
     """A bigcastd with a port that the system chose."""
 
-    def __init__(self, secret=None):
+    def __init__(self, secret=None, *flags, before=()):
         env = dict(CLEAN, **({"BIGCAST_SECRET": secret} if secret else {}))
-        command = [BIN / "bigcastd", "--listen", "127.0.0.1:0", "--http", "none",
-                   "--memory", "64m", "--exit-when-idle", "60s"]
+        command = [*before, BIN / "bigcastd", "--listen", "127.0.0.1:0", "--http", "none",
+                   "--memory", "64m", "--exit-when-idle", "60s", *flags]
         self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE,
                                         stderr=subprocess.DEVNULL, text=True)
         ready = self.process.stdout.readline()
@@ -158,6 +159,130 @@ class Cli(unittest.TestCase):
         self.assertEqual(["address", "version", "epoch", "advertised", "pid", "uptime_ms",
                           "draining", "memory_budget", "memory_used", "disk_budget", "disk_used",
                           "round_trip_ms"], list(self.json_line("ping")))
+
+    def golden(self, expected, *arguments, code=0):
+        """The whole text output, in which figures and ids that differ from run to run are #."""
+        text = self.run_cli(*arguments, code=code).stdout.decode()
+        text = text.replace(self.node.address, "NODE").replace(VERSION, "VERSION")
+        text = re.sub(r"\b[0-9a-f]{32}\b", "ID", text)
+        text = re.sub(r"\d+(\.\d+)?( [hms] \d+)? (ms|s|m|h)\b", "TIME", text)
+        text = re.sub(r"[\d.]+ [KMG]?i?B/s", "RATE", text)
+        text = re.sub(r"(?m)^(pid|descriptors) .*$", r"\1 #", text)
+        text = re.sub(r" +", " ", text)
+        self.assertEqual(expected, text)
+
+    def test_golden_text(self):
+        a, b = self.file("a", b"x" * 1000), self.file("b", b"y" * 2000)
+        self.golden("ns/d/a: 1000 B in 1 chunks, 21 B stored, TIME, RATE\n"
+                    "ns/d/b: 2.0 KiB in 1 chunks, 25 B stored, TIME, RATE\n",
+                    "put", a, b, "--key", "ns/d/")
+        self.golden("ns/top: 1000 B in 1 chunks, 21 B stored, TIME, RATE\n",
+                    "put", a, "--key", "ns/top")
+        self.golden(" 1000 B 21 B TIME sealed ns/d/a\n 2.0 KiB 25 B TIME sealed ns/d/b\n"
+                    " 1000 B 21 B TIME sealed ns/top\n", "ls", "ns")
+        self.golden(" 1000 B 21 B TIME sealed ns/d/a\n 1000 B 21 B TIME sealed ns/top\n",
+                    "ls", "ns/*[ap]")
+        self.golden(" 2.9 KiB 46 B 46 B 0 B 2 ns/d/\n 3.9 KiB 67 B 67 B 0 B 3 ns/\n", "du", "ns")
+        self.golden("NODE: bigcastd VERSION answers in TIME, up TIME, memory 67 B of 64.0 MiB, "
+                    "disk 0 B of 0 B\n", "ping")
+        self.golden("node bigcastd at NODE, advertised NODE\nversion VERSION\npid #\nstate ready\n"
+                    "memory 67 B of 64.0 MiB\ndisk 0 B of 0 B\nblobs 3, 0 of them relayed\n"
+                    "sessions 1 on 1 connections, 0 leases\ntraffic 67 B received, 0 B served\n"
+                    "fetched 0 B from homes, 0 B from peers\nevicted 0 chunks to disk, 0 dropped\n"
+                    "failures 0 checksums, 0 logins\ndescriptors #\n", "info")
+        self.golden("NODE VERSION UP STATE MEMORY DISK BLOBS\n"
+                    "NODE VERSION TIME ready 67 B of 64.0 MiB 0 B of 0 B 3\n", "nodes")
+        self.golden("NODE RECEIVED/s SERVED/s FETCHED/s EVICTED/s MEMORY BLOBS SESSIONS\n"
+                    "NODE - - - - 0% 3 1\n", "top", "--count", "1")
+        self.golden("64.0 KiB of random bytes: put TIME, RATE; get TIME, RATE\n",
+                    "bench", "--size", "64k")
+        self.golden("removed ns/d/a\nremoved ns/d/b\n", "rm", "ns/d/*")
+        self.golden(" 1000 B 21 B TIME sealed ns/top\n", "ls", "ns/")
+        self.assertIn(b"NOT_FOUND: ns/d/*", self.run_cli("rm", "ns/d/*", code=3).stderr)
+        self.golden("bigcast VERSION\n", "version")
+
+    def test_golden_json(self):
+        self.run_cli("put", self.file("a", b"x" * 1000), "--key", "ns/d/a")
+        usage = {"blobs": 1, "size": 1000, "stored_size": 21, "memory_bytes": 21, "disk_bytes": 0}
+        lines = self.run_cli("--json", "du", "ns").stdout.splitlines()
+        self.assertEqual([{"key": "ns/d/", **usage}, {"key": "ns/", **usage}],
+                         [json.loads(line) for line in lines])
+        ping = list(self.json_line("ping"))
+        report = [*ping, "name", "not_ready", "clock_ms", "descriptor_limit", "descriptors_open",
+                  "memory_limit", "memory_of_machine", "disk_free", "blobs", "relayed_blobs",
+                  "sessions", "connections", "leases", "received_bytes", "served_bytes",
+                  "fetched_home_bytes", "fetched_peer_bytes", "chunks_demoted", "chunks_dropped",
+                  "checksum_failures", "login_failures"]
+        for command in ("info", "nodes"):
+            self.assertEqual(report, list(self.json_line(command)))
+        self.assertEqual([*report, "seconds", "received_bytes_per_second",
+                          "served_bytes_per_second", "fetched_bytes_per_second",
+                          "chunks_evicted_per_second"], list(self.json_line("top", "--count", "1")))
+        self.assertEqual(["size", "put_seconds", "get_seconds"],
+                         list(self.json_line("bench", "--size", "64k")))
+        self.assertEqual({"version": VERSION}, self.json_line("version"))
+
+    def test_more_than_a_page(self):
+        names = [f"n{i:04}" for i in range(2100)]
+        files = [self.file(name, name.encode()) for name in names]
+        self.run_cli("--quiet", "put", *files, "--key", "many/d/")
+        listed = [json.loads(line) for line in self.run_cli("--json", "ls", "many").stdout.splitlines()]
+        self.assertEqual([f"many/d/{name}" for name in names], [blob["key"] for blob in listed])
+        self.assertEqual(2100, json.loads(self.run_cli("--json", "du", "many/").stdout.splitlines()[-1])["blobs"])
+        removed = self.run_cli("rm", "many/*[02468]").stdout.splitlines()
+        self.assertEqual(1050, len(removed))
+        self.assertEqual(1050, len(self.run_cli("ls", "many").stdout.splitlines()))
+
+    def test_top_shows_rates(self):
+        command = self.command("--json", "top", "--count", "2", "--interval", "500ms")
+        with subprocess.Popen(command, env=CLEAN, stdout=subprocess.PIPE) as top:
+            self.assertEqual(0, json.loads(top.stdout.readline())["seconds"])
+            self.run_cli("put", self.file("a", os.urandom(500_000)))
+            second = json.loads(top.stdout.readline())
+        self.assertGreater(second["seconds"], 0)
+        self.assertEqual(1, second["blobs"])
+
+    def test_completion_in_bash(self):
+        script = self.run_cli("completion", "bash").stdout.decode()
+
+        def complete(*words):
+            ask = (f"{script}\nCOMP_WORDS=(bigcast {' '.join(words)} ''); "
+                   f"COMP_CWORD={len(words) + 1}; _bigcast; printf '%s\\n' \"${{COMPREPLY[@]}}\"")
+            return subprocess.run(["bash", "-c", ask], capture_output=True, check=True,
+                                  text=True, cwd=self.dir).stdout.split()
+        self.assertLessEqual({"put", "ls", "doctor", "--json"}, set(complete()))
+        self.file("some-file", b"")
+        self.assertLessEqual({"--replace", "--json", "some-file"}, set(complete("--json", "put")))
+        self.assertNotIn("--replace", complete("get"))
+
+    def findings(self, *arguments, code=1):
+        server = () if "--server" in arguments else ("--server", self.node.address)
+        done = subprocess.run([BIN / "bigcast", "--json", *server, *map(str, arguments), "doctor"],
+                              capture_output=True, env=CLEAN, timeout=120, check=False)
+        self.assertEqual(code, done.returncode, done.stderr)
+        lines = done.stdout.splitlines()
+        return [(found["check"], found["serious"]) for found in map(json.loads, lines)]
+
+    def test_doctor(self):
+        self.assertIn(b"1 nodes examined: nothing found", self.run_cli("doctor").stdout)
+        self.assertEqual([], self.findings(code=0))
+        self.assertEqual([("unreachable", True)], self.findings("--server", "127.0.0.1:1"))
+        secret = self.file("secret", SECRET.encode())
+        secret.chmod(0o644)
+        self.assertEqual([("secret", True)], self.findings("--secret-file", secret))
+        told = self.run_cli("--secret-file", secret, "doctor", code=1).stdout.decode()
+        self.assertRegex(told, r"^PROBLEM secret: .*mode 0644.*\n  .*chmod 0600")
+
+        def findings_of(*flags, before=(), key=None):
+            node = Node(key, *flags, before=before)
+            self.addCleanup(node.end)
+            return self.findings("--server", node.address)
+        self.assertEqual([("denied", True)], findings_of(key=SECRET))
+        self.assertEqual([("memory", True)], findings_of("--memory", "4000t")[:1])
+        self.assertEqual([("disk", False)],
+                         findings_of("--disk", self.dir / "disk", "--disk-size", "4000t"))
+        self.assertEqual([("descriptors", False)],
+                         findings_of(before=("prlimit", "--nofile=256")))
 
     def test_errors_have_their_exit_codes_and_names(self):
         path = self.file("a", b"x")
@@ -300,4 +425,6 @@ class Cli(unittest.TestCase):
 
 if __name__ == "__main__":
     BIN = pathlib.Path(sys.argv.pop())
+    VERSION = subprocess.run([BIN / "bigcast", "version"], capture_output=True, check=True,
+                             text=True).stdout.split()[1]
     unittest.main()

@@ -1,0 +1,132 @@
+#include "client_native/cli/nodes.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <thread>
+
+#include "client_native/cli/commands.h"
+#include "client_native/cli/doctor.h"
+#include "client_native/cli/output.h"
+
+namespace bigcast::cli {
+
+namespace {
+
+// Any namespace will do: what is asked is not about blobs.
+constexpr const char* kNamespace = "default";
+
+std::vector<std::string> servers_of(const CommandLine& line) {
+  auto servers = line.servers;
+  if (!line.local_node.empty()) servers.push_back(line.local_node);
+  return servers;
+}
+
+Result<NodeReport> ask(const CommandLine& line, const std::string& server) {
+  BIGCAST_ASSIGN(const auto client, connect_to(line, {server}, kNamespace));
+  return client->report();
+}
+
+Result<NodeSummary> ask_briefly(const CommandLine& line, const std::string& server) {
+  BIGCAST_ASSIGN(const auto client, connect_to(line, {server}, kNamespace));
+  return client->ping();
+}
+
+template <typename Ask, typename Print>
+Result<void> for_each_node(const CommandLine& line, Ask ask_one, Print print_one) {
+  Result<void> outcome;
+  for (const auto& server : servers_of(line)) {
+    const auto node = ask_one(line, server);
+    if (node) {
+      BIGCAST_TRY(print(print_one(*node)));
+    } else if (outcome) {
+      outcome = tl::unexpected(node.error());
+    } else {
+      report(node.error(), line.json);
+    }
+  }
+  return outcome;
+}
+
+int64_t now_ms() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+Patient examine(const CommandLine& line, const std::string& server) {
+  Patient patient;
+  patient.server = server;
+  patient.client_version = BIGCAST_VERSION;
+  const auto node = ask(line, server);
+  if (node) {
+    patient.report = *node;
+    patient.clock_ahead_ms =
+        node->clock_ms + static_cast<int64_t>(node->summary.round_trip_ms / 2) - now_ms();
+  } else {
+    patient.error = node.error();
+  }
+  return patient;
+}
+
+}  // namespace
+
+Result<void> ping(const CommandLine& line) {
+  return for_each_node(line, ask_briefly, [&](const NodeSummary& node) {
+    return line.json ? json_of(node) : text_of(node);
+  });
+}
+
+Result<void> info(const CommandLine& line) {
+  return for_each_node(
+      line, ask, [&](const NodeReport& node) { return line.json ? json_of(node) : text_of(node); });
+}
+
+Result<void> nodes(const CommandLine& line) {
+  if (!line.json && !line.quiet) BIGCAST_TRY(print(nodes_header()));
+  return for_each_node(
+      line, ask, [&](const NodeReport& node) { return line.json ? json_of(node) : line_of(node); });
+}
+
+// On a terminal each round takes the place of the one before.
+Result<void> top(const CommandLine& line) {
+  std::map<std::string, NodeReport> before;
+  const bool redraw = !line.json && isatty(STDOUT_FILENO) == 1;
+  for (uint32_t round = 0; line.count == 0 || round < line.count; round++) {
+    if (round > 0) std::this_thread::sleep_for(std::chrono::milliseconds(line.interval_ms));
+    if (redraw) BIGCAST_TRY(print("\033[H\033[2J"));
+    if (!line.json && !line.quiet) BIGCAST_TRY(print(top_header()));
+    BIGCAST_TRY(for_each_node(line, ask, [&](const NodeReport& node) {
+      const auto found = before.find(node.summary.address);
+      const TopLine now(node, found == before.end() ? nullptr : &found->second);
+      before[node.summary.address] = node;
+      return line.json ? json_of(now) : text_of(now);
+    }));
+  }
+  return {};
+}
+
+Result<void> doctor(const CommandLine& line) {
+  std::vector<Finding> findings;
+  std::vector<Patient> patients;
+  if (line.bad_secret) findings.push_back(diagnose_secret(*line.bad_secret));
+  // Without its secret every node would seem to be the problem.
+  if (!line.bad_secret) {
+    for (const auto& server : servers_of(line)) patients.push_back(examine(line, server));
+  }
+  const auto more = diagnose(patients);
+  findings.insert(findings.end(), more.begin(), more.end());
+  for (const Finding& finding : findings) {
+    BIGCAST_TRY(print(line.json ? json_of(finding) : text_of(finding)));
+  }
+  if (findings.empty()) {
+    if (line.json || line.quiet) return {};
+    return print(fmt::format("{} nodes examined: nothing found\n", patients.size()));
+  }
+  return fail(ErrorCode::kAborted, fmt::format("{} findings", findings.size()));
+}
+
+}  // namespace bigcast::cli
