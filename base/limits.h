@@ -21,6 +21,7 @@ constexpr uint64_t kInlineBlobSizeMax = 1 * kMiB;  // up to this a blob has no m
 constexpr size_t kNameSizeMax = 1024;
 constexpr size_t kNamespaceSizeMax = 128;
 constexpr uint64_t kReservationStep = 256 * kMiB;  // for uploads of unknown size
+constexpr uint64_t kTtlMsMax = 366ull * 24 * 3600 * 1000;
 
 // A node's memory beside its budget. Receive + serve is the fixed reserve of the design (32 MiB).
 constexpr uint64_t kReceiveReserve = 16 * kMiB;  // bytes of chunks granted to writers or on pull
@@ -85,6 +86,7 @@ constexpr uint32_t kDrainTimeoutMs = 30'000;
 // A node.
 constexpr uint32_t kUploadsPerSessionMax = 64;
 constexpr uint32_t kOpensPerSessionMax = 4096;
+constexpr size_t kPinsPerSessionMax = 1024;
 constexpr uint32_t kCreditsPerUploadMax = 64;       // granted or waited for at once
 constexpr uint64_t kServeBytesPerPeer = 8 * kMiB;   // of the serve reserve, at least one chunk
 constexpr uint32_t kReservationRetryMs = 100;       // a full store is asked again this often
@@ -134,6 +136,9 @@ constexpr size_t kIndexBatchRows = 4096;           // chunk rows in one batch
 
 // A store.
 constexpr size_t kBlobsMax = 1u << 20;
+constexpr size_t kQuotasMax = 64;          // namespaces with a quota of their own, or labels
+constexpr uint64_t kPinnedShare = 2;       // pins hold at most this part of the memory budget
+constexpr uint32_t kDemotionsPerTurn = 4;  // ahead of need, until other work has its turn
 constexpr uint32_t kReadAttemptsMax = 64;  // of a chunk that moves while it is read
 // Dead blobs' memory files, kept for their pages.
 constexpr size_t kSpareFilesMax = 8;

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -14,11 +15,12 @@
 #include "base/ids.h"
 #include "base/limits.h"
 #include "codec/codec.h"
+#include "eviction/policy.h"
 
 namespace bigcast {
 
-// Why a chunk is put. Ahead: nobody has asked for it yet; it takes free memory only, and leaves
-// before all others until it is read.
+// Why a chunk is put. Ahead: nobody has asked for it yet; it takes free memory only, is dropped and
+// not demoted, and with the policy `demand` leaves before the others until it is read.
 enum class Put : uint8_t { kAwaited, kAhead };
 
 // A home keeps a blob's chunks until it is removed; a relay may drop any of them at any time.
@@ -45,6 +47,7 @@ struct CreateOptions {
   Stripe stripe;                 // a home has the name only of stripe 0
   std::string note;              // of whoever creates it; means nothing to the store
   Durability durability = Durability::kMemory;  // of a home that has all chunks
+  Duration ttl{};  // of a home: expired() names it so long after its seal; 0: never
 };
 
 struct BlobStat {
@@ -63,10 +66,15 @@ struct BlobStat {
   LeaseId lease;
   Durability durability = Durability::kMemory;
   TimePoint created_at{};  // or found at the start of the store
+  Duration ttl{};
+  std::optional<TimePoint> expires_at;  // of a sealed home with a ttl
+  uint32_t pins = 0;
   Stripe stripe;
   std::string note;
   std::optional<BlobId> replaced;  // as seal() answers: it took the name from this one, now gone
 };
+
+using eviction::ReadOrder;
 
 struct StoreUsage {
   uint64_t memory_budget = 0;
@@ -75,6 +83,7 @@ struct StoreUsage {
   uint64_t disk_budget = 0;
   uint64_t disk_used = 0;
   uint64_t reserved = 0;  // promised to homes' uploads, beyond what they have stored
+  uint64_t pinned = 0;    // an upper bound of what pinned blobs take
   uint64_t blobs = 0;
   uint64_t descriptors = 0;
   bool disk_read_only = false;  // see disk_failure()
@@ -87,6 +96,15 @@ struct StoreUsage {
   uint64_t chunks_quarantined = 0;  // homes' chunks whose only copy here is damaged
   uint64_t blobs_recovered = 0;     // found on disk at the start
   uint64_t blobs_lost = 0;          // ... and not whole
+};
+
+// What a namespace's homes take of its quota.
+struct NamespaceUsage {
+  std::string name;
+  uint64_t quota = 0;  // bytes; 0: none
+  bool has_own_quota = false;
+  uint64_t used = 0;      // of chunks, in whole pages, in either tier
+  uint64_t reserved = 0;  // promised to uploads beyond that
 };
 
 // Where a chunk stands on this node.
@@ -125,7 +143,8 @@ struct ChunkView {
 // i * chunk_size, evicted by punching a hole; a blob whose only chunk is at most
 // limits::kInlineBlobSizeMax rests in ordinary memory. Disk tier: 256 MiB extents beside a RocksDB
 // index. When memory is full the eviction policy's victim is demoted to disk, or dropped if it is a
-// relay's and there is no room on disk; homes' chunks are never dropped.
+// relay's and there is no room on disk; homes' chunks are never dropped. The policy is told who
+// reads what (open_stream), what nobody will read (release) and what was fetched ahead.
 //
 // Durability. A home's chunks of Durability::kDisk are written to disk when they are put, and its
 // seal succeeds once all of it would survive a crash; a copy stays in memory while there is room.
@@ -140,11 +159,15 @@ struct ChunkView {
 class BlobStore {
  public:
   struct Options {
-    uint64_t memory_budget = 0;  // bytes, at least 2 chunks of the default size
-    std::string disk_path;       // a directory; empty: no disk tier
-    uint64_t disk_budget = 0;    // bytes; 0 with a disk_path is INVALID_ARGUMENT
-    bool keep = true;            // false: starts and ends empty, refuses durable blobs
-    std::string policy = "lru";
+    uint64_t memory_budget = 0;     // bytes, at least 2 chunks of the default size
+    std::string disk_path;          // a directory; empty: no disk tier
+    uint64_t disk_budget = 0;       // bytes; 0 with a disk_path is INVALID_ARGUMENT
+    bool keep = true;               // false: starts and ends empty, refuses durable blobs
+    std::string policy = "demand";  // any of eviction::kPolicyNames
+    // Bytes that the homes of a namespace may take, in both tiers, reservations included; what is
+    // pinned is among them. 0: no limit but the budgets.
+    std::map<std::string, uint64_t, std::less<>> quotas;
+    uint64_t default_quota = 0;    // of a namespace that is not among them
     const Clock* clock = nullptr;  // required; must outlive the store
   };
 
@@ -155,7 +178,8 @@ class BlobStore {
   static Result<std::unique_ptr<BlobStore>> open(Options options);
   virtual ~BlobStore() = default;
 
-  // A home's known size is reserved whole (memory + disk): RESOURCE_EXHAUSTED names the budgets.
+  // A home's known size is reserved whole (memory + disk): RESOURCE_EXHAUSTED names the budgets, or
+  // the namespace and its quota.
   // ALREADY_EXISTS if the name is taken and !replace, or the id is known. A durable blob has to fit
   // on the disk: INVALID_ARGUMENT if there is none, IO if it is read-only.
   virtual Result<void> create(const CreateOptions& options) = 0;
@@ -186,7 +210,26 @@ class BlobStore {
   // Removes all blobs of a lease; returns their ids.
   virtual std::vector<BlobId> remove_lease(LeaseId lease) = 0;
 
-  virtual Result<Location> locate(BlobId id, uint32_t index) = 0;  // counts as a hit
+  // Somebody is about to read the blob in this order. The stream is open until it is closed,
+  // whatever becomes of the blob. NOT_FOUND.
+  virtual Result<uint64_t> open_stream(BlobId id, ReadOrder order) = 0;
+  virtual void close_stream(uint64_t stream) = 0;  // no-op if it is not open
+  // Nobody is expected to read the blob again: its chunks leave memory first. No-op if there is
+  // none.
+  virtual void release(BlobId id) = 0;
+
+  // Keeps the chunks of a sealed home that are in memory there, until there are as many unpins. A
+  // pin goes with its blob. NOT_FOUND; INVALID_ARGUMENT for a relay or an unsealed blob;
+  // RESOURCE_EXHAUSTED when pins would hold more than a limits::kPinnedShare-th of the memory.
+  virtual Result<void> pin(BlobId id) = 0;
+  virtual void unpin(BlobId id) = 0;  // no-op if it is not pinned
+
+  // Homes whose time to live is over. The caller removes them; until then they are named again.
+  virtual std::vector<BlobId> expired() const = 0;
+
+  // Counts as a read of the chunk, by `stream` if it is not 0: whoever locates it gets it. The
+  // other calls that give a chunk are made after this one and don't count.
+  virtual Result<Location> locate(BlobId id, uint32_t index, uint64_t stream = 0) = 0;
   // Copies the stored bytes into `buffer` (at least the blob's chunk size) and verifies them.
   // NOT_FOUND: no such blob or chunk here. CORRUPT: the checksum failed.
   virtual Result<ChunkMeta> read_chunk(BlobId id, uint32_t index, std::span<std::byte> buffer) = 0;
@@ -199,12 +242,15 @@ class BlobStore {
 
   virtual Result<BlobId> find(std::string_view name_space, std::string_view name) const = 0;
   virtual Result<BlobStat> stat(BlobId id) const = 0;
-  // The indices of the chunks that are here, in no order; counts as no hit.
+  // The indices of the chunks that are here, or in memory here, in no order; counts as no read.
   virtual std::vector<uint32_t> stored_chunks(BlobId id) const = 0;
+  virtual std::vector<uint32_t> resident_chunks(BlobId id) const = 0;
   // In order of name, homes only, after `after`, at most `limit`.
   virtual std::vector<BlobStat> list(std::string_view name_space, std::string_view prefix,
                                      std::string_view after, size_t limit) const = 0;
   virtual StoreUsage usage() const = 0;
+  // In order of name: those that have a quota of their own, and those that have blobs.
+  virtual std::vector<NamespaceUsage> namespaces() const = 0;
   // Frees pages that were kept for the next blob and not used for limits::kSpareKeepMs. To be
   // called every few seconds; blocks.
   virtual void trim() = 0;

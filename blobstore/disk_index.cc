@@ -93,6 +93,7 @@ std::string blob_value(const BlobRow& row) {
   append_little_endian(value, row.chunk_count);
   append_digest(value, row.root_digest);
   append_little_endian(value, row.sequence);
+  append_little_endian(value, static_cast<uint64_t>(row.ttl.count()));
   return value;
 }
 
@@ -170,6 +171,7 @@ Result<BlobRow> blob_row(rocksdb::Slice value) {
   row.chunk_count = reader.little_endian<uint32_t>();
   row.root_digest = reader.digest();
   row.sequence = reader.little_endian<uint64_t>();
+  row.ttl = Duration(reader.little_endian<uint64_t>());
   if (!reader.is_whole()) return damaged_row(kBlobs);
   return row;
 }

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/ids.h"
 #include "codec/codec.h"
@@ -44,6 +45,7 @@ struct BlobRow {
   uint32_t chunk_count = 0;
   Digest128 root_digest;
   uint64_t sequence = 0;  // rises with each seal: of two blobs with one name the higher has it
+  Duration ttl{};         // from the seal, or from a later start; 0: none
 };
 
 // The disk tier's RocksDB database; the only file that sees a RocksDB status. It holds what
@@ -57,7 +59,7 @@ struct BlobRow {
 // room), CORRUPT when what is there is damaged, else IO.
 class DiskIndex {
  public:
-  static constexpr uint32_t kFormat = 1;
+  static constexpr uint32_t kFormat = 2;
 
   // Opens the database at `path`, or creates it. UNSUPPORTED if it has another format.
   static Result<std::unique_ptr<DiskIndex>> open(const std::string& path, rocksdb::Env* env);

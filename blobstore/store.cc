@@ -85,13 +85,15 @@ Store::Store(const Options& options, std::unique_ptr<eviction::Policy> victims,
     : memory_budget_(options.memory_budget / kPage * kPage),
       descriptors_max_(descriptors_max),
       keeps_(options.keep),
+      quotas_(options.quotas),
+      default_quota_(options.default_quota),
       clock_(*options.clock),
       disk_(std::move(disk)),
       victims_(std::move(victims)),
       relay_victims_(eviction::make_policy(victims_->name(), memory_budget_)),
       disk_victims_(
           eviction::make_policy(victims_->name(), std::max<uint64_t>(options.disk_budget, 1))),
-      unread_victims_(eviction::make_policy(victims_->name(), memory_budget_)) {}
+      policies_{victims_.get(), relay_victims_.get(), disk_victims_.get()} {}
 
 Result<Store::BlobPtr> Store::find_blob(BlobId id) const {
   const auto it = blobs_.find(id);
@@ -159,16 +161,42 @@ Result<void> Store::create(const CreateOptions& options) {
     if (taken && !options.replace) {
       return fail(ErrorCode::kAlreadyExists, fmt::format("{} exists", blob->key));
     }
-    blob->reserved_total = blob->reserved_left =
+    blob->share = share_of(options.name_space);
+    const uint64_t bytes =
         whole_pages(bytes_in_stripe(options.size.value_or(0), options.chunk_size, options.stripe));
-    BIGCAST_TRY(admit(blob->reserved_left, options.chunk_size, blob->is_durable()));
-    reserved_ += blob->reserved_left;
-    if (blob->is_durable()) reserved_on_disk_ += blob->reserved_left;
+    BIGCAST_TRY(admit(*blob, bytes));
+    blob->reserved_total = bytes;
+    add_reserved(*blob, static_cast<int64_t>(bytes));
+    shares_.try_emplace(options.name_space, blob->share);
+    ++blob->share->blobs;
     ++home_chunk_sizes_[options.chunk_size];
     if (blob->has_name() && !taken) names_.emplace(blob->key, options.id);
   }
-  blobs_.emplace(options.id, std::move(blob));
+  add_blob(blob);
   return {};
+}
+
+void Store::add_blob(const BlobPtr& blob) {
+  blob->serial = ++serials_;
+  by_serial_.emplace(blob->serial, blob);
+  blobs_.emplace(blob->options.id, blob);
+}
+
+void Store::start_ttl(StoredBlob& blob) {
+  if (blob.options.ttl == Duration::zero()) return;
+  blob.expires_at = clock_.now() + blob.options.ttl;
+  expiries_.emplace(*blob.expires_at, blob.options.id);
+}
+
+std::vector<BlobId> Store::expired() const {
+  std::vector<BlobId> ids;
+  const TimePoint now = clock_.now();
+  const Lock lock(mutex_);
+  for (const auto& [at, id] : expiries_) {
+    if (at > now) break;
+    ids.push_back(id);
+  }
+  return ids;
 }
 
 Result<void> Store::reserve(BlobId id, uint64_t total) {
@@ -178,11 +206,9 @@ Result<void> Store::reserve(BlobId id, uint64_t total) {
   const uint64_t target = whole_pages(total);
   if (!blob->is_home() || blob->sealed || target <= blob->reserved_total) return {};
   const uint64_t more = target - blob->reserved_total;
-  BIGCAST_TRY(admit(more, blob->options.chunk_size, blob->is_durable()));
+  BIGCAST_TRY(admit(*blob, more));
   blob->reserved_total = target;
-  blob->reserved_left += more;
-  reserved_ += more;
-  if (blob->is_durable()) reserved_on_disk_ += more;
+  add_reserved(*blob, static_cast<int64_t>(more));
   return {};
 }
 
@@ -269,6 +295,7 @@ Result<BlobStat> Store::seal(BlobId id, uint64_t size, uint32_t chunk_count,
     }
   }
   cancel_reservation(*blob);
+  if (blob->is_home()) start_ttl(*blob);
   std::optional<BlobId> replaced;
   if (blob->has_name()) replaced = bind_name(lock, blob);
   if (blob->removed) return fail(ErrorCode::kNotFound, "the blob was removed meanwhile");
@@ -307,6 +334,9 @@ Result<void> Store::remove(BlobId id) {
 // Requires: no seal is writing its rows.
 Result<void> Store::remove_blob(Lock& lock, const BlobPtr& blob) {
   blobs_.erase(blob->options.id);
+  by_serial_.erase(blob->serial);
+  if (blob->expires_at) expiries_.erase({*blob->expires_at, blob->options.id});
+  pinned_ -= std::exchange(blob->pinned_bytes, 0);
   blob->removed = true;
   if (blob->is_home()) {
     const auto name = names_.find(blob->key);
@@ -315,7 +345,9 @@ Result<void> Store::remove_blob(Lock& lock, const BlobPtr& blob) {
     const auto size = home_chunk_sizes_.find(blob->options.chunk_size);
     if (--size->second == 0) home_chunk_sizes_.erase(size);
   }
-  return free_chunks(lock, blob);
+  auto freed = free_chunks(lock, blob);
+  if (blob->is_home()) leave_share(*blob);
+  return freed;
 }
 
 Result<void> Store::drop_chunks(BlobId id) {
@@ -357,7 +389,7 @@ Result<void> Store::free_chunks(Lock& lock, const BlobPtr& blob) {
   lock.lock();
   for (StoredChunk* chunk : ours) {
     memory_used_ -= chunk->pages;
-    homes_used_ -= chunk->charged;
+    add_used(*blob, -static_cast<int64_t>(chunk->charged));
     if (chunk->pages > 0 && !chunk->small) --blob->in_memory_file;
     blob->withhold(*chunk);
     blob->chunks.erase(chunk->meta.index);
@@ -402,12 +434,21 @@ Result<BlobStat> Store::stat(BlobId id) const {
 }
 
 std::vector<uint32_t> Store::stored_chunks(BlobId id) const {
+  return chunks_if(id, [](const StoredChunk& chunk) { return chunk.readable(); });
+}
+
+std::vector<uint32_t> Store::resident_chunks(BlobId id) const {
+  return chunks_if(id,
+                   [](const StoredChunk& chunk) { return chunk.readable() && chunk.in_memory; });
+}
+
+std::vector<uint32_t> Store::chunks_if(BlobId id, bool (*wanted)(const StoredChunk&)) const {
   std::vector<uint32_t> indices;
   const Lock lock(mutex_);
   const auto blob = find_blob(id);
   if (!blob) return indices;
   for (const auto& [index, chunk] : (*blob)->chunks) {
-    if (chunk.readable()) indices.push_back(index);
+    if (wanted(chunk)) indices.push_back(index);
   }
   return indices;
 }
@@ -429,6 +470,9 @@ BlobStat Store::stat_of(const StoredBlob& blob) const {
   stat.lease = blob.options.lease;
   stat.durability = blob.options.durability;
   stat.created_at = blob.created_at;
+  stat.ttl = blob.options.ttl;
+  stat.expires_at = blob.expires_at;
+  stat.pins = blob.pins;
   stat.stripe = blob.options.stripe;
   stat.note = blob.options.note;
   return stat;
@@ -460,10 +504,22 @@ StoreUsage Store::usage() const {
   usage.disk_budget = disk_ ? disk_->budget() : 0;
   usage.disk_used = disk_ ? disk_->used() : 0;
   usage.reserved = reserved_;
+  usage.pinned = pinned_;
   usage.blobs = blobs_.size();
   usage.descriptors = descriptors_;
   usage.disk_read_only = disk_ && disk_->is_read_only();
   return usage;
+}
+
+std::vector<NamespaceUsage> Store::namespaces() const {
+  std::map<std::string, NamespaceUsage, std::less<>> all;
+  for (const auto& [name, quota] : quotas_) all[name] = {name, quota, true};
+  const Lock lock(mutex_);
+  for (const auto& [name, share] : shares_) all[name] = share->usage;
+  std::vector<NamespaceUsage> result;
+  result.reserve(all.size());
+  for (auto& [name, usage] : all) result.push_back(std::move(usage));
+  return result;
 }
 
 std::string Store::disk_failure() const { return disk_ ? disk_->failure() : std::string(); }

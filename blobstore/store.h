@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <condition_variable>
 #include <deque>
 #include <map>
@@ -43,7 +44,8 @@ struct StoredChunk {
   bool doomed = false;
   bool in_memory = false;
   bool on_disk = false;
-  bool unread = false;   // put ahead, and not read since
+  bool unread = false;   // of a relay: put ahead, and not read since
+  bool listed = false;   // the policies have it
   bool damaged = false;  // of a home: its only copy fails its checksum
   uint64_t version = 0;
   uint32_t views = 0;                                   // while there are any it is not evicted
@@ -70,16 +72,27 @@ struct ParkedFile {
   TimePoint since{};
 };
 
+// A namespace as homes see it; blobs may outlive its entry in the store's map.
+struct NamespaceShare {
+  NamespaceUsage usage;
+  size_t blobs = 0;
+};
+
 // Owned jointly by the store's map and the calls under way on it. The store's lock guards it.
 struct StoredBlob {
   CreateOptions options;
-  std::string key;  // of a home: "namespace/name"
+  uint64_t serial = 0;                    // its number in the policies
+  std::string key;                        // of a home: "namespace/name"
+  std::shared_ptr<NamespaceShare> share;  // ... and its namespace
   bool removed = false;
   bool sealed = false;
   uint32_t sealed_chunks = 0;
   uint64_t sealed_size = 0;
   Digest128 root_digest;
   TimePoint created_at{};
+  std::optional<TimePoint> expires_at;
+  uint32_t pins = 0;            // while there are any its chunks in memory are not evicted
+  uint64_t pinned_bytes = 0;    // its part of pinned_
   uint64_t reserved_total = 0;  // asked for so far
   uint64_t reserved_left = 0;   // of it, not yet used by a chunk
   std::shared_ptr<Memfd> memory_file;
@@ -131,19 +144,29 @@ class Store final : public BlobStore {
   Result<void> remove(BlobId id) override;
   Result<void> drop_chunks(BlobId id) override;
   std::vector<BlobId> remove_lease(LeaseId lease) override;
-  Result<Location> locate(BlobId id, uint32_t index) override;
+  Result<uint64_t> open_stream(BlobId id, ReadOrder order) override;
+  void close_stream(uint64_t stream) override;
+  void release(BlobId id) override;
+  Result<void> pin(BlobId id) override;
+  void unpin(BlobId id) override;
+  std::vector<BlobId> expired() const override;
+  Result<Location> locate(BlobId id, uint32_t index, uint64_t stream) override;
   Result<ChunkMeta> read_chunk(BlobId id, uint32_t index, std::span<std::byte> buffer) override;
   Result<ChunkView> view_chunk(BlobId id, uint32_t index) override;
   Result<MemoryFile> memory_file(BlobId id) override;
   Result<BlobId> find(std::string_view name_space, std::string_view name) const override;
   Result<BlobStat> stat(BlobId id) const override;
   std::vector<uint32_t> stored_chunks(BlobId id) const override;
+  std::vector<uint32_t> resident_chunks(BlobId id) const override;
   std::vector<BlobStat> list(std::string_view name_space, std::string_view prefix,
                              std::string_view after, size_t limit) const override;
   StoreUsage usage() const override;
+  std::vector<NamespaceUsage> namespaces() const override;
   void trim() override;
   std::vector<LeaseId> leases() const override;
   std::string disk_failure() const override;
+
+  std::vector<uint32_t> chunks_if(BlobId id, bool (*wanted)(const StoredChunk&)) const;
 
   // Before anything else: takes up what is on disk.
   Result<void> recover();
@@ -162,6 +185,11 @@ class Store final : public BlobStore {
     bool in_memory = false;
     bool damaged = false;
   };
+  // What a policy gives up.
+  struct Victim {
+    BlobPtr blob;
+    StoredChunk* chunk = nullptr;  // null: nothing
+  };
 
   // All but constructors and I/O helpers require the lock; those that take it may give it up
   // and take it again.
@@ -173,6 +201,8 @@ class Store final : public BlobStore {
   Result<Digest128> root_of(const StoredBlob& blob, uint32_t chunk_count,
                             const std::optional<Digest128>& given) const;
   std::optional<BlobId> bind_name(Lock& lock, const BlobPtr& blob);
+  void add_blob(const BlobPtr& blob);
+  void start_ttl(StoredBlob& blob);
   Result<void> remove_blob(Lock& lock, const BlobPtr& blob);
   Result<void> free_chunks(Lock& lock, const BlobPtr& blob);
 
@@ -203,27 +233,36 @@ class Store final : public BlobStore {
   void close_if_empty(StoredBlob& blob);
   // To be called whenever a chunk's place has changed and before it is erased.
   static void count(StoredChunk& chunk);
-  void touch(StoredChunk& chunk);
   Source source_of(const StoredBlob& blob, const StoredChunk& chunk) const;
   Result<void> read_source(const Source& source, std::span<std::byte> buffer);
   void end_view(const BlobPtr& blob, const Source& source);
   Result<void> read_failed(BlobId id, const Source& source, Error error);
 
   // store_space.cc
-  Result<void> admit(uint64_t bytes, uint32_t chunk_size, bool durable) const;
+  // Whether a home may take or reserve `bytes` more.
+  Result<void> admit(const StoredBlob& blob, uint64_t bytes) const;
+  Result<void> check_quota(const NamespaceUsage& usage, uint64_t bytes) const;
+  // Of homes; the differences may be negative.
+  void add_used(StoredBlob& blob, int64_t bytes);
+  void add_reserved(StoredBlob& blob, int64_t bytes);
+  std::shared_ptr<NamespaceShare> share_of(const std::string& name_space);
+  void leave_share(StoredBlob& blob);
   // Moves what the chunk needs from the blob's reservation, and more if that is not enough, to
   // homes_used_; returns what came from the reservation.
   Result<uint64_t> charge(StoredBlob& blob, StoredChunk& chunk);
   void cancel_reservation(StoredBlob& blob);
   Result<void> make_room(Lock& lock, const StoredChunk& chunk);
   Result<bool> evict_one(Lock& lock);
-  void drop(Lock& lock, eviction::Policy::Entry entry);
+  Victim next_victim(eviction::Policy& policy);
+  void drop(Lock& lock, const Victim& victim);
   void leave_memory(Lock& lock, const BlobPtr& blob, StoredChunk& chunk);
   Result<void> demote(Lock& lock, const BlobPtr& blob, StoredChunk& chunk);
   Result<void> write_to_disk(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
                              const DiskTier::Source& copy);
+  // Lists the chunk, unless it is listed or held.
   void make_evictable(StoredChunk& chunk);
   void unlist(StoredChunk& chunk);
+  void count_read(StoredChunk& chunk, uint64_t stream);
   void begin_move() { ++moving_; }
   void end_move(bool settled);
 
@@ -239,6 +278,8 @@ class Store final : public BlobStore {
   const uint64_t memory_budget_;
   const uint64_t descriptors_max_;
   const bool keeps_;
+  const std::map<std::string, uint64_t, std::less<>> quotas_;
+  const uint64_t default_quota_;
   const Clock& clock_;
   const std::unique_ptr<DiskTier> disk_;  // null: none
 
@@ -246,13 +287,17 @@ class Store final : public BlobStore {
   std::condition_variable changed_;
   std::unordered_map<BlobId, BlobPtr> blobs_;
   std::map<std::string, BlobId, std::less<>> names_;  // of homes
+  std::unordered_map<uint64_t, BlobPtr> by_serial_;   // all of blobs_
+  std::set<std::pair<TimePoint, BlobId>> expiries_;
+  std::map<std::string, std::shared_ptr<NamespaceShare>, std::less<>> shares_;  // with blobs
   // Resident chunks in order of eviction; once more those that can leave without the disk (relays',
   // and homes' that are on it already), for when no other can go there; and relays' on disk, which
-  // make way for homes'. An entry is a StoredChunk's address.
+  // make way for homes'. What a policy gives up while it is viewed or pinned is in none of them
+  // until that ends: so a view costs nothing and a policy keeps what it knows.
   const std::unique_ptr<eviction::Policy> victims_;
   const std::unique_ptr<eviction::Policy> relay_victims_;
   const std::unique_ptr<eviction::Policy> disk_victims_;
-  const std::unique_ptr<eviction::Policy> unread_victims_;  // these leave first, in no other list
+  const std::array<eviction::Policy*, 3> policies_;  // all of them
   uint64_t memory_used_ = 0;
   // Beside memory_used_: pages in files that are parked, or that a blob has adopted and not used.
   uint64_t spare_bytes_ = 0;
@@ -266,19 +311,19 @@ class Store final : public BlobStore {
   uint64_t descriptors_ = 0;
   // Threads whose I/O will settle a chunk without waiting for room: to wait for them is safe.
   int moving_ = 0;
-  uint64_t settled_ = 0;    // moves that have changed what is free or evictable
-  uint64_t viewed_ = 0;     // bytes in views
+  uint64_t settled_ = 0;  // moves that have changed what is free or evictable
+  uint64_t viewed_ = 0;   // bytes in views
+  uint64_t pinned_ = 0;
+  uint64_t serials_ = 0;    // the last StoredBlob::serial given
+  uint64_t streams_ = 0;    // the last stream's number
   uint64_t versions_ = 0;   // the last StoredChunk::version given
   uint64_t sequences_ = 0;  // the last StoredBlob::sequence given
   StoreUsage counters_;
 };
 
-// A chunk's name in the policies is its address, which stands still while it is stored.
-inline eviction::Policy::Entry entry_of(const StoredChunk& chunk) {
-  return reinterpret_cast<eviction::Policy::Entry>(&chunk);
-}
-inline StoredChunk& chunk_of(eviction::Policy::Entry entry) {
-  return *reinterpret_cast<StoredChunk*>(entry);  // NOLINT(performance-no-int-to-ptr)
+// A chunk's name in the policies: the same when it comes back.
+inline eviction::Entry entry_of(const StoredChunk& chunk) {
+  return eviction::entry_of(chunk.blob->serial, chunk.meta.index);
 }
 
 constexpr uint64_t kPage = 4096;

@@ -49,7 +49,7 @@ Result<void> Store::put_chunk(BlobId id, const ChunkMeta& meta, std::span<const 
   lock.lock();
   BIGCAST_ASSIGN(StoredChunk* const chunk, claim(lock, blob, meta));
   if (chunk == nullptr) return {};
-  chunk->unread = why == Put::kAhead;
+  chunk->unread = why == Put::kAhead && !blob->is_home();
   auto filled = fill(lock, blob, *chunk, stored);
   if (filled && !chunk->doomed) {
     chunk->busy = false;
@@ -99,9 +99,7 @@ Result<void> Store::fill(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
     if (result) result = write_chunk(lock, blob, chunk, stored);
   }
   if (!result && !blob->removed && !blob->sealed) {
-    blob->reserved_left += drawn;
-    reserved_ += drawn;
-    if (blob->is_durable()) reserved_on_disk_ += drawn;
+    add_reserved(*blob, static_cast<int64_t>(drawn));
   }
   return result;
 }
@@ -170,7 +168,7 @@ void Store::discard(Lock& lock, const BlobPtr& blob, StoredChunk& chunk) {
   count(chunk);
   begin_move();
   free_pages(lock, blob, chunk);
-  homes_used_ -= chunk.charged;
+  add_used(*blob, -static_cast<int64_t>(chunk.charged));
   blob->withhold(chunk);
   blob->chunks.erase(chunk.meta.index);
   release_withheld(lock, blob);
@@ -210,19 +208,7 @@ void Store::close_if_empty(StoredBlob& blob) {
   --descriptors_;
 }
 
-void Store::touch(StoredChunk& chunk) {
-  const auto entry = entry_of(chunk);
-  if (chunk.unread) {
-    chunk.unread = false;
-    unread_victims_->erase(entry);
-    if (!chunk.busy) make_evictable(chunk);
-  }
-  victims_->hit(entry);
-  relay_victims_->hit(entry);
-  disk_victims_->hit(entry);
-}
-
-Result<Location> Store::locate(BlobId id, uint32_t index) {
+Result<Location> Store::locate(BlobId id, uint32_t index, uint64_t stream) {
   const Lock lock(mutex_);
   BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
   Location location;
@@ -233,7 +219,7 @@ Result<Location> Store::locate(BlobId id, uint32_t index) {
   const auto it = blob->chunks.find(index);
   if (it == blob->chunks.end() || !it->second.readable()) return location;
   StoredChunk& chunk = it->second;
-  touch(chunk);
+  count_read(chunk, stream);
   location.meta = chunk.meta;
   location.presence = Presence::kElsewhere;
   if (chunk.in_memory && !chunk.small && !chunk.damaged) {
@@ -319,7 +305,6 @@ Result<ChunkMeta> Store::read_chunk(BlobId id, uint32_t index, std::span<std::by
     if (it == blob->chunks.end() || !it->second.readable()) {
       return fail(ErrorCode::kNotFound, fmt::format("chunk {}: is not here", index));
     }
-    touch(it->second);
     const Source source = source_of(*blob, it->second);
     lock.unlock();
     if (source.damaged) {
@@ -352,8 +337,6 @@ Result<ChunkView> Store::view_chunk(BlobId id, uint32_t index) {
     return fail(ErrorCode::kNotFound, fmt::format("chunk {}: can't be viewed now", index));
   }
   StoredChunk& chunk = it->second;
-  touch(chunk);
-  unlist(chunk);
   chunk.views++;
   blob->open_views++;
   const Source source = source_of(*blob, chunk);

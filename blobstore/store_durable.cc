@@ -37,8 +37,9 @@ Result<void> Store::make_durable(Lock& lock, const BlobPtr& blob) {
 
 Result<void> Store::write_rows(Lock& lock, const BlobPtr& blob) {
   const CreateOptions& options = blob->options;
-  const BlobRow row{options.name_space, options.name,        options.lease,     options.chunk_size,
-                    blob->sealed_size,  blob->sealed_chunks, blob->root_digest, blob->sequence};
+  const BlobRow row{options.name_space, options.name,      options.lease,
+                    options.chunk_size, blob->sealed_size, blob->sealed_chunks,
+                    blob->root_digest,  blob->sequence,    options.ttl};
   std::set<uint32_t> extents;
   for (uint32_t first = 0;; first += limits::kIndexBatchRows) {
     const auto rows = rows_of(*blob, first, extents);
@@ -104,6 +105,7 @@ void Store::adopt(DiskTier::Found found, std::vector<BlobPtr>& superseded) {
   options.chunk_size = found.row.chunk_size;
   options.lease = found.row.lease;
   options.durability = Durability::kDisk;
+  options.ttl = found.row.ttl;
   blob->key = options.name_space + "/" + options.name;
   blob->sealed = blob->has_rows = true;
   blob->sealed_size = found.row.size;
@@ -111,6 +113,9 @@ void Store::adopt(DiskTier::Found found, std::vector<BlobPtr>& superseded) {
   blob->root_digest = found.row.root_digest;
   blob->sequence = found.row.sequence;
   blob->created_at = clock_.now();
+  blob->share = share_of(options.name_space);
+  shares_.try_emplace(options.name_space, blob->share);
+  ++blob->share->blobs;
   blob->chunks.reserve(found.chunks.size());
   for (ChunkRow& row : found.chunks) {
     StoredChunk& chunk = blob->chunks[row.meta.index];
@@ -120,13 +125,14 @@ void Store::adopt(DiskTier::Found found, std::vector<BlobPtr>& superseded) {
     chunk.on_disk = true;
     chunk.disk_bytes = chunk.charged = chunk.disk_charged = whole_pages(row.meta.stored_size);
     chunk.version = ++versions_;
-    homes_used_ += chunk.charged;
+    add_used(*blob, static_cast<int64_t>(chunk.charged));
     homes_on_disk_ += chunk.disk_charged;
     count(chunk);
   }
   ++home_chunk_sizes_[options.chunk_size];
   sequences_ = std::max(sequences_, blob->sequence);
-  blobs_.emplace(options.id, blob);
+  add_blob(blob);
+  start_ttl(*blob);
   const auto [name, is_free] = names_.try_emplace(blob->key, options.id);
   if (is_free) return;
   const BlobPtr other = blobs_.at(name->second);

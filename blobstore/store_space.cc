@@ -12,8 +12,11 @@
 // the memory holds of them beside that is in nobody's way either.
 namespace bigcast {
 
-Result<void> Store::admit(uint64_t bytes, uint32_t chunk_size, bool durable) const {
+Result<void> Store::admit(const StoredBlob& blob, uint64_t bytes) const {
   if (bytes == 0) return {};
+  BIGCAST_TRY(check_quota(blob.share->usage, bytes));
+  const uint32_t chunk_size = blob.options.chunk_size;
+  const bool durable = blob.is_durable();
   const uint64_t disk_budget = disk_ ? disk_->budget() : 0;
   // Nothing more goes to a disk that has failed, or that a start with a smaller budget found full.
   const uint64_t disk_limit = disk_ && disk_->is_read_only() ? homes_on_disk_ : disk_budget;
@@ -39,6 +42,49 @@ Result<void> Store::admit(uint64_t bytes, uint32_t chunk_size, bool durable) con
                           bytes, memory_budget_, disk_budget, homes_used_ + reserved_));
 }
 
+Result<void> Store::check_quota(const NamespaceUsage& usage, uint64_t bytes) const {
+  const uint64_t taken = usage.used + usage.reserved;
+  if (usage.quota == 0 || (taken <= usage.quota && bytes <= usage.quota - taken)) return {};
+  return fail(
+      ErrorCode::kResourceExhausted,
+      fmt::format("namespace '{}': {} bytes do not fit its quota of {}, of which {} are used "
+                  "or reserved",
+                  usage.name, bytes, usage.quota, taken));
+}
+
+void Store::add_used(StoredBlob& blob, int64_t bytes) {
+  if (!blob.share) return;
+  homes_used_ += static_cast<uint64_t>(bytes);
+  blob.share->usage.used += static_cast<uint64_t>(bytes);
+}
+
+void Store::add_reserved(StoredBlob& blob, int64_t bytes) {
+  if (!blob.share) return;
+  blob.reserved_left += static_cast<uint64_t>(bytes);
+  reserved_ += static_cast<uint64_t>(bytes);
+  blob.share->usage.reserved += static_cast<uint64_t>(bytes);
+  if (blob.is_durable()) reserved_on_disk_ += static_cast<uint64_t>(bytes);
+}
+
+std::shared_ptr<NamespaceShare> Store::share_of(const std::string& name_space) {
+  const auto found = shares_.find(name_space);
+  if (found != shares_.end()) return found->second;
+  const auto quota = quotas_.find(name_space);
+  auto share = std::make_shared<NamespaceShare>();
+  share->usage.name = name_space;
+  share->usage.has_own_quota = quota != quotas_.end();
+  share->usage.quota = quota == quotas_.end() ? default_quota_ : quota->second;
+  return share;
+}
+
+// Chunks that are still being moved leave it later, and until then it must be found again.
+void Store::leave_share(StoredBlob& blob) {
+  --blob.share->blobs;
+  std::erase_if(shares_, [](const auto& entry) {
+    return entry.second->blobs == 0 && entry.second->usage.used == 0;
+  });
+}
+
 Result<uint64_t> Store::charge(StoredBlob& blob, StoredChunk& chunk) {
   const uint64_t needed = whole_pages(chunk.meta.stored_size);
   // A declared size was reserved as raw bytes; a step, as the stored bytes that the writer
@@ -47,14 +93,12 @@ Result<uint64_t> Store::charge(StoredBlob& blob, StoredChunk& chunk) {
       blob.options.size ? whole_pages(chunk.meta.raw_size) : whole_pages(chunk.meta.stored_size);
   const uint64_t drawn = std::min(blob.reserved_left, covers);
   if (needed > drawn) {
-    BIGCAST_TRY(admit(needed - drawn, blob.options.chunk_size, blob.is_durable()));
+    BIGCAST_TRY(admit(blob, needed - drawn));
   }
-  blob.reserved_left -= drawn;
-  reserved_ -= drawn;
+  add_reserved(blob, -static_cast<int64_t>(drawn));
   chunk.charged = needed;
-  homes_used_ += needed;
+  add_used(blob, static_cast<int64_t>(needed));
   if (blob.is_durable()) {
-    reserved_on_disk_ -= drawn;
     chunk.disk_charged = needed;
     homes_on_disk_ += needed;
   }
@@ -62,9 +106,7 @@ Result<uint64_t> Store::charge(StoredBlob& blob, StoredChunk& chunk) {
 }
 
 void Store::cancel_reservation(StoredBlob& blob) {
-  reserved_ -= blob.reserved_left;
-  if (blob.is_durable()) reserved_on_disk_ -= blob.reserved_left;
-  blob.reserved_left = 0;
+  add_reserved(blob, -static_cast<int64_t>(blob.reserved_left));
 }
 
 void Store::end_move(bool settled) {
@@ -78,6 +120,7 @@ Result<void> Store::make_room(Lock& lock, const StoredChunk& chunk) {
   const StoredBlob& blob = *chunk.blob;
   const bool small = rests_small(blob, chunk.meta);
   const uint64_t needed = whole_pages(chunk.meta.stored_size);
+  victims_->expect(entry_of(chunk), needed);
   while (!chunk.doomed) {
     const uint64_t spare = small ? 0 : spare_at(blob, chunk.meta.index);
     if (memory_used_ + spare_bytes_ - spare + needed <= memory_budget_) return {};
@@ -96,17 +139,27 @@ Result<void> Store::make_room(Lock& lock, const StoredChunk& chunk) {
   return fail(ErrorCode::kNotFound, "the blob was removed meanwhile");
 }
 
+// Sets aside what is viewed or pinned: whatever ends that lists it again.
+Store::Victim Store::next_victim(eviction::Policy& policy) {
+  while (const auto entry = policy.evict()) {
+    const BlobPtr& blob = by_serial_.at(eviction::blob_of(*entry));
+    StoredChunk& chunk = blob->chunks.at(eviction::chunk_of(*entry));
+    unlist(chunk);
+    if (chunk.views == 0 && blob->pins == 0) return {blob, &chunk};
+  }
+  return {};
+}
+
 // False if nothing can leave now; an error if that is a disk's fault.
 Result<bool> Store::evict_one(Lock& lock) {
-  if (const auto unread = unread_victims_->evict()) {
-    drop(lock, *unread);
+  const Victim victim = next_victim(*victims_);
+  if (victim.chunk == nullptr) return false;
+  const BlobPtr& blob = victim.blob;
+  StoredChunk& chunk = *victim.chunk;
+  if (chunk.unread) {  // not worth a write
+    drop(lock, victim);
     return true;
   }
-  const auto entry = victims_->evict();
-  if (!entry) return false;
-  auto& chunk = chunk_of(*entry);
-  unlist(chunk);
-  const BlobPtr blob = blobs_.at(chunk.blob->options.id);
   chunk.busy = true;
   if (chunk.on_disk) {
     leave_memory(lock, blob, chunk);
@@ -122,8 +175,8 @@ Result<bool> Store::evict_one(Lock& lock) {
   chunk.busy = false;
   make_evictable(chunk);
   changed_.notify_all();
-  if (const auto other = relay_victims_->evict()) {
-    drop(lock, *other);
+  if (const Victim other = next_victim(*relay_victims_); other.chunk != nullptr) {
+    drop(lock, other);
     return true;
   }
   if (demoted.error().code == ErrorCode::kResourceExhausted) return false;
@@ -131,14 +184,11 @@ Result<bool> Store::evict_one(Lock& lock) {
 }
 
 // Drops a chunk that a policy gave: a relay's, or a home's from memory that is on disk, too.
-void Store::drop(Lock& lock, eviction::Policy::Entry entry) {
-  auto& chunk = chunk_of(entry);
-  unlist(chunk);
-  chunk.busy = true;
-  const BlobPtr blob = blobs_.at(chunk.blob->options.id);
-  if (blob->is_home()) return leave_memory(lock, blob, chunk);
+void Store::drop(Lock& lock, const Victim& victim) {
+  victim.chunk->busy = true;
+  if (victim.blob->is_home()) return leave_memory(lock, victim.blob, *victim.chunk);
   ++counters_.chunks_dropped;
-  discard(lock, blob, chunk);
+  discard(lock, victim.blob, *victim.chunk);
 }
 
 // Requires: the caller moves the chunk, which is on disk, too. Then it is settled, or gone if it
@@ -203,38 +253,104 @@ Result<void> Store::write_to_disk(Lock& lock, const BlobPtr& blob, StoredChunk& 
       return {};
     }
     const auto relay = blob->is_home() && runs.error().code == ErrorCode::kResourceExhausted
-                           ? disk_victims_->evict()
-                           : std::nullopt;
-    if (!relay) {
+                           ? next_victim(*disk_victims_)
+                           : Victim();
+    if (relay.chunk == nullptr) {
       end_move(false);
       return tl::unexpected<Error>(std::move(runs).error());
     }
-    drop(lock, *relay);
+    drop(lock, relay);
   }
 }
 
 void Store::make_evictable(StoredChunk& chunk) {
   const auto entry = entry_of(chunk);
   const bool home = chunk.blob->is_home();
-  if (chunk.views > 0) return;
+  const bool held = chunk.views > 0 || (chunk.in_memory && chunk.blob->pins > 0);
+  if (chunk.listed || held) return;
+  chunk.listed = true;
   if (!chunk.in_memory) {
     if (!home) disk_victims_->insert(entry, chunk.disk_bytes);
     return;
   }
-  if (chunk.unread) {
-    unread_victims_->insert(entry, chunk.pages);
-    return;
-  }
   if (!home || chunk.on_disk) relay_victims_->insert(entry, chunk.pages);
   if (!home || disk_) victims_->insert(entry, chunk.pages);
+  if (!chunk.unread) return;
+  for (eviction::Policy* policy : policies_) policy->mark_prefetched(entry);
 }
 
 void Store::unlist(StoredChunk& chunk) {
-  const auto entry = entry_of(chunk);
-  victims_->erase(entry);
-  relay_victims_->erase(entry);
-  disk_victims_->erase(entry);
-  unread_victims_->erase(entry);
+  if (!chunk.listed) return;
+  chunk.listed = false;
+  for (eviction::Policy* policy : policies_) policy->erase(entry_of(chunk));
+}
+
+// ---- What the policies are told of the readers.
+
+void Store::count_read(StoredChunk& chunk, uint64_t stream) {
+  chunk.unread = false;
+  for (eviction::Policy* policy : policies_) {
+    policy->hit(entry_of(chunk));
+    if (stream != 0) policy->advance_stream(stream, chunk.meta.index);
+  }
+}
+
+Result<uint64_t> Store::open_stream(BlobId id, ReadOrder order) {
+  const Lock lock(mutex_);
+  BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
+  const uint64_t stream = ++streams_;
+  for (eviction::Policy* policy : policies_) policy->open_stream(stream, blob->serial, order);
+  return stream;
+}
+
+void Store::close_stream(uint64_t stream) {
+  const Lock lock(mutex_);
+  for (eviction::Policy* policy : policies_) policy->close_stream(stream);
+}
+
+void Store::release(BlobId id) {
+  const Lock lock(mutex_);
+  const auto blob = find_blob(id);
+  if (!blob) return;
+  for (eviction::Policy* policy : policies_) policy->release_blob((*blob)->serial);
+}
+
+// ---- Pins.
+
+Result<void> Store::pin(BlobId id) {
+  const Lock lock(mutex_);
+  BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
+  if (!blob->is_home()) {
+    return fail(ErrorCode::kInvalidArgument,
+                "pin: a relay's copy can't be pinned, only the home's");
+  }
+  if (!blob->sealed) return fail(ErrorCode::kInvalidArgument, "pin: the blob is not sealed yet");
+  if (blob->pins == 0) {
+    const uint64_t bytes = blob->total.stored + blob->total.chunks * kPage;
+    const uint64_t limit = memory_budget_ / limits::kPinnedShare;
+    if (bytes > limit - std::min(limit, pinned_)) {
+      return fail(
+          ErrorCode::kResourceExhausted,
+          fmt::format("pin: {} bytes do not fit: pins may hold {} of the memory budget, and "
+                      "hold {}",
+                      bytes, limit, pinned_));
+    }
+    pinned_ += blob->pinned_bytes = bytes;
+  }
+  ++blob->pins;
+  return {};
+}
+
+void Store::unpin(BlobId id) {
+  const Lock lock(mutex_);
+  const auto found = find_blob(id);
+  if (!found || (*found)->pins == 0 || --(*found)->pins > 0) return;
+  StoredBlob& blob = **found;
+  pinned_ -= std::exchange(blob.pinned_bytes, 0);
+  for (auto& [index, chunk] : blob.chunks) {
+    if (chunk.readable() && !chunk.busy) make_evictable(chunk);
+  }
+  changed_.notify_all();
 }
 
 }  // namespace bigcast

@@ -23,6 +23,9 @@ Result<BlobSummary> summary_of(rpc::BlobInfo::Reader info) {
   summary.memory_bytes = info.getMemoryBytes();
   summary.disk_bytes = info.getDiskBytes();
   summary.age_ms = info.getAgeMs();
+  summary.ttl_ms = info.getTtlMs();
+  if (summary.ttl_ms > 0 && info.getSealed()) summary.expires_in_ms = info.getExpiresInMs();
+  summary.pins = info.getPins();
   summary.chunk_size = ref.chunk_size;
   summary.chunk_count = info.getChunkCount();
   summary.sealed = info.getSealed();
@@ -99,19 +102,23 @@ class ClientHandle final : public Client {
   Result<std::unique_ptr<Upload>> upload(UploadOptions options) override {
     return start_upload(core_, options);
   }
-  Result<std::unique_ptr<Download>> download_name(const std::string& name) override {
+  Result<std::unique_ptr<Download>> download_name(const std::string& name,
+                                                  DownloadOptions options) override {
     BIGCAST_TRY(check_name(name));
-    return start_download(core_, name);
+    return start_download(core_, name, options);
   }
-  Result<std::unique_ptr<Download>> download_ref(std::string_view bytes) override {
+  Result<std::unique_ptr<Download>> download_ref(std::string_view bytes,
+                                                 DownloadOptions options) override {
     BIGCAST_ASSIGN(const auto ref, rpc::BlobRefData::from_bytes(bytes));
-    return start_download(core_, ref);
+    return start_download(core_, ref, options);
   }
   Result<BlobSummary> stat(const std::string& name) override;
   Result<void> list(const std::string& prefix,
                     const std::function<bool(const BlobSummary&)>& each) override;
   Result<void> remove_name(const std::string& name) override;
   Result<void> remove_ref(std::string_view bytes) override;
+  Result<BlobSummary> pin_name(const std::string& name) override;
+  Result<void> unpin_name(const std::string& name) override;
   Result<void> drop_copies_ref(std::string_view bytes) override;
   Result<NodeSummary> ping() override;
   Result<NodeReport> report() override;
@@ -166,6 +173,9 @@ class ClientHandle final : public Client {
     return addresses;
   }
 
+  Result<rpc::BlobRefData> ref_of(const std::string& name);
+  Result<BlobSummary> pin_stripe(const rpc::BlobRefData& stripe);
+  Result<void> unpin_stripe(const rpc::BlobRefData& stripe);
   Result<Page> list_page(const std::string& prefix, const std::string& after);
 
   const std::shared_ptr<ClientCore> core_;
@@ -182,6 +192,65 @@ Result<BlobSummary> ClientHandle::stat(const std::string& name) {
           return summary_of(response.getResult().getInfo());
         });
   });
+}
+
+Result<rpc::BlobRefData> ClientHandle::ref_of(const std::string& name) {
+  BIGCAST_TRY(check_name(name));
+  return call_until_found<rpc::BlobRefData>(core_->nodes().entry_points(), [&](NodeSession& node) {
+    auto request = node.session.statRequest();
+    request.setName(name);
+    return request.send().then(
+        [](capnp::Response<rpc::Session::StatResults>&& response) -> Result<rpc::BlobRefData> {
+          BIGCAST_TRY(outcome(response));
+          return rpc::answered(rpc::read(response.getResult().getInfo().getRef()));
+        });
+  });
+}
+
+Result<BlobSummary> ClientHandle::pin_stripe(const rpc::BlobRefData& stripe) {
+  return call_until_found<BlobSummary>(holders(stripe), [&](NodeSession& node) {
+    auto request = node.session.pinRequest();
+    rpc::write(stripe.id, request.initTarget().initHomeId());
+    return request.send().then(
+        [](capnp::Response<rpc::Session::PinResults>&& response) -> Result<BlobSummary> {
+          BIGCAST_TRY(outcome(response));
+          return summary_of(response.getResult().getInfo());
+        });
+  });
+}
+
+Result<void> ClientHandle::unpin_stripe(const rpc::BlobRefData& stripe) {
+  return call_until_found<void>(holders(stripe), [&](NodeSession& node) {
+    auto request = node.session.unpinRequest();
+    rpc::write(stripe.id, request.initTarget().initHomeId());
+    return request.send().then(
+        [](capnp::Response<rpc::Session::UnpinResults>&& response) { return outcome(response); });
+  });
+}
+
+// All stripes or none.
+Result<BlobSummary> ClientHandle::pin_name(const std::string& name) {
+  BIGCAST_ASSIGN(const auto ref, ref_of(name));
+  BIGCAST_ASSIGN(auto summary, pin_stripe(ref.of_stripe(0)));
+  for (uint32_t i = 1; i < ref.stripes; ++i) {
+    auto pinned = pin_stripe(ref.of_stripe(i));
+    if (pinned) continue;
+    for (uint32_t done = 0; done < i; ++done) {
+      if (!unpin_stripe(ref.of_stripe(done))) continue;  // gone, and its pin with it
+    }
+    return pinned;
+  }
+  return summary;
+}
+
+Result<void> ClientHandle::unpin_name(const std::string& name) {
+  BIGCAST_ASSIGN(const auto ref, ref_of(name));
+  Result<void> unpinned;
+  for (uint32_t i = 0; i < ref.stripes; ++i) {
+    auto one = unpin_stripe(ref.of_stripe(i));
+    if (unpinned) unpinned = std::move(one);
+  }
+  return unpinned;
 }
 
 Result<ClientHandle::Page> ClientHandle::list_page(const std::string& prefix,

@@ -45,6 +45,14 @@ struct UploadOptions {
   // none of their links carries all of it. Names are then found at the first of them.
   uint32_t homes = 1;
   bool durable = false;  // sealed once it would survive the node and its machine; one home only
+  uint64_t ttl_ms = 0;   // removed so long after it was sealed, at most limits::kTtlMsMax; 0: never
+};
+
+struct DownloadOptions {
+  // Chunks come as they suit the source, what is in its memory first; Download::offset() says where
+  // each belongs. For readers to whom the order is all one: it spares the source reading them
+  // twice.
+  bool any_order = false;
 };
 
 struct BlobSummary {
@@ -52,6 +60,9 @@ struct BlobSummary {
   std::optional<uint64_t> size;
   uint64_t stored_size = 0, memory_bytes = 0, disk_bytes = 0;  // on the node that answered
   uint64_t age_ms = 0;
+  uint64_t ttl_ms = 0;                    // 0: none
+  std::optional<uint64_t> expires_in_ms;  // of a sealed blob with a ttl
+  uint32_t pins = 0;                      // sessions that pin it
   uint32_t chunk_size = 0, chunk_count = 0;
   bool sealed = false, relay = false, durable = false;
   std::string root_digest;         // 32 hexadecimal digits
@@ -109,16 +120,18 @@ class Upload {
   virtual TransferStats stats() const = 0;
 };
 
-// Reads one blob in order. Fetching, verifying and decompressing run ahead on native threads, at
-// most limits::kDownloadWindowChunks chunks; works on blobs that are still being written. A dead or
-// lying source is left for the next one, and the transfer goes on with the chunk it was at. Use it
-// from one thread at a time; destroying it stops the transfer.
+// Reads one blob, in order unless DownloadOptions say otherwise. Fetching, verifying and
+// decompressing run ahead on native threads, at most limits::kDownloadWindowChunks chunks; works on
+// blobs that are still being written. A dead or lying source is left for the next one, and the
+// transfer goes on with the chunk it was at. Use it from one thread at a time; destroying it stops
+// the transfer.
 class Download {
  public:
   virtual ~Download() = default;
   // The next chunk's raw bytes, valid until the next call; empty at the end, after the root digest
   // was checked. CORRUPT, ABORTED, NOT_FOUND, UNAVAILABLE or DEADLINE_EXCEEDED otherwise.
   virtual Result<std::span<const std::byte>> next() = 0;
+  virtual uint64_t offset() const = 0;               // in the blob, of what next() gave last
   virtual std::optional<uint64_t> size() const = 0;  // raw bytes, once known
   virtual TransferStats stats() const = 0;
 };
@@ -132,14 +145,22 @@ class Client {
   virtual ~Client() = default;
 
   virtual Result<std::unique_ptr<Upload>> upload(UploadOptions options) = 0;
-  virtual Result<std::unique_ptr<Download>> download_name(const std::string& name) = 0;
-  virtual Result<std::unique_ptr<Download>> download_ref(std::string_view ref) = 0;
+  virtual Result<std::unique_ptr<Download>> download_name(const std::string& name,
+                                                          DownloadOptions options = {}) = 0;
+  virtual Result<std::unique_ptr<Download>> download_ref(std::string_view ref,
+                                                         DownloadOptions options = {}) = 0;
   virtual Result<BlobSummary> stat(const std::string& name) = 0;
   // Calls `each` in order of name until all are listed or it returns false.
   virtual Result<void> list(const std::string& prefix,
                             const std::function<bool(const BlobSummary&)>& each) = 0;
   virtual Result<void> remove_name(const std::string& name) = 0;
   virtual Result<void> remove_ref(std::string_view ref) = 0;
+  // Keeps what is in memory of a sealed blob there, at its homes, until it is unpinned, removed, or
+  // this client or its connection goes. Returns what the (first) home says of it. NOT_FOUND;
+  // INVALID_ARGUMENT while it is written; RESOURCE_EXHAUSTED when pins would hold more than half of
+  // a home's memory.
+  virtual Result<BlobSummary> pin_name(const std::string& name) = 0;
+  virtual Result<void> unpin_name(const std::string& name) = 0;  // ok if it is not pinned
   virtual Result<void> drop_copies_ref(std::string_view ref) = 0;
   virtual Result<NodeSummary> ping() = 0;
   virtual Result<NodeReport> report() = 0;  // of the first server that answers

@@ -90,10 +90,11 @@ class ClientCore {
 Result<std::unique_ptr<Upload>> start_upload(const std::shared_ptr<ClientCore>& core,
                                              const UploadOptions& options);
 Result<std::unique_ptr<Download>> start_download(const std::shared_ptr<ClientCore>& core,
-                                                 const rpc::BlobRefData& ref);
+                                                 const rpc::BlobRefData& ref,
+                                                 DownloadOptions options);
 // Finds the blob by its name at an entry point first.
 Result<std::unique_ptr<Download>> start_download(const std::shared_ptr<ClientCore>& core,
-                                                 const std::string& name);
+                                                 const std::string& name, DownloadOptions options);
 
 // True when another node may still have an answer.
 inline bool node_did_not_answer(const Error& error) {

@@ -9,14 +9,15 @@ using OpenResponse = capnp::Response<rpc::Session::OpenResults>;
 
 class DownloadHandle final : public Download {
  public:
-  explicit DownloadHandle(std::shared_ptr<ClientCore> core) : core_(std::move(core)) {}
+  DownloadHandle(std::shared_ptr<ClientCore> core, DownloadOptions options)
+      : core_(std::move(core)), order_(order_of(options)) {}
   ~DownloadHandle() override {
     core_->io().run([this]() { job_.reset(); });
   }
 
   Result<void> start(const rpc::BlobRefData& ref) {
     return core_->io().blocking([&]() {
-      job_ = std::make_unique<DownloadJob>(core_->nodes(), ref);
+      job_ = std::make_unique<DownloadJob>(core_->nodes(), ref, order_);
       return job_->start();
     });
   }
@@ -25,6 +26,11 @@ class DownloadHandle final : public Download {
   }
   Result<Span> next() override {
     return core_->io().blocking([this]() { return job_->next(); });
+  }
+  uint64_t offset() const override {
+    uint64_t offset = 0;
+    core_->io().run([&]() { offset = job_->offset(); });
+    return offset;
   }
   std::optional<uint64_t> size() const override {
     std::optional<uint64_t> size;
@@ -43,7 +49,12 @@ class DownloadHandle final : public Download {
   Result<void> use(const std::string& name, const rpc::Address& address,
                    kj::Own<NodeSession> session, OpenResponse response);
 
+  static rpc::ReadOrder order_of(DownloadOptions options) {
+    return options.any_order ? rpc::ReadOrder::RESIDENT_FIRST : rpc::ReadOrder::ASCENDING;
+  }
+
   const std::shared_ptr<ClientCore> core_;
+  const rpc::ReadOrder order_;
   std::unique_ptr<DownloadJob> job_;  // lives on the I/O thread
 };
 
@@ -73,6 +84,7 @@ kj::Promise<Result<void>> DownloadHandle::find_at(const std::string& name,
        address](Result<kj::Own<NodeSession>> session) -> kj::Promise<Result<void>> {
         if (!session) return Result<void>(tl::unexpected(session.error()));
         auto request = (*session)->session.openRequest();
+        request.setOrder(order_);
         request.initTarget().setName(name);
         auto& peer = **session;
         return bounded<void>(nodes.loop(), peer, nodes.targets().timeout_ms,
@@ -91,7 +103,7 @@ Result<void> DownloadHandle::use(const std::string& name, const rpc::Address& ad
   if (ref.name != name) {
     return fail(ErrorCode::kCorrupt, session->address + ": opened '" + ref.name + "' instead");
   }
-  job_ = std::make_unique<DownloadJob>(core_->nodes(), std::move(ref));
+  job_ = std::make_unique<DownloadJob>(core_->nodes(), std::move(ref), order_);
   job_->adopt(address, kj::mv(session), result.getOpened());
   return {};
 }
@@ -99,19 +111,20 @@ Result<void> DownloadHandle::use(const std::string& name, const rpc::Address& ad
 }  // namespace
 
 Result<std::unique_ptr<Download>> start_download(const std::shared_ptr<ClientCore>& core,
-                                                 const rpc::BlobRefData& ref) {
+                                                 const rpc::BlobRefData& ref,
+                                                 DownloadOptions options) {
   const ClientTargets& targets = core->nodes().targets();
   if (!targets.local_node && targets.servers.empty() && ref.homes.empty()) {
     return fail(ErrorCode::kInvalidArgument, "blob ref: it names no home");
   }
-  auto download = std::make_unique<DownloadHandle>(core);
+  auto download = std::make_unique<DownloadHandle>(core, options);
   BIGCAST_TRY(download->start(ref));
   return download;
 }
 
 Result<std::unique_ptr<Download>> start_download(const std::shared_ptr<ClientCore>& core,
-                                                 const std::string& name) {
-  auto download = std::make_unique<DownloadHandle>(core);
+                                                 const std::string& name, DownloadOptions options) {
+  auto download = std::make_unique<DownloadHandle>(core, options);
   BIGCAST_TRY(download->start(name));
   return download;
 }

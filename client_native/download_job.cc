@@ -14,14 +14,16 @@ uint32_t chunk_count_of(uint64_t size, uint32_t chunk_size) {
 
 }  // namespace
 
-DownloadJob::DownloadJob(Nodes& nodes, rpc::BlobRefData ref)
+DownloadJob::DownloadJob(Nodes& nodes, rpc::BlobRefData ref, rpc::ReadOrder order)
     : ref_(std::move(ref)),
+      in_order_(order != rpc::ReadOrder::RESIDENT_FIRST),
       buffers_(std::make_shared<ChunkBuffers>(encode_bound(ref_.chunk_size))),
       root_digest_(ref_.root_digest) {
   const uint32_t count = ref_.stripe ? 1 : ref_.stripes;
   StripeSources::Reader& reader = *this;
   for (uint32_t i = 0; i < count; i++) {
-    stripes_.push_back(std::make_unique<StripeSources>(nodes, ref_.of_stripe(i), buffers_, reader));
+    stripes_.push_back(
+        std::make_unique<StripeSources>(nodes, ref_.of_stripe(i), order, buffers_, reader));
   }
   const bool sealed = root_digest_ != Digest128{};
   if (sealed && ref_.size) end_ = {chunk_count_of(*ref_.size, ref_.chunk_size), *ref_.size};
@@ -50,9 +52,8 @@ kj::Promise<Result<Span>> DownloadJob::next() {
   current_.reset();
   if (error_) return Result<Span>(tl::unexpected(*error_));
   if (finished_) return Result<Span>(Span());
-  if (end_ && next_index_ == end_->chunk_count) return finish();
-  const auto found = slots_.find(next_index_);
-  if (found != slots_.end() && found->second.chunk) {
+  if (end_ && stats_.chunks == end_->chunk_count) return finish();
+  if (const auto found = ready_slot(); found != slots_.end()) {
     Slot slot = std::move(found->second);
     slots_.erase(found);
     return deliver(std::move(slot));
@@ -61,10 +62,25 @@ kj::Promise<Result<Span>> DownloadJob::next() {
   return change().then([this]() { return next(); });
 }
 
+std::map<uint32_t, DownloadJob::Slot>::iterator DownloadJob::ready_slot() {
+  if (in_order_) {
+    const auto next = slots_.find(stats_.chunks);
+    return next != slots_.end() && next->second.chunk ? next : slots_.end();
+  }
+  return std::ranges::find_if(slots_,
+                              [](const auto& slot) { return slot.second.chunk.has_value(); });
+}
+
 Result<Span> DownloadJob::deliver(Slot slot) {
   current_ = std::move(*slot.chunk);
-  ++next_index_;
-  delivered_digest_.add(current_->meta.digest);
+  const uint32_t index = current_->meta.index;
+  offset_ = uint64_t{index} * ref_.chunk_size;
+  if (index >= delivered_.size()) {
+    delivered_.resize(index + 1);
+    digests_.resize(index + 1);
+  }
+  delivered_[index] = true;
+  digests_[index] = current_->meta.digest;
   stats_.raw_bytes += current_->meta.raw_size;
   stats_.stored_bytes += current_->meta.stored_size;
   ++stats_.chunks;
@@ -73,12 +89,29 @@ Result<Span> DownloadJob::deliver(Slot slot) {
 }
 
 void DownloadJob::fill() {
-  if (error_) return;
-  const uint32_t limit = std::min(next_index_ + limits::kDownloadWindowChunks,
-                                  end_ ? end_->chunk_count : limits::kChunksPerBlobMax + 1);
-  for (uint32_t index = next_index_; index < limit; ++index) {
-    if (stripe_of(index).is_open() && !slots_.contains(index)) slots_.emplace(index, fetch(index));
+  while (!error_ && slots_.size() < limits::kDownloadWindowChunks) {
+    const auto index = next_to_ask();
+    if (!index) return;
+    slots_.emplace(*index, fetch(*index));
   }
+}
+
+bool DownloadJob::is_taken(uint32_t index) const {
+  return slots_.contains(index) || (index < delivered_.size() && delivered_[index]);
+}
+
+std::optional<uint32_t> DownloadJob::next_to_ask() {
+  for (auto at = resident_.begin(); at != resident_.end(); at = resident_.erase(at)) {
+    if (stripe_of(*at).is_open() && !is_taken(*at)) return *at;
+  }
+  while (is_taken(ask_from_)) ++ask_from_;
+  // Other stripes go on while one has no source.
+  const uint32_t limit = std::min(ask_from_ + limits::kDownloadWindowChunks,
+                                  end_ ? end_->chunk_count : limits::kChunksPerBlobMax + 1);
+  for (uint32_t index = ask_from_; index < limit; ++index) {
+    if (stripe_of(index).is_open() && !is_taken(index)) return index;
+  }
+  return std::nullopt;
 }
 
 DownloadJob::Slot DownloadJob::fetch(uint32_t index) {
@@ -112,7 +145,7 @@ void DownloadJob::on_fetched(uint32_t index, Result<FetchedChunk> chunk) {
 
 Result<void> DownloadJob::check_end(uint32_t index, const FetchedChunk::End& end) const {
   const bool consistent = end.size <= limits::kBlobSizeMax && index >= end.chunk_count &&
-                          end.chunk_count >= next_index_ &&
+                          end.chunk_count >= delivered_.size() &&
                           chunk_count_of(end.size, ref_.chunk_size) == end.chunk_count &&
                           (!ref_.size || *ref_.size == end.size) &&
                           (!end_ || end_->size == end.size);
@@ -138,11 +171,18 @@ void DownloadJob::source_left(StripeSources& stripe) {
   for (auto slot = slots_.begin(); slot != slots_.end();) {
     const bool keep = slot->second.chunk.has_value() || &stripe_of(slot->first) != &stripe;
     if (!keep) ++stats_.chunks_reread;
+    if (!keep) ask_from_ = std::min(ask_from_, slot->first);
     slot = keep ? std::next(slot) : slots_.erase(slot);
   }
 }
 
-void DownloadJob::source_opened(const rpc::BlobRefData& ref) {
+void DownloadJob::source_opened(const rpc::BlobRefData& ref, capnp::Data::Reader resident) {
+  if (!in_order_) {
+    const auto chunks = std::min<size_t>(resident.size() * 8, limits::kChunksPerBlobMax);
+    for (uint32_t index = 0; index < chunks; ++index) {
+      if ((resident[index / 8] >> index % 8 & 1) != 0) resident_.insert(index);
+    }
+  }
   if (root_digest_ == Digest128{}) root_digest_ = ref.root_digest;
   fill();
   notify();
@@ -156,7 +196,9 @@ kj::Promise<Result<Span>> DownloadJob::finish() {
   if (root_digest_ == Digest128{}) {
     return learn_root_digest().then([this]() { return next(); });
   }
-  if (stats_.raw_bytes != end_->size || delivered_digest_.finish() != root_digest_) {
+  RootDigest delivered;
+  for (const Digest128& digest : digests_) delivered.add(digest);
+  if (stats_.raw_bytes != end_->size || delivered.finish() != root_digest_) {
     set_error(Error{ErrorCode::kCorrupt, "blob " + ref_.id.to_string() +
                                              ": what was read does not match its root digest"});
     return Result<Span>(tl::unexpected(*error_));

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -14,11 +15,12 @@
 namespace bigcast {
 
 // The half of a download that lives on the I/O thread: a window of chunks ahead of the reader, each
-// fetched from its stripe's source. When a source fails, what was under way is asked of the next;
+// fetched from its stripe's source. In ascending order, or what sources have in memory first and
+// whatever comes first. When a source fails, what was under way is asked of the next;
 // verified chunks stay. Gives up when a stripe has no source that makes progress.
 class DownloadJob final : private StripeSources::Reader {
  public:
-  DownloadJob(Nodes& nodes, rpc::BlobRefData ref);
+  DownloadJob(Nodes& nodes, rpc::BlobRefData ref, rpc::ReadOrder order);
 
   // What `open` answered at `address`: used as a source (of the first stripe) without opening it
   // again, unless a local node comes first.
@@ -26,6 +28,7 @@ class DownloadJob final : private StripeSources::Reader {
              rpc::OpenResult::Opened::Reader opened);
   kj::Promise<Result<void>> start();  // resolves when a source of each stripe is open
   kj::Promise<Result<std::span<const std::byte>>> next();
+  uint64_t offset() const { return offset_; }  // of what next() gave last
   std::optional<uint64_t> size() const;
   TransferStats stats() const { return stats_; }
 
@@ -40,6 +43,9 @@ class DownloadJob final : private StripeSources::Reader {
     return *stripes_[index % stripes_.size()];
   }
   void fill();
+  std::optional<uint32_t> next_to_ask();
+  bool is_taken(uint32_t index) const;
+  std::map<uint32_t, Slot>::iterator ready_slot();
   Slot fetch(uint32_t index);
   void on_fetched(uint32_t index, Result<FetchedChunk> chunk);
   Result<void> check_end(uint32_t index, const FetchedChunk::End& end) const;
@@ -47,7 +53,7 @@ class DownloadJob final : private StripeSources::Reader {
   Result<std::span<const std::byte>> deliver(Slot slot);
 
   void source_left(StripeSources& stripe) override;
-  void source_opened(const rpc::BlobRefData& ref) override;
+  void source_opened(const rpc::BlobRefData& ref, capnp::Data::Reader resident) override;
   void sources_failed(Error error) override;
 
   kj::Promise<Result<std::span<const std::byte>>> finish();
@@ -58,13 +64,17 @@ class DownloadJob final : private StripeSources::Reader {
   void set_error(Error error);
 
   const rpc::BlobRefData ref_;
+  const bool in_order_;
   const std::shared_ptr<ChunkBuffers> buffers_;
   std::optional<FetchedChunk::End> end_;
-  Digest128 root_digest_;  // zero: not known yet
-  RootDigest delivered_digest_;
+  Digest128 root_digest_;        // zero: not known yet
+  std::vector<bool> delivered_;  // by index, as are
+  std::vector<Digest128> digests_;
 
   std::optional<FetchedChunk> current_;  // what the reader holds
-  uint32_t next_index_ = 0;              // what the reader gets next
+  uint64_t offset_ = 0;                  // ... of it in the blob
+  std::set<uint32_t> resident_;          // asked for before all others; of no use in order
+  uint32_t ask_from_ = 0;                // all before it are taken
   bool finished_ = false;
   std::optional<Error> error_;
   TransferStats stats_;

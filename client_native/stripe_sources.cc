@@ -19,9 +19,13 @@ size_t rank(const Error& error) {
 
 }  // namespace
 
-StripeSources::StripeSources(Nodes& nodes, rpc::BlobRefData ref,
+StripeSources::StripeSources(Nodes& nodes, rpc::BlobRefData ref, rpc::ReadOrder order,
                              std::shared_ptr<ChunkBuffers> buffers, Reader& reader)
-    : nodes_(nodes), ref_(std::move(ref)), buffers_(std::move(buffers)), reader_(reader) {
+    : nodes_(nodes),
+      ref_(std::move(ref)),
+      order_(order),
+      buffers_(std::move(buffers)),
+      reader_(reader) {
   const ClientTargets& targets = nodes_.targets();
   if (targets.local_node) add_source(*targets.local_node, Kind::kLocal);
   for (const auto& home : ref_.homes) add_source(home, Kind::kHome);
@@ -93,10 +97,8 @@ kj::Promise<void> StripeSources::try_next_source(Error error) {
 }
 
 kj::Promise<void> StripeSources::try_source() {
-  return open_source().then([this](Result<rpc::BlobRefData> opened) -> kj::Promise<void> {
+  return open_source().then([this](Result<void> opened) -> kj::Promise<void> {
     if (!opened) return try_next_source(opened.error());
-    switching_ = false;
-    reader_.source_opened(*opened);
     return kj::READY_NOW;
   });
 }
@@ -126,8 +128,9 @@ Error StripeSources::worst_error() const {
 }
 
 kj::Promise<Result<StripeSources::OpenResponse>> StripeSources::ask_open(
-    kj::Own<NodeSession> session) {
+    kj::Own<NodeSession> session, rpc::ReadOrder order) {
   auto request = session->session.openRequest();
+  request.setOrder(order);
   if (sources_[source_].kind == Kind::kHome) {
     rpc::write(ref_.id, request.initTarget().initHomeId());
   } else {
@@ -145,28 +148,28 @@ kj::Promise<Result<StripeSources::OpenResponse>> StripeSources::ask_open(
 
 kj::Promise<Result<rpc::BlobRefData>> StripeSources::ask_ref() {
   auto& source = *KJ_ASSERT_NONNULL(open_);
-  return ask_open(kj::addRef(source.session()))
+  return ask_open(kj::addRef(source.session()), rpc::ReadOrder::UNKNOWN)
       .then([](Result<OpenResponse> response) -> Result<rpc::BlobRefData> {
         if (!response) return tl::unexpected(response.error());
         return rpc::answered(rpc::read(response->getResult().getOpened().getInfo().getRef()));
       });
 }
 
-kj::Promise<Result<rpc::BlobRefData>> StripeSources::open_source() {
+kj::Promise<Result<void>> StripeSources::open_source() {
   return nodes_.bulk_of(sources_[source_].address)
-      .then([this](Result<kj::Own<NodeSession>> session) -> kj::Promise<Result<rpc::BlobRefData>> {
-        if (!session) return Result<rpc::BlobRefData>(tl::unexpected(session.error()));
-        return ask_open(kj::addRef(**session))
+      .then([this](Result<kj::Own<NodeSession>> session) -> kj::Promise<Result<void>> {
+        if (!session) return Result<void>(tl::unexpected(session.error()));
+        return ask_open(kj::addRef(**session), order_)
             .then([this, session = kj::mv(*session)](
-                      Result<OpenResponse> response) mutable -> Result<rpc::BlobRefData> {
+                      Result<OpenResponse> response) mutable -> Result<void> {
               if (!response) return tl::unexpected(response.error());
               return use_opened(kj::mv(session), response->getResult().getOpened());
             });
       });
 }
 
-Result<rpc::BlobRefData> StripeSources::use_opened(kj::Own<NodeSession> session,
-                                                   rpc::OpenResult::Opened::Reader opened) {
+Result<void> StripeSources::use_opened(kj::Own<NodeSession> session,
+                                       rpc::OpenResult::Opened::Reader opened) {
   BIGCAST_ASSIGN(auto ref, rpc::answered(rpc::read(opened.getInfo().getRef())));
   if (ref.id != ref_.id || ref.chunk_size != ref_.chunk_size) {
     return fail(ErrorCode::kCorrupt, session->address + ": opened another blob");
@@ -174,7 +177,9 @@ Result<rpc::BlobRefData> StripeSources::use_opened(kj::Own<NodeSession> session,
   SourceOptions options{&nodes_.loop(), nodes_.targets().timeout_ms, nodes_.targets().local_reads,
                         ref_.chunk_size, buffers_};
   open_ = kj::refcounted<BlobSource>(std::move(options), kj::mv(session), opened.getBlob());
-  return ref;
+  switching_ = false;
+  reader_.source_opened(ref, opened.getResident());
+  return {};
 }
 
 }  // namespace bigcast

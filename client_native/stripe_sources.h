@@ -19,15 +19,16 @@ class StripeSources {
   class Reader {
    public:
     virtual void source_left(StripeSources& stripe) = 0;  // what was asked of it will not come
-    virtual void source_opened(const rpc::BlobRefData& ref) = 0;  // as the source knows it
-    virtual void sources_failed(Error error) = 0;                 // none makes progress any more
+    // `ref`: as the source knows it. `resident`: as in OpenResult.
+    virtual void source_opened(const rpc::BlobRefData& ref, capnp::Data::Reader resident) = 0;
+    virtual void sources_failed(Error error) = 0;  // none makes progress any more
 
    protected:
     ~Reader() = default;
   };
 
-  StripeSources(Nodes& nodes, rpc::BlobRefData ref, std::shared_ptr<ChunkBuffers> buffers,
-                Reader& reader);
+  StripeSources(Nodes& nodes, rpc::BlobRefData ref, rpc::ReadOrder order,
+                std::shared_ptr<ChunkBuffers> buffers, Reader& reader);
 
   // What `open` answered at `address`: used as a source without opening it again, unless a local
   // node comes first.
@@ -59,13 +60,13 @@ class StripeSources {
   kj::Promise<void> try_source();
   std::optional<size_t> next_source() const;
   Error worst_error() const;
-  kj::Promise<Result<OpenResponse>> ask_open(kj::Own<NodeSession> session);
-  kj::Promise<Result<rpc::BlobRefData>> open_source();
-  Result<rpc::BlobRefData> use_opened(kj::Own<NodeSession> session,
-                                      rpc::OpenResult::Opened::Reader opened);
+  kj::Promise<Result<OpenResponse>> ask_open(kj::Own<NodeSession> session, rpc::ReadOrder order);
+  kj::Promise<Result<void>> open_source();
+  Result<void> use_opened(kj::Own<NodeSession> session, rpc::OpenResult::Opened::Reader opened);
 
   Nodes& nodes_;
   const rpc::BlobRefData ref_;
+  const rpc::ReadOrder order_;
   const std::shared_ptr<ChunkBuffers> buffers_;
   Reader& reader_;
   std::vector<Source> sources_;

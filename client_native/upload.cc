@@ -368,6 +368,11 @@ Result<void> check_options(const UploadOptions& options) {
     return fail(ErrorCode::kInvalidArgument,
                 "durability: a blob of several homes can't be durable");
   }
+  if (options.ttl_ms > limits::kTtlMsMax) {
+    return fail(ErrorCode::kInvalidArgument, "ttl: " + std::to_string(options.ttl_ms) +
+                                                 " ms are above " +
+                                                 std::to_string(limits::kTtlMsMax));
+  }
   if (options.chunk_size < limits::kChunkSizeMin || options.chunk_size > limits::kChunkSizeMax) {
     return fail(ErrorCode::kInvalidArgument, "chunk size " + std::to_string(options.chunk_size) +
                                                  ": must be " +

@@ -25,6 +25,7 @@ kj::Promise<Result<UploadHome>> create_at(Nodes& nodes, kj::Own<NodeSession> ses
   params.setReplace(options.replace);
   params.setAnnounceFrom(options.announce_from);
   if (options.durable) params.setDurability(rpc::Durability::DISK);
+  params.setTtlMs(options.ttl_ms);
   if (whole != nullptr) rpc::write(*whole, params.initStriped());
   params.setStripe(static_cast<uint8_t>(stripe));
   auto& node = *session;

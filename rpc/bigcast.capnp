@@ -57,6 +57,9 @@ struct BlobInfo {
   relay @6 :Bool;               # this node is not the blob's home
   ageMs @7 :UInt64;             # since it was created, or since the node found it at its start
   durability @8 :Durability;
+  ttlMs @9 :UInt64;             # as it was created with; 0: none
+  expiresInMs @10 :UInt64;      # of a sealed blob with a ttl: removed after that
+  pins @11 :UInt32;             # how many sessions pin it
 }
 
 # ---- Login: the bootstrap capability can do nothing else. ----
@@ -113,7 +116,7 @@ interface Session {
   info @1 () -> (info :NodeInfo);
 
   create @2 (options :CreateOptions) -> (result :CreateResult);
-  open @3 (target :OpenTarget) -> (result :OpenResult);
+  open @3 (target :OpenTarget, order :ReadOrder) -> (result :OpenResult);
   stat @4 (name :Text) -> (result :StatResult);
   list @5 (prefix :Text, after :Text, limit :UInt32) -> (blobs :List(BlobInfo), more :Bool);
   # In order of name, beginning after `after`; at most limits::kListPageMax.
@@ -129,7 +132,14 @@ interface Session {
   # For readers, at their host's node: it fetches what that home announces, into free memory only,
   # until the last session of the lease has left.
 
-  report @10 () -> (report :NodeReport);
+  pin @10 (target :OpenTarget) -> (result :StatResult);
+  # Keeps the chunks of a sealed blob, or of its stripe here, where they are at its home: those in
+  # memory stay there, until this session unpins it or ends. A pin does not keep a blob from being
+  # removed. RESOURCE_EXHAUSTED when pins would hold more than half of the node's memory.
+  unpin @11 (target :OpenTarget) -> (result :VoidResult);
+  # Ok if it is not pinned, too.
+
+  report @12 () -> (report :NodeReport);
   # What info says and more, for those who look after nodes.
 }
 
@@ -184,6 +194,8 @@ struct CreateOptions {
   striped @6 :BlobRef;          # not null: one stripe of this blob. The writer chooses the id and
   stripe @7 :UInt8;             # creates stripe 0, which has the name, first. The others end with it
   durability @8 :Durability;    # disk: not of a stripe
+  ttlMs @9 :UInt64;             # removed so long after it was sealed, or after a node that kept it
+                                # started; at most limits::kTtlMsMax. 0: no such end
 }
 
 enum Durability {
@@ -235,12 +247,21 @@ struct OpenTarget {
   }
 }
 
+enum ReadOrder {
+  unknown @0;        # the node expects nothing
+  ascending @1;      # chunk by chunk: the node keeps what is ahead if it can
+  residentFirst @2;  # any chunk may come at any time, each once
+}
+
 struct OpenResult {
   union {
     error @0 :Error;
     opened :group {
       blob @1 :Blob;
       info @2 :BlobInfo;
+      resident @3 :Data;
+      # For residentFirst: the chunks in memory here, chunk i is bit i % 8 of byte i / 8. They are
+      # best read first: others may push them out.
     }
   }
 }

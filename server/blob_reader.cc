@@ -17,6 +17,15 @@ Stripe stripe_of(const BlobStore& store, BlobId id) {
   return stat ? stat->stripe : Stripe{};
 }
 
+// What the reader will read, if it says so; the store needs not know.
+uint64_t open_stream(BlobStore& store, BlobId id, rpc::ReadOrder order) {
+  if (order != rpc::ReadOrder::ASCENDING && order != rpc::ReadOrder::RESIDENT_FIRST) return 0;
+  return store
+      .open_stream(id, order == rpc::ReadOrder::ASCENDING ? ReadOrder::kAscending
+                                                          : ReadOrder::kResidentFirst)
+      .value_or(0);
+}
+
 size_t padded(size_t size) { return (size + 7) / 8 * 8; }
 
 // Hands out one descriptor of a blob's memory file.
@@ -32,24 +41,37 @@ class MemoryFileService final : public rpc::MemoryFile::Server {
 
 }  // namespace
 
-BlobService::BlobService(kj::Own<SessionState> session, kj::Own<LiveBlob> live, Kind kind)
+BlobService::BlobService(kj::Own<SessionState> session, kj::Own<LiveBlob> live, Kind kind,
+                         rpc::ReadOrder order)
     : session_(kj::mv(session)),
       core_(*session_->core),
       kind_(kind),
       live_(kj::mv(live)),
       id_(live_->id),
       stripe_(stripe_of(*core_.store, id_)),
+      stream_(open_stream(*core_.store, id_, order)),
       drops_seen_(live_->drops()) {
   session_->opens++;
+  if (stream_ != 0 && core_.trace) traced_ = core_.trace->opened(id_, stream_);
 }
 
-BlobService::BlobService(kj::Own<SessionState> session, kj::Own<RelayBlob> relayed)
-    : BlobService(kj::mv(session), relayed->live(), Kind::kRelayed) {
+BlobService::BlobService(kj::Own<SessionState> session, kj::Own<RelayBlob> relayed,
+                         rpc::ReadOrder order)
+    : BlobService(kj::mv(session), relayed->live(), Kind::kRelayed, order) {
   relayed_ = kj::mv(relayed);
   reader_ = relayed_->new_reader();
 }
 
-BlobService::~BlobService() noexcept(false) { session_->opens--; }
+BlobService::~BlobService() noexcept(false) {
+  session_->opens--;
+  if (stream_ == 0) return;
+  core_.store->close_stream(stream_);
+  if (core_.trace) core_.trace->closed(traced_, stream_);
+}
+
+void BlobService::record(const bigcast::ChunkMeta& meta) {
+  if (stream_ != 0 && core_.trace) core_.trace->read(traced_, stream_, meta);
+}
 
 Result<void> BlobService::check_index(uint32_t index) const {
   if (index >= limits::kChunksPerBlobMax) {
@@ -80,7 +102,7 @@ kj::Promise<void> BlobService::serve(ReadContext context, uint32_t rereads) {
     reply_error(context.getResults().initResult(), *live_->ended());
     return kj::READY_NOW;
   }
-  const auto location = core_.store->locate(id_, context.getParams().getIndex());
+  const auto location = core_.store->locate(id_, context.getParams().getIndex(), stream_);
   if (!location) {
     reply_error(context.getResults().initResult(), location.error());
     return kj::READY_NOW;
@@ -226,6 +248,7 @@ kj::Promise<void> BlobService::serve_from_home(ReadContext context, uint32_t rer
 }
 
 void BlobService::reply_located(ReadContext& context, const Location& location) {
+  record(location.meta);
   auto located = context.getResults().initResult().initLocated();
   rpc::write(location.meta, located.initMeta());
   located.setGeneration(location.generation);
@@ -246,6 +269,7 @@ void BlobService::reply_end(ReadContext& context) {
 void BlobService::reply_chunk(ReadContext& context, const bigcast::ChunkMeta& meta,
                               const std::byte* padded_bytes, kj::Own<void> pin) {
   core_.metrics->chunks_served++;
+  record(meta);
   const capnp::Data::Reader bytes(reinterpret_cast<const kj::byte*>(padded_bytes),
                                   padded(meta.stored_size));
   auto chunk = context.getResults(capnp::MessageSize{32, 0}).initResult().initChunk();

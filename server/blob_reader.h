@@ -19,8 +19,11 @@ class BlobService final : public rpc::Blob::Server {
     kRelayed,  // waits for the home
     kCopy,     // what is here, for other nodes; never waits
   };
-  BlobService(kj::Own<SessionState> session, kj::Own<LiveBlob> live, Kind kind);  // kHome, kCopy
-  BlobService(kj::Own<SessionState> session, kj::Own<RelayBlob> relayed);         // kRelayed
+  // kHome, kCopy
+  BlobService(kj::Own<SessionState> session, kj::Own<LiveBlob> live, Kind kind,
+              rpc::ReadOrder order);
+  // kRelayed
+  BlobService(kj::Own<SessionState> session, kj::Own<RelayBlob> relayed, rpc::ReadOrder order);
   ~BlobService() noexcept(false);
 
   kj::Promise<void> read(ReadContext context) override;
@@ -55,6 +58,7 @@ class BlobService final : public rpc::Blob::Server {
   kj::Promise<void> serve_absent(ReadContext context, uint32_t rereads);
   kj::Promise<void> serve_from_store(ReadContext context, uint32_t rereads);
   kj::Promise<void> serve_from_home(ReadContext context, uint32_t rereads);
+  void record(const bigcast::ChunkMeta& meta);
   void reply_located(ReadContext& context, const Location& location);
   void reply_end(ReadContext& context);
   void reply_chunk(ReadContext& context, const bigcast::ChunkMeta& meta,
@@ -66,6 +70,8 @@ class BlobService final : public rpc::Blob::Server {
   kj::Own<LiveBlob> live_;
   const BlobId id_;
   const Stripe stripe_;
+  const uint64_t stream_;       // in the store; 0: none
+  uint64_t traced_ = 0;         // the blob's number in the recorded trace
   kj::Own<RelayBlob> relayed_;  // of kRelayed, as is the reader
   kj::Own<Puller::Reader> reader_;
   uint64_t drops_seen_;

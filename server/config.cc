@@ -20,7 +20,7 @@ constexpr std::string_view kVersion = BIGCAST_VERSION;
 // Sets what one source says about one setting; a list replaces what an earlier source said.
 Result<void> apply(CommandLine& line, const Setting& setting,
                    const std::vector<std::string>& values, const std::string& spelling) {
-  if (setting.repeats) line.config.listen.clear();
+  if (setting.repeats) setting.clear(line.config);
   for (const std::string& value : values) {
     if (auto result = setting.set(line.config, value); !result) {
       return fail(result.error().code, fmt::format("{}: {}", spelling, result.error().message));

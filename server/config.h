@@ -25,7 +25,11 @@ struct Config {
   std::optional<rpc::Address> advertise;  // default: the first of `listen`
   std::optional<rpc::Address> http;       // empty: none
   uint64_t memory_bytes = 1 * limits::kGiB;
-  std::string disk_path;  // empty: no disk tier
+  std::string policy = "demand";                       // of eviction::kPolicyNames
+  std::map<std::string, uint64_t, std::less<>> quota;  // bytes, by namespace
+  uint64_t default_quota = 0;                          // of all other namespaces; 0: none
+  std::string record_trace;                            // empty: none is recorded
+  std::string disk_path;                               // empty: no disk tier
   uint64_t disk_bytes = 0;
   std::string secret_file;
   Secret secret;  // empty: an open node, on loopback only

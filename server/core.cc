@@ -9,6 +9,14 @@
 #include "server/relay.h"
 
 namespace bigcast {
+namespace {
+
+uint64_t in_ms(Duration duration) {
+  return static_cast<uint64_t>(
+      std::chrono::duration_cast<std::chrono::milliseconds>(duration).count());
+}
+
+}  // namespace
 
 NodeCore::NodeCore(rpc::UvLoop& loop, const Config& config, const Clock& clock,
                    std::shared_ptr<BlobStore> store, std::shared_ptr<Metrics> metrics)
@@ -55,6 +63,7 @@ std::string NodeCore::not_ready() const {
 void NodeCore::remove_blob(BlobId id, const Error& reason) {
   live->end(id, reason);
   announcements->withdraw(id);
+  if (trace) trace->ended(id);
   if (is_removing(id)) return;
   auto removal = on_pool([store = store, id] {
                    return store->remove(id);
@@ -98,21 +107,27 @@ SessionState::SessionState(kj::Own<NodeCore> core, kj::Own<Peer> peer,
 
 SessionState::~SessionState() noexcept(false) { detach(); }
 
-void SessionState::audit(const char* operation, const std::string& name, BlobId id,
-                         std::optional<uint64_t> bytes, const std::string& outcome) {
-  core->audit.record({.client = client_name,
-                      .peer = peer_name,
-                      .name_space = name_space,
-                      .operation = operation,
-                      .name = name,
-                      .id = id.to_string(),
-                      .bytes = bytes,
-                      .outcome = outcome});
+Result<void> SessionState::pin(BlobId id) {
+  if (!attached) return fail(ErrorCode::kUnavailable, "the session has ended");
+  std::erase_if(pins, [&](BlobId pinned) { return !core->store->stat(pinned); });
+  if (pins.contains(id)) return {};
+  if (pins.size() >= limits::kPinsPerSessionMax) {
+    return fail(ErrorCode::kResourceExhausted,
+                fmt::format("pin: at most {} a session", limits::kPinsPerSessionMax));
+  }
+  BIGCAST_TRY(core->store->pin(id));
+  pins.insert(id);
+  return {};
+}
+
+void SessionState::unpin(BlobId id) {
+  if (pins.erase(id) > 0) core->store->unpin(id);
 }
 
 void SessionState::detach() {
   if (!attached) return;
   attached = false;
+  while (!pins.empty()) unpin(*pins.begin());
   if (!lease.is_zero()) core->leases.detach(lease);
   relay_use = nullptr;
   if (!is_peer) core->attached--;
@@ -165,9 +180,11 @@ void write_info(const NodeCore& core, const BlobStat& stat, rpc::BlobInfo::Build
   out.setRelay(stat.role == BlobRole::kRelay);
   out.setDurability(stat.durability == Durability::kDisk ? rpc::Durability::DISK
                                                          : rpc::Durability::MEMORY);
-  const auto age = core.clock.now() - stat.created_at;
-  out.setAgeMs(
-      static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(age).count()));
+  const TimePoint now = core.clock.now();
+  out.setAgeMs(in_ms(now - stat.created_at));
+  out.setTtlMs(in_ms(stat.ttl));
+  if (stat.expires_at && *stat.expires_at > now) out.setExpiresInMs(in_ms(*stat.expires_at - now));
+  out.setPins(stat.pins);
 }
 
 void reply_void(rpc::VoidResult::Builder out, const Result<void>& result) {

@@ -28,6 +28,7 @@
 #include "server/credit.h"
 #include "server/live_blob.h"
 #include "server/metrics.h"
+#include "server/trace_recorder.h"
 
 namespace bigcast {
 
@@ -92,8 +93,9 @@ class NodeCore final : public kj::Refcounted {
   std::unordered_set<UploadService*> uploads;
   Relays* relays = nullptr;  // the node's, as is
   StripeKeeper* stripes = nullptr;
-  size_t attached = 0;            // sessions, but for peers'
-  uint64_t link_generations = 0;  // connections made to other nodes so far
+  std::unique_ptr<TraceRecorder> trace;  // null: none is recorded
+  size_t attached = 0;                   // sessions, but for peers'
+  uint64_t link_generations = 0;         // connections made to other nodes so far
   std::optional<rpc::Address> advertised;
   AuditLog audit;
   const Id128 epoch = Id128::random();
@@ -148,13 +150,17 @@ struct SessionState final : kj::Refcounted {
   kj::Own<void> relay_use;  // keeps links to homes while the session is there
   uint32_t uploads = 0;
   uint32_t opens = 0;
+  std::unordered_set<BlobId> pins;
   bool attached = true;
 
   // A line of the audit log for what this session did to a blob.
   void audit(const char* operation, const std::string& name, BlobId id,
              std::optional<uint64_t> bytes, const std::string& outcome = "ok");
   void heard() { heard_at = core->clock.now(); }  // any call is as good as a renewal
-  void detach();  // the session is over: stops holding the lease and the links
+  // Once a session, however often it asks. As BlobStore::pin.
+  Result<void> pin(BlobId id);
+  void unpin(BlobId id);
+  void detach();  // the session is over: stops holding the lease, the links and what it pinned
 };
 
 // The stat of a blob if the namespace owns it, else NOT_FOUND: a foreign blob looks absent.

@@ -63,6 +63,7 @@ void add_store(Families& out, const StoreUsage& usage) {
   out.gauge("store_spare_bytes", "Memory kept for the next blobs, beside what is used.",
             usage.memory_spare);
   out.gauge("store_reserved_bytes", "Promised to uploads beyond what they stored.", usage.reserved);
+  out.gauge("store_pinned_bytes", "An upper bound of what pinned blobs take.", usage.pinned);
   out.gauge("blobs", "Blobs that this node knows, as home or relay.", usage.blobs);
   out.gauge("store_descriptors", "File descriptors of the store.", usage.descriptors);
   out.gauge("disk_read_only", "1 after a failed write of the disk; /readyz says which.",
@@ -80,13 +81,41 @@ void add_store(Families& out, const StoreUsage& usage) {
       {{{"tier", "memory"}, usage.chunks_read_memory}, {{"tier", "disk"}, usage.chunks_read_disk}});
 }
 
+void add_namespaces(Families& out, const std::vector<NamespaceUsage>& namespaces) {
+  LabelledValues quotas;
+  LabelledValues used;
+  LabelledValues reserved;
+  NamespaceUsage others;
+  const auto add = [&](const NamespaceUsage& usage) {
+    used.push_back({{"namespace", usage.name}, usage.used});
+    reserved.push_back({{"namespace", usage.name}, usage.reserved});
+  };
+  for (const NamespaceUsage& usage : namespaces) {
+    if (!usage.has_own_quota) {
+      others.used += usage.used;
+      others.reserved += usage.reserved;
+      continue;
+    }
+    quotas.push_back({{"namespace", usage.name}, usage.quota});
+    add(usage);
+  }
+  others.name = "(others)";  // no namespace can have that name
+  add(others);
+  out.gauges("namespace_quota_bytes", "What a namespace's blobs may take here.", quotas);
+  out.gauges("namespace_used_bytes", "Bytes of a namespace's blobs in both tiers.", used);
+  out.gauges("namespace_reserved_bytes", "Promised to a namespace's uploads beyond that.",
+             reserved);
+}
+
 }  // namespace
 
-std::string Metrics::render(const StoreUsage& usage) const {
+std::string Metrics::render(const StoreUsage& usage,
+                            const std::vector<NamespaceUsage>& namespaces) const {
   Families out;
   out.gauges("build_info", "1, labelled with the version.",
              {{{"version", BIGCAST_VERSION}, uint64_t{1}}});
   add_store(out, usage);
+  add_namespaces(out, namespaces);
   out.gauge("sessions", "Sessions that are logged in.", sessions);
   out.gauge("connections", "RPC connections.", connections);
   out.gauge("leases", "Leases that live or are in their grace.", leases);

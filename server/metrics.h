@@ -3,13 +3,14 @@
 #include <atomic>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "blobstore/blob_store.h"
 
 namespace bigcast {
 
 // What a node counts, and how Prometheus sees it. Any thread may count and render. Labels are
-// bounded: never a blob, a namespace or a peer.
+// bounded: never a blob or a peer, nor a namespace that the configuration does not name.
 struct Metrics {
   using Number = std::atomic<uint64_t>;
 
@@ -47,7 +48,8 @@ struct Metrics {
   std::atomic<bool> draining{false};
 
   // The text exposition format, version 0.0.4.
-  std::string render(const StoreUsage& usage) const;
+  // Of the namespaces those without a quota, which anybody may invent, are one label.
+  std::string render(const StoreUsage& usage, const std::vector<NamespaceUsage>& namespaces) const;
 };
 
 }  // namespace bigcast

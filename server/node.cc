@@ -53,10 +53,18 @@ tl::expected<std::unique_ptr<Node>, StartFailure> Node::start(rpc::UvLoop& loop,
   options.disk_path = config.disk_path;
   options.disk_budget = config.disk_bytes;
   options.keep = !config.exit_when_idle;  // an application's own node ends with all it has
+  options.policy = config.policy;
+  options.quotas = config.quota;
+  options.default_quota = config.default_quota;
   options.clock = &clock;
   auto store = BlobStore::open(options);
   if (!store) return failure(config.disk_path.empty() ? "memory" : "disk", store.error());
   std::unique_ptr<Node> node(new Node(loop, config, std::move(*store)));
+  if (!config.record_trace.empty()) {
+    auto trace = TraceRecorder::open(config.record_trace, clock);
+    if (!trace) return failure("record_trace", trace.error());
+    node->core_->trace = std::move(*trace);
+  }
   if (auto audit = node->core_->audit.open(config.audit_log); !audit) {
     return failure("audit_log", audit.error());
   }
@@ -131,8 +139,9 @@ Result<void> Node::start_http() {
        true},
       {"/metrics",
        [this](std::string_view) {
-         return HttpAnswer{200, core_->metrics->render(core_->store->usage()),
-                           "text/plain; version=0.0.4; charset=utf-8"};
+         return HttpAnswer{
+             200, core_->metrics->render(core_->store->usage(), core_->store->namespaces()),
+             "text/plain; version=0.0.4; charset=utf-8"};
        }},
   };
   BIGCAST_ASSIGN(http_, HttpServer::start(loop_, *config_.http, std::move(handlers)));
@@ -252,7 +261,11 @@ void Node::tick() {
   const TimePoint now = clock_.now();
   end_silent_sessions();
   expire_leases();
+  for (const BlobId id : core_->store->expired()) {
+    core_->remove_blob(id, {ErrorCode::kNotFound, "the blob's time to live has ended"});
+  }
   report_shedding();
+  if (core_->trace) core_->trace->flush();
   relays_.tick(now);
   if (core_->store->usage().memory_spare > 0) {
     core_->background(core_->on_pool([store = core_->store] { store->trim(); }));

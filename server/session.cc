@@ -154,6 +154,11 @@ Result<bigcast::CreateOptions> SessionService::check_create(rpc::CreateOptions::
   options.name_space = state_->name_space;
   options.replace = in.getReplace();
   BIGCAST_ASSIGN(options.durability, read_durability(in.getDurability()));
+  if (in.getTtlMs() > limits::kTtlMsMax) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("ttlMs: {} is above {}", in.getTtlMs(), limits::kTtlMsMax));
+  }
+  options.ttl = std::chrono::milliseconds(in.getTtlMs());
   if (in.hasStriped()) BIGCAST_TRY(check_striped(in, options));
   return options;
 }
@@ -266,7 +271,8 @@ kj::Promise<void> SessionService::open(OpenContext context) {
   if (stat) {
     const auto kind = target.isCopyId() ? BlobService::Kind::kCopy : BlobService::Kind::kHome;
     reply_opened(context, *stat,
-                 kj::heap<BlobService>(kj::addRef(*state_), core_.live->get(stat->id), kind));
+                 kj::heap<BlobService>(kj::addRef(*state_), core_.live->get(stat->id), kind,
+                                       context.getParams().getOrder()));
     return kj::READY_NOW;
   }
   // Another node asks for what is here: it never makes us fetch.
@@ -291,7 +297,9 @@ kj::Promise<void> SessionService::open_relayed(OpenContext context, const rpc::B
           reply_error(context.getResults().initResult(), stat.error());
           return;
         }
-        reply_opened(context, *stat, kj::heap<BlobService>(kj::addRef(*state_), kj::mv(*relayed)));
+        const auto order = context.getParams().getOrder();
+        reply_opened(context, *stat,
+                     kj::heap<BlobService>(kj::addRef(*state_), kj::mv(*relayed), order));
       })
       .attach(core_.count_running());
 }
@@ -301,6 +309,11 @@ void SessionService::reply_opened(OpenContext& context, const BlobStat& stat,
   auto opened = context.getResults().initResult().initOpened();
   write_info(core_, stat, opened.initInfo());
   opened.setBlob(kj::mv(blob));
+  if (context.getParams().getOrder() != rpc::ReadOrder::RESIDENT_FIRST) return;
+  const auto resident = core_.store->resident_chunks(stat.id);
+  if (resident.empty()) return;
+  auto bits = opened.initResident(*std::ranges::max_element(resident) / 8 + 1);
+  for (const uint32_t chunk : resident) bits[chunk / 8] |= 1u << chunk % 8;
 }
 
 kj::Promise<void> SessionService::stat(StatContext context) {
@@ -348,6 +361,31 @@ kj::Promise<void> SessionService::remove(RemoveContext context) {
       });
 }
 
+kj::Promise<void> SessionService::pin(PinContext context) {
+  heard();
+  const auto stat = [&]() -> Result<BlobStat> {
+    BIGCAST_ASSIGN(const BlobStat found, home_of(context.getParams().getTarget()));
+    BIGCAST_TRY(state_->pin(found.id));
+    return core_.store->stat(found.id);
+  }();
+  auto result = context.getResults().initResult();
+  if (stat) {
+    write_info(core_, *stat, result.initInfo());
+  } else {
+    reply_error(result, stat.error());
+  }
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> SessionService::unpin(UnpinContext context) {
+  heard();
+  const auto stat = home_of(context.getParams().getTarget());
+  if (stat) state_->unpin(stat->id);
+  reply_void(context.getResults().initResult(),
+             stat ? Result<void>() : tl::unexpected<Error>(stat.error()));
+  return kj::READY_NOW;
+}
+
 kj::Promise<void> SessionService::dropCopies(DropCopiesContext context) {
   heard();
   const auto stat = home_of(rpc::read(context.getParams().getId()));
@@ -356,6 +394,8 @@ kj::Promise<void> SessionService::dropCopies(DropCopiesContext context) {
     result = fail(stat.error().code, stat.error().message);
   } else {
     core_.announcements->withdraw(stat->id);
+    core_.store->release(stat->id);
+    if (core_.trace) core_.trace->released(stat->id);
     if (LiveBlob* live = core_.live->find(stat->id)) live->drop_copies();
   }
   reply_void(context.getResults().initResult(), result);

@@ -24,6 +24,8 @@ class SessionService final : public rpc::Session::Server {
   kj::Promise<void> dropCopies(DropCopiesContext context) override;
   kj::Promise<void> announcements(AnnouncementsContext context) override;
   kj::Promise<void> followHome(FollowHomeContext context) override;
+  kj::Promise<void> pin(PinContext context) override;
+  kj::Promise<void> unpin(UnpinContext context) override;
 
  private:
   void heard() { state_->heard(); }

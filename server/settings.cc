@@ -1,6 +1,7 @@
 #include "server/settings.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
@@ -10,6 +11,7 @@
 #include "base/ids.h"
 #include "base/log.h"
 #include "base/units.h"
+#include "eviction/policy.h"
 
 namespace bigcast {
 namespace {
@@ -76,6 +78,34 @@ Result<void> set_name(std::string& out, const std::string& text) {
   return {};
 }
 
+Result<void> set_policy(std::string& out, const std::string& text) {
+  if (std::ranges::find(eviction::kPolicyNames, text) == eviction::kPolicyNames.end()) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("'{}' is none of {}", text, fmt::join(eviction::kPolicyNames, ", ")));
+  }
+  out = text;
+  return {};
+}
+
+Result<void> add_quota(Config& config, const std::string& text) {
+  const size_t equals = text.find('=');
+  if (equals == std::string::npos) {
+    return fail(ErrorCode::kInvalidArgument, fmt::format("'{}' is not NAMESPACE=SIZE", text));
+  }
+  const std::string name_space = text.substr(0, equals);
+  BIGCAST_TRY(check_namespace(name_space));
+  BIGCAST_ASSIGN(const uint64_t bytes, parse_size(text.substr(equals + 1)));
+  if (bytes == 0) return fail(ErrorCode::kInvalidArgument, "must be above 0");
+  if (!config.quota.try_emplace(name_space, bytes).second) {
+    return fail(ErrorCode::kInvalidArgument, fmt::format("'{}' has a quota already", name_space));
+  }
+  if (config.quota.size() > limits::kQuotasMax) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("at most {} namespaces", limits::kQuotasMax));
+  }
+  return {};
+}
+
 constexpr auto kTcp = rpc::Address::Kind::kTcp;
 constexpr auto kUnix = rpc::Address::Kind::kUnix;
 
@@ -116,7 +146,8 @@ using Done = Result<void>;
 
 const std::array kSettings = {
     Setting{kNetwork, "listen", "HOST:PORT", "127.0.0.1:7420",
-            "where to serve RPC over TCP; may be repeated; 'none'", set_listen, true},
+            "where to serve RPC over TCP; may be repeated; 'none'", set_listen, true, false,
+            [](C& c) { c.listen.clear(); }},
     Setting{kNetwork, "socket", "unix:PATH", "",
             "where to serve RPC on this host: unix:PATH or unix:@NAME",
             [](C& c, const Text& text) { return set_address(c.socket, text, kUnix); }},
@@ -136,6 +167,19 @@ const std::array kSettings = {
             [](C& c, const Text& text) { return set_path(c.disk_path, text); }},
     Setting{kStore, "disk_size", "SIZE", "", "budget of the disk tier",
             [](C& c, const Text& text) { return set_parsed(c.disk_bytes, text, parse_size); }},
+    Setting{kStore, "policy", "NAME", "demand",
+            "which chunk leaves memory next: demand, lru or s3fifo; to compare with: fifo, clock, "
+            "sieve, arc, gdsf",
+            [](C& c, const Text& text) { return set_policy(c.policy, text); }},
+    Setting{kStore, "quota", "NAMESPACE=SIZE", "",
+            "what the blobs of a namespace may take here, in memory and on disk; may be repeated",
+            add_quota, true, false, [](C& c) { c.quota.clear(); }},
+    Setting{kStore, "default_quota", "SIZE", "",
+            "the same for each namespace that has none of its own; 0: no limit",
+            [](C& c, const Text& text) { return set_parsed(c.default_quota, text, parse_size); }},
+    Setting{kStore, "record_trace", "FILE", "",
+            "write to FILE who opens, reads and releases what, for policy_sim to replay",
+            [](C& c, const Text& text) { return set_path(c.record_trace, text); }},
 
     Setting{kLife, "lease_grace", "DURATION", "120s",
             "how long blobs outlive their last session, for example 500ms or 10m",

@@ -23,6 +23,7 @@ struct Setting {
   Result<void> (*set)(Config& config, const std::string& text);
   bool repeats = false;  // may be given several times, and as an array: `set` is called for each
   bool reloads = false;  // SIGHUP applies it to the running node (Node::reload)
+  void (*clear)(Config& config) = nullptr;  // of one that repeats: a later source begins anew
 
   bool is_flag() const { return std::string_view(value) == "true|false"; }
   std::string flag() const;      // "--disk-size"

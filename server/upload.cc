@@ -282,7 +282,7 @@ kj::Promise<void> UploadService::seal(SealContext context) {
         }
         if (!sealed_) {
           finish_seal(sealed->replaced);
-          state_->audit("put", name_, id_, sealed->size);
+          session_->audit("put", name_, id_, sealed->size);
         }
         write_ref(core_, *sealed, context.getResults().initResult().initRef());
       });

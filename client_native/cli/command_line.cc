@@ -33,7 +33,7 @@ struct Typed {
   std::vector<std::string> prefixes = {"default"};
   std::vector<std::string> files;
   std::string size = "256m";
-  std::string interval = "2s";
+  std::optional<std::string> ttl;
   std::string shell;
   bool version = false;
   bool no_compress = false;
@@ -81,6 +81,8 @@ void declare_transfers(CLI::App& app, Typed& typed, CommandLine& line) {
   put->add_option("--chunk-size", typed.chunk_size, "64k to 16m; default 4m")->type_name("SIZE");
   put->add_option("--homes", typed.homes, "spread it over so many of the servers; default 1")
       ->type_name("N");
+  put->add_option("--ttl", typed.ttl, "remove it so long after it was put, at most 366 days")
+      ->type_name("DURATION");
   put->add_flag("--no-compress", typed.no_compress, "store it as it is");
 
   auto* get = app.add_subcommand("get", "fetch a blob, verified");
@@ -105,19 +107,19 @@ void declare_keys(CLI::App& app, Typed& typed) {
       ->add_option("key", typed.keys, "their keys, or NAMESPACE/GLOB (with * or ?)")
       ->type_name("KEY")
       ->required();
+  app.add_subcommand("pin", "keep what is in memory of blobs there, until this ends")
+      ->add_option("key", typed.keys, "their keys")
+      ->type_name("KEY")
+      ->required();
   app.add_subcommand("du", "add up sizes, by what is before the first '/' of names")
       ->add_option("prefix", typed.prefixes, kPrefixHelp)
       ->type_name("PREFIX");
 }
 
-void declare_nodes(CLI::App& app, Typed& typed, CommandLine& line) {
+void declare_nodes(CLI::App& app, Typed& typed) {
   app.add_subcommand("ping", "ask the nodes whether they are well");
   app.add_subcommand("info", "describe the nodes");
   app.add_subcommand("nodes", "list the nodes, a line each");
-  auto* top = app.add_subcommand("top", "show what the nodes do, again and again");
-  top->add_option("--interval", typed.interval, "how often; default 2s")->type_name("DURATION");
-  top->add_option("--count", line.count, "end after so many times; default: when interrupted")
-      ->type_name("N");
   app.add_subcommand("doctor",
                      "look for the usual mistakes, and say what to do; 1 if it found any");
   app.add_subcommand("bench", "measure a put and a get of random bytes, which are removed again")
@@ -134,7 +136,7 @@ void declare_nodes(CLI::App& app, Typed& typed, CommandLine& line) {
 void declare_commands(CLI::App& app, Typed& typed, CommandLine& line) {
   declare_transfers(app, typed, line);
   declare_keys(app, typed);
-  declare_nodes(app, typed, line);
+  declare_nodes(app, typed);
   for (CLI::App* command : app.get_subcommands({})) {
     command->set_help_flag("-h,--help", "print this and exit");
     command->fallthrough();
@@ -176,7 +178,9 @@ Result<void> read_globals(const Typed& typed, const Environment& environment, Co
     line.servers = CLI::detail::split(listed, ',');
   }
   if (line.servers.empty()) line.servers = {kDefaultServer};
-  if (typed.timeout) BIGCAST_ASSIGN(line.timeout_ms, read_timeout(*typed.timeout));
+  if (typed.timeout) {
+    BIGCAST_ASSIGN(line.timeout_ms, read_timeout(*typed.timeout));
+  }
   return read_secret(typed, environment, line);
 }
 
@@ -236,6 +240,15 @@ Result<void> read_put(const Typed& typed, CommandLine& line) {
     line.chunk_size = static_cast<uint32_t>(*size);
   }
   BIGCAST_ASSIGN(line.homes, read_homes(typed.homes, line.servers.size()));
+  if (typed.ttl) {
+    const auto ttl = parse_duration(*typed.ttl);
+    if (!ttl || *ttl <= Duration::zero()) {
+      return fail(ErrorCode::kInvalidArgument,
+                  "--ttl: \"" + *typed.ttl + "\" is not a duration, for example 90s or 12h");
+    }
+    line.ttl_ms =
+        static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(*ttl).count());
+  }
   return read_put_keys(typed, line);
 }
 
@@ -274,22 +287,18 @@ Result<void> read_remove(const Typed& typed, CommandLine& line) {
   return {};
 }
 
+Result<void> read_keys(const Typed& typed, CommandLine& line) {
+  for (const std::string& text : typed.keys) {
+    BIGCAST_ASSIGN(auto key, parse_key(text));
+    line.keys.push_back(std::move(key));
+  }
+  return {};
+}
+
 Result<void> read_one_key(const Typed& typed, CommandLine& line) {
   line.files = typed.files;
   BIGCAST_ASSIGN(auto key, parse_key(typed.key));
   line.keys.push_back(std::move(key));
-  return {};
-}
-
-Result<void> read_top(const Typed& typed, CommandLine& line) {
-  const auto interval = parse_duration(typed.interval);
-  if (!interval || *interval < std::chrono::milliseconds(100) ||
-      *interval > std::chrono::hours(1)) {
-    return fail(ErrorCode::kInvalidArgument,
-                "--interval: \"" + typed.interval + "\" is not from 100ms to 1h");
-  }
-  line.interval_ms = static_cast<uint32_t>(
-      std::chrono::duration_cast<std::chrono::milliseconds>(*interval).count());
   return {};
 }
 
@@ -317,11 +326,11 @@ constexpr Reading kReadings[] = {
     {"stat", CommandLine::Command::kStat, read_one_key},
     {"ls", CommandLine::Command::kList, read_patterns},
     {"du", CommandLine::Command::kDiskUsage, read_patterns},
+    {"pin", CommandLine::Command::kPin, read_keys},
     {"rm", CommandLine::Command::kRemove, read_remove},
     {"ping", CommandLine::Command::kPing, read_nothing},
     {"info", CommandLine::Command::kInfo, read_nothing},
     {"nodes", CommandLine::Command::kNodes, read_nothing},
-    {"top", CommandLine::Command::kTop, read_top},
     {"doctor", CommandLine::Command::kDoctor, read_nothing},
     {"bench", CommandLine::Command::kBench, read_bench},
 };

@@ -37,9 +37,9 @@ struct CommandLine {
     kPing,
     kInfo,
     kNodes,
-    kTop,
     kDoctor,
-    kBench
+    kBench,
+    kPin
   };
   Command command = Command::kPrint;
   std::string text;  // for kPrint: help, version, a completion script, the man page
@@ -58,12 +58,11 @@ struct CommandLine {
   std::optional<Error> bad_secret;  // doctor: a secret file that can't be used
   bool replace = false;
   bool durable = false;
+  uint64_t ttl_ms = 0;  // 0: none
   bool compress = true;
   uint32_t chunk_size = limits::kChunkSizeDefault;
   uint32_t homes = 1;
   uint64_t bench_bytes = 256 * limits::kMiB;
-  uint32_t interval_ms = 2'000;  // top
-  uint32_t count = 0;            // top: 0: until interrupted
 };
 
 using Environment = std::function<const char*(const char*)>;

@@ -2,8 +2,10 @@
 
 #include <unistd.h>
 
+#include <chrono>
 #include <map>
 #include <memory>
+#include <thread>
 
 #include "client_native/cli/nodes.h"
 #include "client_native/cli/output.h"
@@ -38,7 +40,9 @@ class Clients {
   explicit Clients(const CommandLine& line) : line_(line) {}
   Result<Client*> of(const std::string& name_space) {
     auto& client = clients_[name_space];
-    if (!client) BIGCAST_ASSIGN(client, connect(line_, name_space));
+    if (!client) {
+      BIGCAST_ASSIGN(client, connect(line_, name_space));
+    }
     return client.get();
   }
 
@@ -140,6 +144,22 @@ Result<void> remove(const CommandLine& line) {
   return outcome.first();
 }
 
+// A pin ends with its session: it is set again and again, as the connection may have been lost,
+// until a signal ends this process.
+Result<void> pin(const CommandLine& line) {
+  constexpr auto kAgainAfter = std::chrono::milliseconds(limits::kSessionRenewMs);
+  Clients clients(line);
+  for (bool first = true;; first = false) {
+    for (const Key& key : line.keys) {
+      BIGCAST_ASSIGN(Client* const client, clients.of(key.name_space));
+      BIGCAST_ASSIGN(const auto blob, client->pin_name(key.name));
+      if (!first || line.quiet) continue;
+      BIGCAST_TRY(print(line.json ? json_of(blob) : "pinned " + key.to_string() + "\n"));
+    }
+    std::this_thread::sleep_for(kAgainAfter);
+  }
+}
+
 Result<void> dispatch(const CommandLine& line) {
   switch (line.command) {
     case CommandLine::Command::kPrint:
@@ -162,8 +182,8 @@ Result<void> dispatch(const CommandLine& line) {
       return info(line);
     case CommandLine::Command::kNodes:
       return nodes(line);
-    case CommandLine::Command::kTop:
-      return top(line);
+    case CommandLine::Command::kPin:
+      return pin(line);
     case CommandLine::Command::kDoctor:
       return doctor(line);
     case CommandLine::Command::kBench:

@@ -13,9 +13,8 @@ namespace bigcast::cli {
 // What is known of one node that was asked about itself.
 struct Patient {
   std::string server;          // as it was named
-  std::optional<Error> error;  // why it gave no report
-  NodeReport report;           // else
-  int64_t clock_ahead_ms = 0;  // of this machine's clock, half the round trip counted off
+  std::optional<Error> error;  // why it gave no answer
+  NodeSummary node;            // else
   std::string client_version;
 };
 

@@ -182,7 +182,7 @@ std::string man_page(const CLI::App& app) {
     text += fmt::format(".SS bigcast {}", command->get_name());
     for (const CLI::Option* argument : arguments_of(*command)) {
       const std::string& type = argument->get_type_name();
-      text += fmt::format(argument->get_required() ? " {}" : " [{}]", troff(type));
+      text += argument->get_required() ? " " + troff(type) : " [" + troff(type) + "]";
       if (argument->get_items_expected_max() > 1) text += " …";
     }
     text += fmt::format("\n{}.\n", troff(command->get_description()));

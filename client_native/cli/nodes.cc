@@ -1,12 +1,6 @@
 #include "client_native/cli/nodes.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
-
-#include <algorithm>
-#include <chrono>
-#include <map>
-#include <thread>
 
 #include "client_native/cli/commands.h"
 #include "client_native/cli/doctor.h"
@@ -25,12 +19,7 @@ std::vector<std::string> servers_of(const CommandLine& line) {
   return servers;
 }
 
-Result<NodeReport> ask(const CommandLine& line, const std::string& server) {
-  BIGCAST_ASSIGN(const auto client, connect_to(line, {server}, kNamespace));
-  return client->report();
-}
-
-Result<NodeSummary> ask_briefly(const CommandLine& line, const std::string& server) {
+Result<NodeSummary> ask(const CommandLine& line, const std::string& server) {
   BIGCAST_ASSIGN(const auto client, connect_to(line, {server}, kNamespace));
   return client->ping();
 }
@@ -51,21 +40,13 @@ Result<void> for_each_node(const CommandLine& line, Ask ask_one, Print print_one
   return outcome;
 }
 
-int64_t now_ms() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(
-             std::chrono::system_clock::now().time_since_epoch())
-      .count();
-}
-
 Patient examine(const CommandLine& line, const std::string& server) {
   Patient patient;
   patient.server = server;
   patient.client_version = BIGCAST_VERSION;
   const auto node = ask(line, server);
   if (node) {
-    patient.report = *node;
-    patient.clock_ahead_ms =
-        node->clock_ms + static_cast<int64_t>(node->summary.round_trip_ms / 2) - now_ms();
+    patient.node = *node;
   } else {
     patient.error = node.error();
   }
@@ -75,38 +56,22 @@ Patient examine(const CommandLine& line, const std::string& server) {
 }  // namespace
 
 Result<void> ping(const CommandLine& line) {
-  return for_each_node(line, ask_briefly, [&](const NodeSummary& node) {
+  return for_each_node(line, ask, [&](const NodeSummary& node) {
     return line.json ? json_of(node) : text_of(node);
   });
 }
 
 Result<void> info(const CommandLine& line) {
-  return for_each_node(
-      line, ask, [&](const NodeReport& node) { return line.json ? json_of(node) : text_of(node); });
+  return for_each_node(line, ask, [&](const NodeSummary& node) {
+    return line.json ? json_of(node) : description_of(node);
+  });
 }
 
 Result<void> nodes(const CommandLine& line) {
   if (!line.json && !line.quiet) BIGCAST_TRY(print(nodes_header()));
-  return for_each_node(
-      line, ask, [&](const NodeReport& node) { return line.json ? json_of(node) : line_of(node); });
-}
-
-// On a terminal each round takes the place of the one before.
-Result<void> top(const CommandLine& line) {
-  std::map<std::string, NodeReport> before;
-  const bool redraw = !line.json && isatty(STDOUT_FILENO) == 1;
-  for (uint32_t round = 0; line.count == 0 || round < line.count; round++) {
-    if (round > 0) std::this_thread::sleep_for(std::chrono::milliseconds(line.interval_ms));
-    if (redraw) BIGCAST_TRY(print("\033[H\033[2J"));
-    if (!line.json && !line.quiet) BIGCAST_TRY(print(top_header()));
-    BIGCAST_TRY(for_each_node(line, ask, [&](const NodeReport& node) {
-      const auto found = before.find(node.summary.address);
-      const TopLine now(node, found == before.end() ? nullptr : &found->second);
-      before[node.summary.address] = node;
-      return line.json ? json_of(now) : text_of(now);
-    }));
-  }
-  return {};
+  return for_each_node(line, ask, [&](const NodeSummary& node) {
+    return line.json ? json_of(node) : line_of(node);
+  });
 }
 
 Result<void> doctor(const CommandLine& line) {

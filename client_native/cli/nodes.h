@@ -10,7 +10,6 @@ namespace bigcast::cli {
 Result<void> ping(const CommandLine& line);
 Result<void> info(const CommandLine& line);
 Result<void> nodes(const CommandLine& line);
-Result<void> top(const CommandLine& line);
 Result<void> doctor(const CommandLine& line);
 
 }  // namespace bigcast::cli

@@ -28,48 +28,7 @@ std::string key_of(const BlobSummary& blob) { return blob.name_space + "/" + blo
 
 const char* state_of(const BlobSummary& blob) { return blob.sealed ? "sealed" : "open"; }
 
-Json value_of(const NodeSummary& node) {
-  Json value;
-  value["address"] = node.address;
-  value["version"] = node.version;
-  value["epoch"] = node.epoch;
-  value["advertised"] = node.advertised;
-  value["pid"] = node.pid;
-  value["uptime_ms"] = node.uptime_ms;
-  value["draining"] = node.draining;
-  value["memory_budget"] = node.memory_budget;
-  value["memory_used"] = node.memory_used;
-  value["disk_budget"] = node.disk_budget;
-  value["disk_used"] = node.disk_used;
-  value["round_trip_ms"] = node.round_trip_ms;
-  return value;
-}
-
-Json value_of(const NodeReport& node) {
-  Json value = value_of(node.summary);
-  value["name"] = node.name;
-  value["not_ready"] = node.not_ready.empty() ? Json() : Json(node.not_ready);
-  value["clock_ms"] = node.clock_ms;
-  value["descriptor_limit"] = node.descriptor_limit;
-  value["descriptors_open"] = node.descriptors_open;
-  value["memory_limit"] = node.memory_limit == 0 ? Json() : Json(node.memory_limit);
-  value["memory_of_machine"] = node.memory_of_machine;
-  value["disk_free"] = node.disk_free;
-  value["blobs"] = node.blobs;
-  value["relayed_blobs"] = node.relayed_blobs;
-  value["sessions"] = node.sessions;
-  value["connections"] = node.connections;
-  value["leases"] = node.leases;
-  value["received_bytes"] = node.received_bytes;
-  value["served_bytes"] = node.served_bytes;
-  value["fetched_home_bytes"] = node.fetched_home_bytes;
-  value["fetched_peer_bytes"] = node.fetched_peer_bytes;
-  value["chunks_demoted"] = node.chunks_demoted;
-  value["chunks_dropped"] = node.chunks_dropped;
-  value["checksum_failures"] = node.checksum_failures;
-  value["login_failures"] = node.login_failures;
-  return value;
-}
+const char* state_of(const NodeSummary& node) { return node.draining ? "draining" : "ready"; }
 
 const char* durability_of(const BlobSummary& blob) { return blob.durable ? "disk" : "memory"; }
 
@@ -157,6 +116,8 @@ std::string text_of(const BlobSummary& blob) {
                       human_bytes(blob.memory_bytes), human_bytes(blob.disk_bytes),
                       human_ms(blob.age_ms));
   text += fmt::format("durability  {}\n", durability_of(blob));
+  if (blob.expires_in_ms) text += fmt::format("expires in  {}\n", human_ms(*blob.expires_in_ms));
+  if (blob.pins > 0) text += fmt::format("pins        {}\n", blob.pins);
   if (blob.sealed) text += fmt::format("digest      {}\n", blob.root_digest);
   if (blob.homes.size() > 1) text += fmt::format("homes       {}\n", fmt::join(blob.homes, ", "));
   return text;
@@ -182,6 +143,9 @@ std::string json_of(const BlobSummary& blob) {
   value["disk_bytes"] = blob.disk_bytes;
   value["age_ms"] = blob.age_ms;
   value["durability"] = durability_of(blob);
+  value["ttl_ms"] = blob.ttl_ms == 0 ? Json() : Json(blob.ttl_ms);
+  value["expires_in_ms"] = blob.expires_in_ms ? Json(*blob.expires_in_ms) : Json();
+  value["pins"] = blob.pins;
   value["root_digest"] = blob.sealed ? Json(blob.root_digest) : Json();
   value["homes"] = blob.homes;
   return dump(value);
@@ -195,96 +159,48 @@ std::string text_of(const NodeSummary& node) {
       human_bytes(node.disk_budget), node.draining ? ", draining" : "");
 }
 
-std::string json_of(const NodeSummary& node) { return dump(value_of(node)); }
+std::string json_of(const NodeSummary& node) {
+  Json value;
+  value["address"] = node.address;
+  value["version"] = node.version;
+  value["epoch"] = node.epoch;
+  value["advertised"] = node.advertised;
+  value["pid"] = node.pid;
+  value["uptime_ms"] = node.uptime_ms;
+  value["draining"] = node.draining;
+  value["memory_budget"] = node.memory_budget;
+  value["memory_used"] = node.memory_used;
+  value["disk_budget"] = node.disk_budget;
+  value["disk_used"] = node.disk_used;
+  value["round_trip_ms"] = node.round_trip_ms;
+  return dump(value);
+}
 
-std::string text_of(const NodeReport& node) {
-  const NodeSummary& summary = node.summary;
-  std::string text =
-      fmt::format("node        {} at {}, advertised {}\n", node.name, summary.address,
-                  summary.advertised.empty() ? "none" : summary.advertised);
-  text += fmt::format("version     {}\npid         {}, up {}\nstate       {}\n", summary.version,
-                      summary.pid, human_ms(summary.uptime_ms),
-                      node.not_ready.empty() ? "ready" : node.not_ready);
-  text += fmt::format("memory      {} of {}\ndisk        {} of {}\n",
-                      human_bytes(summary.memory_used), human_bytes(summary.memory_budget),
-                      human_bytes(summary.disk_used), human_bytes(summary.disk_budget));
-  text += fmt::format("blobs       {}, {} of them relayed\n", node.blobs, node.relayed_blobs);
-  text += fmt::format("sessions    {} on {} connections, {} leases\n", node.sessions,
-                      node.connections, node.leases);
-  text += fmt::format("traffic     {} received, {} served\n", human_bytes(node.received_bytes),
-                      human_bytes(node.served_bytes));
-  text += fmt::format("fetched     {} from homes, {} from peers\n",
-                      human_bytes(node.fetched_home_bytes), human_bytes(node.fetched_peer_bytes));
-  text += fmt::format("evicted     {} chunks to disk, {} dropped\n", node.chunks_demoted,
-                      node.chunks_dropped);
-  text += fmt::format("failures    {} checksums, {} logins\n", node.checksum_failures,
-                      node.login_failures);
-  text += fmt::format("descriptors {} of {}\n", node.descriptors_open, node.descriptor_limit);
+std::string description_of(const NodeSummary& node) {
+  std::string text = fmt::format("node        {}, advertised {}\n", node.address,
+                                 node.advertised.empty() ? "nowhere" : node.advertised);
+  text += fmt::format("version     {}\nepoch       {}\npid         {}\nup          {}\n",
+                      node.version, node.epoch, node.pid, human_ms(node.uptime_ms));
+  text +=
+      fmt::format("state       {}\nmemory      {} of {}\ndisk        {} of {}\n", state_of(node),
+                  human_bytes(node.memory_used), human_bytes(node.memory_budget),
+                  human_bytes(node.disk_used), human_bytes(node.disk_budget));
   return text;
 }
 
-std::string json_of(const NodeReport& node) { return dump(value_of(node)); }
-
 std::string nodes_header() {
-  return fmt::format("{:<24} {:<9} {:>9} {:<9} {:>23} {:>23} {:>8}\n", "NODE", "VERSION", "UP",
-                     "STATE", "MEMORY", "DISK", "BLOBS");
+  return fmt::format("{:<24} {:<9} {:>9} {:<9} {:>23} {:>23}\n", "NODE", "VERSION", "UP", "STATE",
+                     "MEMORY", "DISK");
 }
 
-std::string line_of(const NodeReport& node) {
-  const NodeSummary& summary = node.summary;
+std::string line_of(const NodeSummary& node) {
   const auto part = [](uint64_t used, uint64_t budget) {
     return human_bytes(used) + " of " + human_bytes(budget);
   };
-  const char* state = node.not_ready.empty() ? "ready" : summary.draining ? "draining" : "failing";
-  return fmt::format("{:<24} {:<9} {:>9} {:<9} {:>23} {:>23} {:>8}\n", summary.address,
-                     summary.version, human_ms(summary.uptime_ms), state,
-                     part(summary.memory_used, summary.memory_budget),
-                     part(summary.disk_used, summary.disk_budget), node.blobs);
-}
-
-TopLine::TopLine(const NodeReport& now, const NodeReport* before) : node(now) {
-  // A node that was started again counts from nothing.
-  if (before == nullptr || before->summary.epoch != now.summary.epoch) return;
-  if (now.summary.uptime_ms <= before->summary.uptime_ms) return;
-  seconds = static_cast<double>(now.summary.uptime_ms - before->summary.uptime_ms) / 1000;
-  const auto rate = [this](uint64_t later, uint64_t earlier) {
-    return static_cast<double>(later - earlier) / seconds;
-  };
-  received_bytes = rate(now.received_bytes, before->received_bytes);
-  served_bytes = rate(now.served_bytes, before->served_bytes);
-  fetched_bytes = rate(now.fetched_home_bytes + now.fetched_peer_bytes,
-                       before->fetched_home_bytes + before->fetched_peer_bytes);
-  chunks_evicted = rate(now.chunks_demoted + now.chunks_dropped,
-                        before->chunks_demoted + before->chunks_dropped);
-}
-
-std::string top_header() {
-  return fmt::format("{:<24} {:>12} {:>12} {:>12} {:>10} {:>8} {:>8} {:>8}\n", "NODE", "RECEIVED/s",
-                     "SERVED/s", "FETCHED/s", "EVICTED/s", "MEMORY", "BLOBS", "SESSIONS");
-}
-
-std::string text_of(const TopLine& line) {
-  const NodeSummary& summary = line.node.summary;
-  const auto bytes = [&](double rate) {
-    return line.seconds > 0 ? human_bytes(static_cast<uint64_t>(rate)) : "-";
-  };
-  const uint64_t percent =
-      summary.memory_budget == 0 ? 0 : summary.memory_used * 100 / summary.memory_budget;
-  return fmt::format("{:<24} {:>12} {:>12} {:>12} {:>10} {:>7}% {:>8} {:>8}\n", summary.address,
-                     bytes(line.received_bytes), bytes(line.served_bytes),
-                     bytes(line.fetched_bytes),
-                     line.seconds > 0 ? fmt::format("{:.1f}", line.chunks_evicted) : "-", percent,
-                     line.node.blobs, line.node.sessions);
-}
-
-std::string json_of(const TopLine& line) {
-  Json value = value_of(line.node);
-  value["seconds"] = line.seconds;
-  value["received_bytes_per_second"] = line.received_bytes;
-  value["served_bytes_per_second"] = line.served_bytes;
-  value["fetched_bytes_per_second"] = line.fetched_bytes;
-  value["chunks_evicted_per_second"] = line.chunks_evicted;
-  return dump(value);
+  return fmt::format("{:<24} {:<9} {:>9} {:<9} {:>23} {:>23}\n", node.address, node.version,
+                     human_ms(node.uptime_ms), state_of(node),
+                     part(node.memory_used, node.memory_budget),
+                     part(node.disk_used, node.disk_budget));
 }
 
 std::string text_of(const Usage& usage) {

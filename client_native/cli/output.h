@@ -44,14 +44,6 @@ struct BenchReport {
   double put_seconds = 0, get_seconds = 0;
 };
 
-// What a node did, a second, since it was asked before.
-struct TopLine {
-  TopLine(const NodeReport& now, const NodeReport* before);
-  NodeReport node;
-  double seconds = 0;  // 0: there is no before, and so no rates
-  double received_bytes = 0, served_bytes = 0, fetched_bytes = 0, chunks_evicted = 0;
-};
-
 struct Finding;
 
 // All end in a newline.
@@ -62,13 +54,9 @@ std::string text_of(const NodeSummary& node);
 std::string json_of(const NodeSummary& node);
 std::string text_of(const TransferReport& report);
 std::string json_of(const TransferReport& report);
-std::string text_of(const NodeReport& node);  // several lines
-std::string json_of(const NodeReport& node);
+std::string description_of(const NodeSummary& node);  // several lines
 std::string nodes_header();
-std::string line_of(const NodeReport& node);  // for lists
-std::string top_header();
-std::string text_of(const TopLine& line);
-std::string json_of(const TopLine& line);
+std::string line_of(const NodeSummary& node);  // for lists
 std::string text_of(const Usage& usage);
 std::string json_of(const Usage& usage);
 std::string text_of(const BenchReport& report);

@@ -59,6 +59,7 @@ Result<std::unique_ptr<TargetFile>> TargetFile::open_beside(const std::string& p
   }
   if (mode >= 0) fchmod(fd, static_cast<mode_t>(mode));
   auto file = std::unique_ptr<TargetFile>(new TargetFile(path, fd, true));
+  file->any_order_ = true;
   file->nameless_ = temporary.empty();
   file->temporary_ = temporary;
   return file;
@@ -82,7 +83,12 @@ TargetFile::~TargetFile() {
   }
 }
 
-Result<void> TargetFile::write(std::string_view bytes) { return write_all(fd_, bytes, name_); }
+Result<void> TargetFile::write(std::string_view bytes, uint64_t offset) {
+  if (any_order_ && lseek(fd_, static_cast<off_t>(offset), SEEK_SET) < 0) {
+    return fail(ErrorCode::kIo, errno_message("write " + name_, errno));
+  }
+  return write_all(fd_, bytes, name_);
+}
 
 Result<void> TargetFile::finish() {
   if (!owned_) return {};

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -19,7 +20,10 @@ class TargetFile {
   TargetFile(const TargetFile&) = delete;
   TargetFile& operator=(const TargetFile&) = delete;
 
-  Result<void> write(std::string_view bytes);
+  // Whether write() takes bytes in any order: a file does, a pipe does not.
+  bool takes_any_order() const { return any_order_; }
+  // `offset`: where in the file; goes for nothing where they have to come in order.
+  Result<void> write(std::string_view bytes, uint64_t offset);
   Result<void> finish();
 
  private:
@@ -32,6 +36,7 @@ class TargetFile {
   const std::string name_;
   int fd_;
   const bool owned_;
+  bool any_order_ = false;
   bool nameless_ = false;
   std::string temporary_;  // to be renamed to name_
 };

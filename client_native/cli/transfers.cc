@@ -121,6 +121,7 @@ Result<TransferReport> put(Client& client, const CommandLine& line, size_t i) {
   options.replace = line.replace;
   options.homes = line.homes;
   options.durable = line.durable;
+  options.ttl_ms = line.ttl_ms;
   BIGCAST_ASSIGN(const auto upload, client.upload(options));
   Progress progress(options.name, options.size, !line.quiet && !line.json);
   BIGCAST_ASSIGN(const uint64_t done, send(*upload, *source, line.chunk_size, progress));
@@ -131,14 +132,16 @@ Result<TransferReport> put(Client& client, const CommandLine& line, size_t i) {
 
 Result<TransferReport> get(Client& client, const CommandLine& line) {
   const auto started = std::chrono::steady_clock::now();
-  BIGCAST_ASSIGN(const auto download, client.download_name(line.keys.front().name));
   BIGCAST_ASSIGN(const auto target, TargetFile::open(line.files.front()));
+  const DownloadOptions options{target->takes_any_order()};
+  BIGCAST_ASSIGN(const auto download, client.download_name(line.keys.front().name, options));
   Progress progress(line.keys.front().name, download->size(), !line.quiet && !line.json);
   uint64_t done = 0;
   for (;;) {
     BIGCAST_ASSIGN(const auto chunk, download->next());
     if (chunk.empty()) break;
-    BIGCAST_TRY(target->write({reinterpret_cast<const char*>(chunk.data()), chunk.size()}));
+    BIGCAST_TRY(target->write({reinterpret_cast<const char*>(chunk.data()), chunk.size()},
+                              download->offset()));
     done += chunk.size();
     progress.update(done, download->size());
   }

@@ -1,4 +1,4 @@
-"""A memory cgroup of our own, version 1 or 2, to see what all processes in it are charged."""
+"""Cgroups of our own, version 1 or 2: what all processes in one are charged, and limits for them."""
 
 import contextlib
 import os
@@ -10,6 +10,7 @@ import time
 INTERVAL_S = 0.02
 END_TIMEOUT_S = 60
 PREFIX = "bigcast-bench-"
+_V2 = {"blkio": "io"}  # controllers that have another name there
 
 
 def _mounts():
@@ -20,14 +21,16 @@ def _mounts():
             yield before.split()[4], kind, options.split(",")
 
 
-def _parent():
-    """The folder to make the cgroup in, and its version; None without a memory controller."""
+def _parent(controller):
+    """The folder to make the cgroup in, and its version; None without the controller."""
     with open("/proc/self/cgroup", encoding="utf-8") as file:
         own = {c: path for _, c, path in (line.rstrip().split(":", 2) for line in file)}
     for mount, kind, options in _mounts():
-        if kind == "cgroup" and "memory" in options:
-            path = next((p for c, p in own.items() if "memory" in c.split(",")), "/")
-        elif kind == "cgroup2" and "memory" in _read(f"{mount}/cgroup.controllers").split():
+        if kind == "cgroup" and controller in options:
+            path = next((p for c, p in own.items() if controller in c.split(",")), "/")
+        elif kind == "cgroup2" and _V2.get(controller, controller) in _read(
+            f"{mount}/cgroup.controllers"
+        ).split():
             path = own.get("", "/")
         else:
             continue
@@ -51,34 +54,36 @@ def _remove_leftovers(folder):
                 path.rmdir()
 
 
-class MemoryCgroup:
-    """Use as a context manager, and run command(argv) in it; peak() is sampled every 20 ms.
+class _Cgroup:
+    """Use as a context manager, and run command(argv) in it.
 
-    Leaving the block ends what is still running in it. A process can have one at a time.
+    Leaving the block ends what is still running in it. A process can have one of a kind at a time.
     PermissionError or OSError from entering says that cgroups can't be made here."""
 
-    def __init__(self):
-        self._peak = 0
-        self._stop = threading.Event()
+    controller = ""
+    probe = ("", "")  # a file that each version has for the controller
 
     def __enter__(self):
-        parent = _parent()
+        parent = _parent(self.controller)
         if parent is None:
-            raise PermissionError("no memory cgroup controller is mounted")
+            raise PermissionError(f"no {self.controller} cgroup controller is mounted")
         folder, self._version = parent
         _remove_leftovers(folder)
         self.path = folder / f"{PREFIX}{os.getpid()}"
         self.path.mkdir()
-        if not (self.path / "memory.stat").exists():
+        try:
+            if not (self.path / self.probe[self._version - 1]).exists():
+                raise PermissionError(f"{folder} has no {self.controller} controller for children")
+            self._begin()
+        except OSError:
             self.path.rmdir()
-            raise PermissionError(f"{folder} has no memory controller for children")
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-        self._thread.start()
+            raise
         return self
 
+    def _begin(self):
+        pass
+
     def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join()
         deadline = time.monotonic() + END_TIMEOUT_S
         while True:
             for pid in self.pids():
@@ -98,6 +103,48 @@ class MemoryCgroup:
     def command(self, argv):
         enter = 'echo $$ >"$0" && exec "$@"'
         return ["sh", "-c", enter, str(self.path / "cgroup.procs"), *argv]
+
+
+class DiskCgroup(_Cgroup):
+    """Whose processes write at most so many bytes a second to the disk that `path` is on.
+
+    OSError, too, where that is no disk, as with an overlay."""
+
+    controller = "blkio"
+    probe = ("blkio.throttle.write_bps_device", "io.max")
+
+    def __init__(self, path, bytes_per_s):
+        device = os.stat(path).st_dev
+        self._limit = f"{os.major(device)}:{os.minor(device)}", bytes_per_s
+
+    def _begin(self):
+        device, bytes_per_s = self._limit
+        rate = f"wbps={bytes_per_s}" if self._version == 2 else bytes_per_s
+        (self.path / self.probe[self._version - 1]).write_text(f"{device} {rate}", "ascii")
+
+
+class MemoryCgroup(_Cgroup):
+    """With a limit in bytes, if one is given; peak() is sampled every 20 ms."""
+
+    controller = "memory"
+    probe = ("memory.stat", "memory.stat")
+
+    def __init__(self, limit=None):
+        self._limit = limit
+        self._peak = 0
+        self._stop = threading.Event()
+
+    def _begin(self):
+        if self._limit is not None:
+            name = "memory.limit_in_bytes" if self._version == 1 else "memory.max"
+            (self.path / name).write_text(str(self._limit), "ascii")
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+
+    def __exit__(self, *error):
+        self._stop.set()
+        self._thread.join()
+        super().__exit__(*error)
 
     def _charged(self):
         """Bytes charged, less page cache; pages of memfds are no cache."""

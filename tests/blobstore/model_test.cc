@@ -31,7 +31,13 @@ struct ModelBlob {
 
 class Model {
  public:
-  explicit Model(uint64_t seed) : machine_(seed), random_(seed) { open(); }
+  // Each seed has one of the policies, in turn.
+  explicit Model(uint64_t seed)
+      : policy_(eviction::kPolicyNames[seed % eviction::kPolicyNames.size()]),
+        machine_(seed),
+        random_(seed) {
+    open();
+  }
 
   void run() {
     for (int step = 0; step < kSteps; ++step) {
@@ -52,6 +58,7 @@ class Model {
   void open() {
     BlobStore::Options options = with_disk(directory_.path, kDisk);
     options.clock = &clock_;
+    options.policy = policy_;
     auto store = open_store(options, machine_.disk());
     while (!store && !machine_.has_power()) {
       machine_.crash();
@@ -69,7 +76,8 @@ class Model {
     if (choice < 560) return put_one();
     if (choice < 700) return seal_one();
     if (choice < 780) return remove_one();
-    if (choice < 930) return read_one();
+    if (choice < 890) return read_one();
+    if (choice < 930) return hint_one();
     if (choice < 950) return machine_.cut_power_after(below(40));
     if (choice < 970) return restart(below(2) == 0);
     if (choice < 980) return machine_.set_full(below(2) == 0);
@@ -177,6 +185,31 @@ class Model {
     check_chunk(*blob, static_cast<uint32_t>(below(blob->chunks.size() + 1)));
   }
 
+  // What changes no answer: streams, releases and pins.
+  void hint_one() {
+    const ModelBlob* blob = any([](const ModelBlob&) { return true; });
+    if (blob == nullptr) return;
+    const BlobId id = blob->options.id;
+    const uint64_t choice = below(8);
+    if (choice < 3) {
+      const auto stream =
+          store_->open_stream(id, choice == 0 ? ReadOrder::kResidentFirst : ReadOrder::kAscending);
+      REQUIRE(stream);
+      streams_.push_back(*stream);
+      store_->locate(id, static_cast<uint32_t>(below(blob->chunks.size() + 1)), *stream);
+    } else if (choice == 3 && !streams_.empty()) {
+      store_->close_stream(streams_[below(streams_.size())]);
+    } else if (choice == 4) {
+      store_->release(id);
+    } else if (choice == 5) {
+      const auto pinned = store_->pin(id);
+      if (!pinned && pinned.error().code == ErrorCode::kResourceExhausted) return;
+      CHECK(pinned.has_value() == (blob->sealed && !blob->is_relay()));
+    } else {
+      store_->unpin(id);
+    }
+  }
+
   // Its very bytes, or an error that may be.
   void check_chunk(const ModelBlob& blob, uint32_t index) {
     Bytes buffer(kSmallChunk);
@@ -200,6 +233,7 @@ class Model {
   // What must be there is, whole; what may be there is whole or absent; nothing else is there.
   void restart(bool crash) {
     store_.reset();
+    streams_.clear();
     if (crash || !machine_.has_power()) {
       machine_.crash();
       ++crashes;
@@ -249,6 +283,7 @@ class Model {
     ++survivors;
   }
 
+  const std::string policy_;
   TemporaryDirectory directory_;
   ManualClock clock_;
   SimMachine machine_;
@@ -257,6 +292,7 @@ class Model {
   std::map<uint64_t, ModelBlob> blobs_;   // that the store has
   std::map<uint64_t, ModelBlob> unsure_;  // that a restart may bring: a failed seal or removal
   std::map<std::string, uint64_t> names_;
+  std::vector<uint64_t> streams_;
   uint64_t last_number_ = 0;
   bool flipped_ = false;
 };

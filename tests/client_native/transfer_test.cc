@@ -1,4 +1,7 @@
+#include <algorithm>
 #include <csignal>
+#include <cstdlib>
+#include <filesystem>
 #include <future>
 
 #include "tests/client_native/support.h"
@@ -71,6 +74,111 @@ TEST_CASE("compression shows in the figures and can be turned off") {
   put(*client, options, bytes);
   CHECK(client->stat("small")->stored_size < bytes.size() / 2);
   CHECK(client->stat("raw")->stored_size == bytes.size());
+}
+
+TEST_CASE(
+    "a reader to whom the order is all one gets what is in memory first, and each chunk once") {
+  std::string directory = std::filesystem::temp_directory_path() / "bigcast-client-XXXXXX";
+  REQUIRE(mkdtemp(directory.data()) != nullptr);
+  const auto gone =
+      std::shared_ptr<void>(nullptr, [&](void*) { std::filesystem::remove_all(directory); });
+  NodeOptions small;
+  small.memory = "8m";
+  small.more = {"--disk", directory, "--disk-size", "64m"};
+  const NodeProcess node(small);
+  const std::string bytes = random_bytes(200 * kSmallChunk + 5);  // 12.5 MiB: the first are on disk
+  for (const bool local : {true, false}) {
+    CAPTURE(local);
+    const auto client = connect(options_for(node.tcp(), local ? node.socket() : ""));
+    auto upload = named("any", kSmallChunk);
+    upload.replace = true;
+    const std::string ref = put(*client, upload, bytes);
+    auto download = client->download_ref(ref, {.any_order = true});
+    REQUIRE(download);
+    std::string got(bytes.size(), '\0');
+    std::vector<uint64_t> order;
+    for (;;) {
+      const auto chunk = (*download)->next();
+      if (!chunk) FAIL(chunk.error().to_string());
+      if (chunk->empty()) break;
+      const uint64_t offset = (*download)->offset();
+      order.push_back(offset / kSmallChunk);
+      std::memcpy(got.data() + offset, chunk->data(), chunk->size());
+    }
+    check_same(got, bytes);
+    CHECK(order.size() == 201);
+    CHECK(order.front() > 50);  // what was written last
+    std::ranges::sort(order);
+    CHECK(std::ranges::adjacent_find(order) == order.end());
+    REQUIRE(client->remove_name("any"));
+  }
+}
+
+TEST_CASE("in any order, too, a reader follows a writer and finds the end") {
+  const NodeProcess node;
+  const auto client = connect(options_for(node.tcp()));
+  auto upload = client->upload(named("any", kSmallChunk));
+  REQUIRE(upload);
+  const std::string bytes = random_bytes(9 * kSmallChunk + 1);
+  REQUIRE(send(**upload, bytes.substr(0, 3 * kSmallChunk)));
+  auto download = client->download_name("any", {.any_order = true});
+  REQUIRE(download);
+  std::string got(bytes.size(), '\0');
+  for (int chunks = 0;; ++chunks) {
+    if (chunks == 2) {
+      REQUIRE(send(**upload, bytes.substr(3 * kSmallChunk)));
+      REQUIRE((*upload)->seal());
+    }
+    const auto chunk = (*download)->next();
+    if (!chunk) FAIL(chunk.error().to_string());
+    if (chunk->empty()) break;
+    std::memcpy(got.data() + (*download)->offset(), chunk->data(), chunk->size());
+  }
+  check_same(got, bytes);
+}
+
+TEST_CASE("a pin holds until it is undone or its client goes") {
+  const NodeProcess node;
+  const auto client = connect(options_for(node.tcp()));
+  const auto other = connect(options_for(node.tcp()));
+  put(*client, named("pinned"), random_bytes(3 * kSmallChunk));
+  const auto pins = [&] { return other->stat("pinned").value().pins; };
+  REQUIRE(client->pin_name("pinned"));
+  CHECK(client->pin_name("pinned").value().pins == 1);
+  {
+    const auto third = connect(options_for(node.tcp()));
+    CHECK(third->pin_name("pinned").value().pins == 2);
+  }
+  CHECK(eventually([&] { return pins() == 1; }));
+  REQUIRE(other->unpin_name("pinned"));  // not its own
+  CHECK(pins() == 1);
+  REQUIRE(client->unpin_name("pinned"));
+  CHECK(pins() == 0);
+  check_error(client->pin_name("nothing"), ErrorCode::kNotFound);
+  check_error(client->unpin_name("nothing"), ErrorCode::kNotFound);
+}
+
+TEST_CASE("a blob goes when its time to live is over") {
+  const NodeProcess node;
+  const auto client = connect(options_for(node.tcp()));
+  auto options = named("short");
+  options.ttl_ms = limits::kTtlMsMax + 1;
+  check_error(client->upload(options), ErrorCode::kInvalidArgument, "ttl");
+  options.ttl_ms = 3600 * 1000;
+  put(*client, options, "lives for an hour");
+  const auto stat = client->stat("short");
+  REQUIRE(stat);
+  CHECK(stat->ttl_ms == options.ttl_ms);
+  CHECK(stat->expires_in_ms.value() <= options.ttl_ms);
+  CHECK(stat->expires_in_ms.value() > 0);
+  options.name = "shorter";
+  options.ttl_ms = 1;
+  put(*client, options, "lives for a moment");
+  CHECK(eventually([&] {
+    const auto gone = client->stat("shorter");
+    return !gone && gone.error().code == ErrorCode::kNotFound;
+  }));
+  CHECK(client->stat("short"));
 }
 
 TEST_CASE("a reader follows a writer chunk by chunk") {

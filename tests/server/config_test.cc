@@ -63,6 +63,13 @@ TEST_CASE("a wrong setting is refused by name") {
       {{"--listen", "0.0.0.0:1"}, {{"BIGCAST_SECRET", kSecret}}, {"listen", "advertise"}},
       {{"--listen", "none"}, {}, {"listen", "socket"}},
       {{"--disk", "/tmp"}, {}, {"disk_size"}},
+      {{"--policy", "mru"}, {}, {"--policy", "'mru'", "demand", "s3fifo"}},
+      {{"--quota", "team"}, {}, {"--quota", "'team'", "NAMESPACE=SIZE"}},
+      {{"--quota", "te/am=1g"}, {}, {"--quota", "namespace"}},
+      {{"--quota", "team=0"}, {}, {"--quota", "above 0"}},
+      {{"--quota", "team=1x"}, {}, {"--quota", "'1x'"}},
+      {{"--quota", "team=1g", "--quota", "team=2g"}, {}, {"--quota", "'team'", "already"}},
+      {{"--default-quota", "much"}, {}, {"--default-quota", "'much'"}},
       {{"--disk-size", "1g"}, {}, {"disk:"}},
       {{"--config", "/no/such/file"}, {}, {"config", "/no/such/file"}},
       {{}, {{"BIGCAST_SECRET", "short"}}, {"BIGCAST_SECRET", "32"}},
@@ -113,14 +120,19 @@ TEST_CASE("flags win over the environment, and that over the file") {
   const std::string path = directory.write("config.toml",
                                            "memory = \"16m\"\nlease_grace = \"1s\"\n"
                                            "session_timeout = \"1s\"\n"
-                                           "listen = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\n");
-  const auto parsed = parse({"--config", path.c_str(), "--memory", "64m"},
-                            {{"BIGCAST_MEMORY", "32m"}, {"BIGCAST_LEASE_GRACE", "2s"}});
+                                           "listen = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\n"
+                                           "quota = [\"a=1g\", \"b=2g\"]\n");
+  const auto parsed = parse(
+      {"--config", path.c_str(), "--memory", "64m"},
+      {{"BIGCAST_MEMORY", "32m"}, {"BIGCAST_LEASE_GRACE", "2s"}, {"BIGCAST_QUOTA", "b=3g,c=4g"}});
   REQUIRE(parsed);
   CHECK(parsed->config.memory_bytes == 64 * limits::kMiB);
   CHECK(parsed->config.lease_grace == std::chrono::seconds(2));
   CHECK(parsed->config.session_timeout == std::chrono::seconds(1));
   CHECK(parsed->config.listen.size() == 2);
+  CHECK(parsed->config.policy == "demand");
+  CHECK(parsed->config.quota.size() == 2);
+  CHECK(parsed->config.quota.at("b") == 3 * limits::kGiB);
 }
 
 TEST_CASE("a secret comes from a file that only its owner can read") {

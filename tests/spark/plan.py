@@ -13,6 +13,7 @@ ALL = {
     "hosts": hosts.on_hosts,
     "faults": faults.on_hosts,
     "shared": shared.contexts_on_one_node,
+    "shared-two-homes": shared.two_homes,
     "shared-server-killed": shared.server_killed,
     "driver-killed": combinations.driver_killed,
     "many": combinations.many,

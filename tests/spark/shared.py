@@ -18,8 +18,8 @@ from watch import Watch
 class Server:
     """A bigcastd on host 0 that a test started for the shared mode."""
 
-    def __init__(self, run, hosts):
-        self.secret = write_secret(run.work / "server-secret")
+    def __init__(self, run, hosts, secret=None):
+        self.secret = secret or write_secret(run.work / "server-secret")
         self.http = free_port()
         self.address = f"{hosts.address(0)}:{free_port()}"
         self.socket = str(run.work / "node.sock")
@@ -101,6 +101,29 @@ def contexts_on_one_node(run):
     text = sparks.read(server.log)
     leaks = [file.name for file in (server.secret, wrong) if sparks.read(file) in text]
     run.report.check("server_log_has_no_secret", leaks)
+
+
+def two_homes(run):
+    """A broadcast's chunks are spread over two nodes, and read from both."""
+    if not run.jar:
+        run.report.skip("all", "means nothing on plain Spark")
+        return
+    first = Server(run, run.hosts)
+    folder = run.work / "second"
+    folder.mkdir()
+    second = Server(dataclasses.replace(run, work=folder), run.hosts, first.secret)
+    both = dataclasses.replace(run, hosts=Others(run.hosts, [second.process.pid]))
+    context(both, first, "homes", first.secret,
+            {"spark.bigcast.servers": f"{first.address}, {second.address}",
+             "spark.bigcast.homes": "2", "spark.bigcast.chunkSize": "1m"},
+            located=False, expected=2)
+    for name, server in (("first", first), ("second", second)):
+        sealed = server.metric('uploads_total{event="sealed"}')
+        run.report.check(f"{name}_was_used", "" if sealed == 2 else f"{sealed} uploads sealed")
+        run.report.check(f"{name}_is_freed", wait_for(
+            lambda: not any(server.holds().values()),
+            lambda: f"the node still has {server.holds()}"))
+        run.report.check(f"{name}_ends", "" if (code := server.stop()) == 0 else f"exit {code}")
 
 
 def server_killed(run):

@@ -37,6 +37,7 @@ final class SqlCases {
     cases.add("sql_empty_relation", sql::emptyRelation);
     cases.add("sql_data_frame_hint", sql::dataFrameHint);
     cases.add("sql_adaptive_conversion", sql::adaptiveConversion);
+    cases.add("sql_adaptive_reuse", sql::adaptiveReuse);
     cases.add("sql_partition_pruning", sql::partitionPruning);
   }
 
@@ -166,6 +167,24 @@ final class SqlCases {
     }
   }
 
+  /** One relation, broadcast once and used by two joins. */
+  private void adaptiveReuse() throws Exception {
+    views();
+    String query =
+        "f.id, a.payload AS a, b.payload AS b FROM f"
+            + " JOIN (SELECT k, payload FROM d) a ON f.k = a.k"
+            + " JOIN (SELECT k, payload FROM d) b ON f.id = b.k";
+    session.conf().set(THRESHOLD, "-1");
+    String without = result(session.sql("SELECT " + query));
+    session.conf().set(THRESHOLD, "50m");
+    Dataset<Row> rows = session.sql("SELECT " + query);
+    String with = viaAtLeastOne(cases.expected(4 << 20), () -> result(rows));
+    Cases.equal(without, with, "rows and hash");
+    rows.collectAsList();
+    String plan = rows.queryExecution().executedPlan().toString();
+    Cases.check(plan.contains("ReusedExchange"), "nothing is reused in " + plan);
+  }
+
   private void partitionPruning() throws Exception {
     java.nio.file.Path folder = Files.createTempDirectory("bigcast-pruning-");
     try {
@@ -187,7 +206,7 @@ final class SqlCases {
     }
   }
 
-  private static void deleteTree(java.nio.file.Path folder) throws java.io.IOException {
+  static void deleteTree(java.nio.file.Path folder) throws java.io.IOException {
     try (java.util.stream.Stream<java.nio.file.Path> walk = Files.walk(folder)) {
       walk.sorted(java.util.Comparator.reverseOrder()).forEach(path -> path.toFile().delete());
     }

@@ -108,6 +108,22 @@ class Cases:
         frame = self.session.range(0, 200_000, 40).select(negate("id").alias("x"))
         equal(frame.agg(F.sum("x")).head()[0], -sum(range(0, 200_000, 40)), "sum")
 
+    def py_pandas_udf(self):
+        try:
+            import pandas
+            import pyarrow  # noqa: F401
+        except ImportError:
+            print("pandas or Arrow is not installed", file=sys.stderr)
+            return
+        broadcast = self.broadcast({i: i * 2 for i in range(200_000)})
+
+        def double(ids: pandas.Series) -> pandas.Series:
+            return ids.map(broadcast.value)
+
+        frame = self.session.range(0, 200_000, 40).select(
+            F.pandas_udf(double, LongType())("id").alias("x"))
+        equal(frame.agg(F.sum("x")).head()[0], 2 * sum(range(0, 200_000, 40)), "sum")
+
     def py_join(self):
         self.session.conf.set("spark.sql.autoBroadcastJoinThreshold", "-1")
         facts = self.session.range(0, 50_000).withColumn("k", F.col("id") % 30_000)
