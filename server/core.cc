@@ -124,6 +124,18 @@ void SessionState::unpin(BlobId id) {
   if (pins.erase(id) > 0) core->store->unpin(id);
 }
 
+void SessionState::audit(const char* operation, const std::string& name, BlobId id,
+                         std::optional<uint64_t> bytes, const std::string& outcome) {
+  core->audit.record({.client = client_name,
+                      .peer = peer_name,
+                      .name_space = name_space,
+                      .operation = operation,
+                      .name = name,
+                      .id = id.to_string(),
+                      .bytes = bytes,
+                      .outcome = outcome});
+}
+
 void SessionState::detach() {
   if (!attached) return;
   attached = false;
