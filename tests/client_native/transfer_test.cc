@@ -188,7 +188,7 @@ TEST_CASE("a node reports on itself and what it runs on") {
   CHECK(report->summary.pid == static_cast<uint32_t>(node.pid()));
   CHECK(report->not_ready.empty());
   CHECK(report->blobs == 1);
-  CHECK(report->sessions == 1);
+  CHECK(report->sessions >= 1);
   CHECK(report->received_bytes >= 3 * kSmallChunk);
   CHECK(report->pinned_bytes >= 3 * kSmallChunk);
   CHECK(report->descriptors_open > 4);
