@@ -157,6 +157,10 @@ const std::array kSettings = {
     Setting{kNetwork, "http", "HOST:PORT", "127.0.0.1:7421",
             "where to serve /metrics, /livez and /readyz; 'none'",
             [](C& c, const Text& text) { return set_address(c.http, text, kTcp); }},
+    Setting{kNetwork, "link_speed", "SIZE", "0",
+            "bytes a second that its network link carries (1 Gbit/s: 119m), for the metric "
+            "bigcast_fanout_efficiency; 0: unknown",
+            [](C& c, const Text& text) { return set_parsed(c.link_speed, text, parse_size); }},
     Setting{kNetwork, "name", "NAME", "bigcastd", "this node's name in logs and to its peers",
             [](C& c, const Text& text) { return set_name(c.name, text); }},
 
