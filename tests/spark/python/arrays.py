@@ -144,6 +144,8 @@ class Arrays(Runner):
         broadcasts = [self.shared(matrix), self.shared(changed)]
         changed[5, 5] += 1
         kill_node(broadcasts[0])
+        # The driver starts the next one, in its own local directory, where it removes what is left.
+        self.context._jvm.io.bigcast.spark.PythonSupport.connection()
         found = self.seen_in_tasks(lambda i: (
             float(broadcasts[0].value[i].sum()), broadcasts[0].value.flags.writeable,
             "memfd" in memory_of(broadcasts[0].value)))
