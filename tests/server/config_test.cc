@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "base/troff.h"
+#include "server/metrics.h"
 #include "server/settings.h"
 #include "tests/server/fixture.h"
 
@@ -209,7 +211,9 @@ TEST_CASE("the documents are made from the settings") {
   CHECK(reference.substr(table, reference.find("<!-- /settings -->") - table) ==
         settings_reference());
   const std::string help = parse({"--help"})->text;
+  const std::string man = parse({"--man"})->text;
   for (const Setting& setting : settings()) {
+    CHECK_MESSAGE(man.find(troff(setting.help)) != std::string::npos, setting.key);
     CHECK_MESSAGE(help.find(setting.flag()) != std::string::npos, setting.key);
   }
 }
