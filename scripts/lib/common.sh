@@ -113,6 +113,15 @@ need_arrays() {
   touch "$venv/arrays"
 }
 
+# need_connect: what a Spark Connect client needs beside the Spark 4 that need_spark has set.
+need_connect() {
+  local venv=${spark_python%/bin/python}
+  [ -e "$venv/connect" ] && return
+  say "installing Spark Connect's client from PyPI into $venv"
+  "$venv/bin/pip" install --no-input -q "pyspark[connect]==${venv##*/spark-}" 'pandas<3' </dev/null
+  touch "$venv/connect"
+}
+
 # build PRESET: configures and builds a preset, quietly unless it fails. The log is kept beside it.
 build() {
   local log=build/$1.log

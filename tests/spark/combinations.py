@@ -149,7 +149,7 @@ def pyspark_kryo_defaults(run):
 
 def pyspark_encrypted(run):
     """Spark encrypts what is on its disks and in its messages, and so the file of a pickle, too."""
-    pattern = run.case_filter or "dict$|large_closure|udf_with|join|unpersist"
+    pattern = run.case_filter or "dict$|large_closure|join"
     area = pyspark(dataclasses.replace(run, case_filter=pattern), {
         "spark.bigcast.minSize": "0",
         "spark.authenticate": "true",
