@@ -126,7 +126,9 @@ need_connect() {
 build() {
   local log=build/$1.log
   mkdir -p build
-  [ "$1" != release ] || "$root/scripts/lib/static_libraries"
+  if [ "$1" = release ] && ! "$root/scripts/lib/static_libraries"; then
+    say "going on without: what is built will need the libraries of this machine"
+  fi
   say "building preset $1 (takes minutes the first time; $log has its output)"
   if ! { cmake --preset "$1" && cmake --build --preset "$1"; } >"$log" 2>&1 </dev/null; then
     tail -n 60 "$log" >&2
