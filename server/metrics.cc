@@ -122,6 +122,8 @@ std::string Metrics::render(const StoreUsage& usage,
   out.gauge("connections", "RPC connections.", connections);
   out.gauge("leases", "Leases that live or are in their grace.", leases);
   out.gauge("relayed_blobs", "Blobs that this node fetches from their homes.", relayed_blobs);
+  out.gauge("blobs_under_replicated", "Blobs of this home that too few other homes have.",
+            blobs_under_replicated);
   out.gauge("receive_reserve_used_bytes", "Credit granted to uploads and fetches.", credit_bytes);
   out.gauge("serve_reserve_used_bytes", "Chunks read and not yet sent.", serve_buffer_bytes);
   out.gauge("draining", "1 when the node is about to stop.", draining ? 1 : 0);
@@ -158,6 +160,8 @@ std::string Metrics::render(const StoreUsage& usage,
               "Connections closed for want of room: the oldest not logged in, else the newest.",
               connections_shed);
   out.counter("leases_expired_total", "Leases whose grace ended.", leases_expired);
+  out.counter("blobs_copied_again_total", "Copies made at other nodes for homes that were lost.",
+              blobs_copied_again);
   return out.text();
 }
 
