@@ -65,6 +65,7 @@ void CopyService::become_home(const BlobStat& stat) {
   }
   core_.replicas->keep(stat);
   if (stat.replaced) {
+    core_.replicas->lost(*stat.replaced);  // the first home says when it is gone for all
     core_.remove_blob(*stat.replaced,
                       {ErrorCode::kNotFound, fmt::format("'{}' was replaced", stat.name)});
   }

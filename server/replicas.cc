@@ -137,6 +137,26 @@ void Replicas::given_up(BlobId id) {
   removed_order_.pop_front();
 }
 
+void Replicas::drop_copies(BlobId id) {
+  const auto found = blobs_.find(id);
+  if (found == blobs_.end()) return;
+  for (const auto& home : found->second.homes) {
+    const auto other = found->second.standings.find(home.to_string());
+    if (other == found->second.standings.end() || other->second != Standing::kHas) continue;
+    auto way = link(found->second.plan.name_space, home);
+    auto opened = way->open();
+    tasks_->add(opened
+                    .then([id](Result<PeerLink::Open> open) -> kj::Promise<void> {
+                      if (!open) return kj::READY_NOW;
+                      auto request = open->session.dropCopiesRequest();
+                      rpc::write(id, request.initId());
+                      return request.send().ignoreResult();
+                    })
+                    .catch_([](kj::Exception&&) {})  // its relays keep what they have
+                    .attach(kj::mv(way)));
+  }
+}
+
 void Replicas::lost(BlobId id) { forget(id, false); }
 
 void Replicas::forget(BlobId id, bool tell) {
@@ -191,6 +211,8 @@ kj::Promise<void> Replicas::look(Other& other) {
       core_.clock.now() - other.compared_at < std::chrono::milliseconds(limits::kCompareMs);
   const bool is_known = other.link->is_current(other.generation) && is_recent;
   if (is_known && !other.compare_now && other.untold.empty()) return kj::READY_NOW;
+  const bool was_lost = other.generation != 0 && !other.link->is_current(other.generation);
+  if (was_lost && !other.away_since) other.away_since = core_.clock.now();
   return other.link->open().then([this, &other](Result<PeerLink::Open> open) -> kj::Promise<void> {
     if (!open) {
       unreachable(other);
@@ -259,23 +281,23 @@ void Replicas::unreachable(Other& other) {
   }
 }
 
-void Replicas::compare(const std::string& name_space,
-                       rpc::Session::CompareBlobsParams::Reader params,
+void Replicas::compare(SessionState& session, rpc::Session::CompareBlobsParams::Reader params,
                        rpc::Session::CompareBlobsResults::Builder out) {
   rpc::write(core_.epoch, out.initEpoch());
   const auto at = rpc::read(params.getAt());
   for (const auto gone : params.getRemoved()) {
     const BlobId id = rpc::read(gone);
-    const auto stat = stat_in(core_, name_space, id);
+    const auto stat = stat_in(core_, session.name_space, id);
     if (!stat || stat->role != BlobRole::kHome) continue;
     given_up(id);  // also if it is still being copied here
     core_.remove_blob(id, {ErrorCode::kNotFound, fmt::format("'{}' was removed", stat->name)});
+    session.audit("remove", stat->name, id, stat->size);
   }
   const auto blobs = params.getBlobs();
   auto states = out.initStates(static_cast<kj::uint>(blobs.size()));
   for (kj::uint i = 0; i < blobs.size(); i++) {
     const BlobId id = rpc::read(blobs[i]);
-    const auto stat = stat_in(core_, name_space, id);
+    const auto stat = stat_in(core_, session.name_space, id);
     const bool is_home = stat && stat->role == BlobRole::kHome;
     const bool is_removed = !is_home && removed_.contains(id);
     states.set(i, is_home      ? rpc::BlobState::HOME

@@ -21,7 +21,7 @@ namespace bigcast {
 // The blobs here that other homes have, too. The homes of a blob are equals once it is sealed: each
 // looks at the others it knows of, frees what one of them removed, and of those that are in touch
 // the one with the least address has a copy made elsewhere when there are too few. Contents can't
-// differ: an id is bound to one writer's chunks and digests. docs/adr/0018-homes-copy-by-pull.md.
+// differ: an id is bound to one writer's chunks and digests. docs/adr/0020-homes-copy-by-pull.md.
 //
 // Who could not be told of a removal asks later and is told then; a home that is restarted has
 // forgotten it. Belongs to the node; on the loop's thread.
@@ -33,14 +33,15 @@ class Replicas final : private kj::TaskSet::ErrorHandler {
   void keep(const BlobStat& stat);
   // ... `made`: which they are, as this home knows first-hand.
   void keep(const BlobStat& stat, const std::vector<rpc::Address>& made);
-  void removed(BlobId id);   // here, and so for all homes
-  void given_up(BlobId id);  // the same, by its writer: before it was kept
-  void lost(BlobId id);      // only here
+  void removed(BlobId id);      // here, and so for all homes
+  void given_up(BlobId id);     // the same, by its writer: before it was kept
+  void lost(BlobId id);         // only here
+  void drop_copies(BlobId id);  // relays follow this home or another
   // Those that readers should know, in order; none if the blob is not kept.
   std::vector<rpc::Address> homes_of(BlobId id) const;
 
   // What another home asks (rpc::Session::compareBlobs).
-  void compare(const std::string& name_space, rpc::Session::CompareBlobsParams::Reader params,
+  void compare(SessionState& session, rpc::Session::CompareBlobsParams::Reader params,
                rpc::Session::CompareBlobsResults::Builder out);
   // The way to another node, shared by all who use it at a time.
   kj::Own<PeerLink> link(const std::string& name_space, const rpc::Address& address);

@@ -240,6 +240,7 @@ kj::Promise<void> SessionService::copy(CopyContext context) {
     auto copying = result.initCopying();
     copying.setCopy(kj::mv(*copy));
     rpc::write(*core_.advertised, copying.initAt());
+    state_->audit("copy", options.name, options.id, options.size);
   });
 }
 
@@ -274,7 +275,7 @@ kj::Promise<void> SessionService::compareBlobs(CompareBlobsContext context) {
   const bool fits = params.getBlobs().size() <= limits::kComparedMax &&
                     params.getRemoved().size() <= limits::kComparedMax;
   KJ_REQUIRE(fits && state_->is_peer, "compareBlobs: only from node to node, and within limits");
-  core_.replicas->compare(state_->name_space, params, context.getResults());
+  core_.replicas->compare(*state_, params, context.getResults());
   return kj::READY_NOW;
 }
 
@@ -452,6 +453,7 @@ kj::Promise<void> SessionService::dropCopies(DropCopiesContext context) {
     core_.store->release(stat->id);
     if (core_.trace) core_.trace->released(stat->id);
     if (LiveBlob* live = core_.live->find(stat->id)) live->drop_copies();
+    if (!state_->is_peer) core_.replicas->drop_copies(stat->id);
   }
   reply_void(context.getResults().initResult(), result);
   return kj::READY_NOW;

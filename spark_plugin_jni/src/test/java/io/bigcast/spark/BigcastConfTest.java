@@ -70,6 +70,8 @@ class BigcastConfTest {
           {"spark.bigcast.driver.keepValue", "sometimes"},
           {"spark.bigcast.homes", "0"},
           {"spark.bigcast.homes", "2"}, // embedded: there is one
+          {"spark.bigcast.replicas", "5"},
+          {"spark.bigcast.replicas", "2"},
         }) {
       IllegalArgumentException e =
           assertThrows(IllegalArgumentException.class, () -> with(wrong), Arrays.toString(wrong));
@@ -111,6 +113,12 @@ class BigcastConfTest {
     two[5] = "3";
     e = assertThrows(IllegalArgumentException.class, () -> with(two));
     assertTrue(e.getMessage().startsWith("spark.bigcast.homes must be from 1 to 2"), e.getMessage());
+    two[4] = "spark.bigcast.replicas";
+    two[5] = "2";
+    assertEquals(2, with(two).number(Key.REPLICAS));
+    two[3] = "2";
+    two[2] = "spark.bigcast.homes";
+    assertThrows(IllegalArgumentException.class, () -> with(two));
   }
 
   @Test
