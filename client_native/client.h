@@ -57,11 +57,22 @@ struct UploadOptions {
   uint64_t ttl_ms = 0;  // removed so long after it was sealed, at most limits::kTtlMsMax; 0: never
 };
 
+// Some bytes of a blob: from `first` on, before `end`; or, if `last` is not 0, the last so many.
+struct ByteRange {
+  uint64_t first = 0;
+  uint64_t end = UINT64_MAX;  // may be beyond the blob's
+  uint64_t last = 0;          // all, if the blob has fewer
+};
+
 struct DownloadOptions {
   // Chunks come as they suit the source, what is in its memory first; Download::offset() says where
   // each belongs. For readers to whom the order is all one: it spares the source reading them
   // twice.
   bool any_order = false;
+  // Only these bytes, and no chunk without any of them. Each chunk is verified by itself; only who
+  // reads a whole blob can check its root digest. INVALID_ARGUMENT, from next(), when it begins at
+  // or after the blob's end, or when `last` bytes are wanted while nobody knows where that will be.
+  std::optional<ByteRange> range = {};
 };
 
 struct BlobSummary {
@@ -170,6 +181,10 @@ class Mapping {
   // Page-aligned; nothing may read it once the object is destroyed.
   virtual std::span<const std::byte> bytes() const = 0;
 };
+
+// Whether these are the bytes of the sealed blob with this ref, which was written neither
+// compressed nor encrypted: CORRUPT if not.
+Result<void> verify_content(std::string_view ref, std::span<const std::byte> content);
 
 // A connection to Bigcast: owns one I/O thread. Thread-safe; methods block and end by a progress
 // deadline with a typed error. Uploads and downloads may outlive no Client. Reconnects by itself

@@ -2,6 +2,7 @@
 #ifdef BIGCAST_MIMALLOC
 #include <mimalloc.h>
 #endif
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -128,8 +129,19 @@ void reload(const Invocation& invocation, CommandLine& line, Node& node,
   manager.ready(node.ready_line());
 }
 
+// Each connection and each blob in memory is one, and nothing here uses select(2).
+void raise_descriptor_limit() {
+  rlimit files{};
+  if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur == files.rlim_max) return;
+  files.rlim_cur = files.rlim_max;
+  if (setrlimit(RLIMIT_NOFILE, &files) != 0) {
+    log().debug("RLIMIT_NOFILE: {}", errno_message("setrlimit", errno));
+  }
+}
+
 int serve(const Invocation& invocation, CommandLine& line, Daemon& daemon) {
   const Config& config = line.config;
+  raise_descriptor_limit();
   const ServiceManager manager;
   rpc::UvLoop loop;
   auto hangup = loop.on_signal(SIGHUP);

@@ -113,11 +113,22 @@ need_arrays() {
   touch "$venv/arrays"
 }
 
+# need_connect: what a Spark Connect client needs beside the Spark 4 that need_spark has set.
+need_connect() {
+  local venv=${spark_python%/bin/python}
+  [ -e "$venv/connect" ] && return
+  say "installing Spark Connect's client from PyPI into $venv"
+  "$venv/bin/pip" install --no-input -q "pyspark[connect]==${venv##*/spark-}" 'pandas<3' </dev/null
+  touch "$venv/connect"
+}
+
 # build PRESET: configures and builds a preset, quietly unless it fails. The log is kept beside it.
 build() {
   local log=build/$1.log
   mkdir -p build
-  [ "$1" != release ] || "$root/scripts/lib/static_libraries"
+  if [ "$1" = release ] && ! "$root/scripts/lib/static_libraries"; then
+    say "going on without: what is built will need the libraries of this machine"
+  fi
   say "building preset $1 (takes minutes the first time; $log has its output)"
   if ! { cmake --preset "$1" && cmake --build --preset "$1"; } >"$log" 2>&1 </dev/null; then
     tail -n 60 "$log" >&2
