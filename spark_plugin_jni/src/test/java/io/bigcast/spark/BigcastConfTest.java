@@ -116,9 +116,11 @@ class BigcastConfTest {
     two[4] = "spark.bigcast.replicas";
     two[5] = "2";
     assertEquals(2, with(two).number(Key.REPLICAS));
-    two[3] = "2";
-    two[2] = "spark.bigcast.homes";
-    assertThrows(IllegalArgumentException.class, () -> with(two));
+    String[] both = Arrays.copyOf(two, 8);
+    both[6] = "spark.bigcast.homes";
+    both[7] = "2";
+    e = assertThrows(IllegalArgumentException.class, () -> with(both));
+    assertTrue(e.getMessage().startsWith("spark.bigcast.replicas must be 1"), e.getMessage());
   }
 
   @Test
