@@ -46,6 +46,7 @@ JOBS = ["java-min0", "kryo-defaults", "pyspark-min0"]
 JOBS_4 = [*JOBS, "connect"]
 FULL = {
     "3.4": JOBS,
+    "3.5-scala2.13": JOBS,  # what of it Maven has: no MLlib and GraphX
     "3.5": [name for name in ALL if name not in ("connect", "ssl-rpc")],
     "4.0": [*JOBS_4, "ssl-rpc"], "4.1": [*JOBS_4, "ssl-rpc"], "4.2": [*JOBS_4, "ssl-rpc"],
     "4": [*JOBS_4, "upload-fails", "unreachable"],
