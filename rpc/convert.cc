@@ -162,8 +162,7 @@ Result<BlobRefData> read(rpc::BlobRef::Reader in) {
   BIGCAST_ASSIGN(ref.spares, read_homes(in.getSpares()));
   ref.copies = in.getCopies();
   if (ref.copies < 1 || ref.copies > limits::kReplicasMax) {
-    return bad_ref(
-        fmt::format("copies must be 1 to {}, not {}", limits::kReplicasMax, ref.copies));
+    return bad_ref(fmt::format("copies must be 1 to {}, not {}", limits::kReplicasMax, ref.copies));
   }
   ref.root_digest = {in.getRootDigestHi(), in.getRootDigestLo()};
   ref.name_space = to_std(in.getNameSpace());
