@@ -5,12 +5,13 @@ install(FILES README.md LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(FILES docs/bigcastd.toml DESTINATION ${CMAKE_INSTALL_DATADIR}/bigcast)
 install(FILES server/systemd/bigcastd.service DESTINATION lib/systemd/system)
-# What the command line says of itself.
+# What the programs say of themselves.
 set(told ${CMAKE_BINARY_DIR}/generated/told)
 add_custom_command(
   OUTPUT ${told}/bigcast.1
   COMMAND ${CMAKE_COMMAND} -E make_directory ${told}
   COMMAND bigcast man > ${told}/bigcast.1
+  COMMAND bigcastd --man > ${told}/bigcastd.8
   COMMAND bigcast completion bash > ${told}/bigcast
   COMMAND bigcast completion zsh > ${told}/_bigcast
   COMMAND bigcast completion fish > ${told}/bigcast.fish
@@ -19,6 +20,7 @@ if(NOT BIGCAST_SANITIZE)
   add_custom_target(bigcast_told ALL DEPENDS ${told}/bigcast.1)
 endif()
 install(FILES ${told}/bigcast.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+install(FILES ${told}/bigcastd.8 DESTINATION ${CMAKE_INSTALL_MANDIR}/man8)
 install(FILES ${told}/bigcast DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
 install(FILES ${told}/_bigcast DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/vendor-completions)
 install(FILES ${told}/bigcast.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)

@@ -29,6 +29,7 @@ wait $node
 test -s /usr/share/bigcast/bigcast-spark-plugin.jar
 test -s /usr/share/doc/bigcast/README.md
 grep -q 'get and look after blobs' /usr/share/man/man1/bigcast.1
+test -s /usr/share/man/man8/bigcastd.8
 grep -q doctor /usr/share/bash-completion/completions/bigcast
 
 # What the service needs: its user, its settings, and a unit that names what is there.
