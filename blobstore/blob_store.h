@@ -81,9 +81,10 @@ using eviction::ReadOrder;
 
 struct StoreUsage {
   uint64_t memory_budget = 0;
-  uint64_t memory_used = 0;    // allocated pages of all chunks in memory ...
-  uint64_t memory_spare = 0;   // ... and of dead blobs, kept; the sum is never above the budget
-  uint64_t memory_mapped = 0;  // ... of what is used: held for mappings
+  uint64_t memory_used = 0;        // allocated pages of all chunks in memory ...
+  uint64_t memory_spare = 0;       // ... and of dead blobs, kept; the sum is never above the budget
+  uint64_t memory_unread_max = 0;  // chunks that are put ahead fill memory up to this
+  uint64_t memory_mapped = 0;      // ... of what is used: held for mappings
   uint64_t disk_budget = 0;
   uint64_t disk_used = 0;
   uint64_t reserved = 0;  // promised to homes' uploads, beyond what they have stored
@@ -94,6 +95,7 @@ struct StoreUsage {
   // Counted since the start.
   uint64_t chunks_demoted = 0;
   uint64_t chunks_dropped = 0;
+  uint64_t chunks_promoted = 0;  // brought back from disk because they were read
   uint64_t chunks_read_memory = 0;
   uint64_t chunks_read_disk = 0;
   uint64_t checksum_failures = 0;
@@ -180,7 +182,11 @@ class BlobStore {
     // Bytes that the homes of a namespace may take, in both tiers, reservations included; what is
     // pinned is among them. 0: no limit but the budgets.
     std::map<std::string, uint64_t, std::less<>> quotas;
-    uint64_t default_quota = 0;    // of a namespace that is not among them
+    uint64_t default_quota = 0;  // of a namespace that is not among them
+    // Percent of the memory budget, limits::kMemoryMarkMin to 100, low <= high: what
+    // make_room_ahead begins above, and where it ends.
+    uint32_t memory_high = limits::kMemoryHighDefault;
+    uint32_t memory_low = limits::kMemoryLowDefault;
     const Clock* clock = nullptr;  // required; must outlive the store
   };
 
@@ -243,9 +249,15 @@ class BlobStore {
   // Counts as a read of the chunk, by `stream` if it is not 0: whoever locates it gets it. The
   // other calls that give a chunk are made after this one and don't count.
   virtual Result<Location> locate(BlobId id, uint32_t index, uint64_t stream = 0) = 0;
+  // The same for who reads nothing.
+  virtual Result<Location> peek(BlobId id, uint32_t index) const = 0;
   // Copies the stored bytes into `buffer` (at least the blob's chunk size) and verifies them.
   // NOT_FOUND: no such blob or chunk here. CORRUPT: the checksum failed.
   virtual Result<ChunkMeta> read_chunk(BlobId id, uint32_t index, std::span<std::byte> buffer) = 0;
+  // The same, and what was on disk only is then in memory, too: if there is room, and the policy
+  // finds it worth more than what would leave for it. It waits for nobody's room and writes nothing
+  // to disk; what it found no room for counts for make_room_ahead.
+  virtual Result<ChunkMeta> load_chunk(BlobId id, uint32_t index, std::span<std::byte> buffer) = 0;
   // The stored bytes in place, for as long as it takes to send them. NOT_FOUND: not resident in a
   // memory file, or limits::kServeReserve or a quarter of the memory budget is viewed: use
   // read_chunk.
@@ -275,6 +287,12 @@ class BlobStore {
   virtual StoreUsage usage() const = 0;
   // In order of name: those that have a quota of their own, and those that have blobs.
   virtual std::vector<NamespaceUsage> namespaces() const = 0;
+  // Whether memory is above the high mark, or a load found no room. Quick.
+  virtual bool wants_room_ahead() const = 0;
+  // Moves up to limits::kDemotionsPerTurn chunks out of memory, so that puts and loads seldom wait
+  // for the disk. True: there is more to do. Without room on disk it does nothing: what is
+  // dropped takes no time. Does I/O; for one thread at a time.
+  virtual bool make_room_ahead() = 0;
   // Frees pages that were kept for the next blob and not used for limits::kSpareKeepMs. To be
   // called every few seconds; blocks.
   virtual void trim() = 0;

@@ -25,6 +25,8 @@ struct Config {
   std::optional<rpc::Address> advertise;  // default: the first of `listen`
   std::optional<rpc::Address> http;       // empty: none
   uint64_t memory_bytes = 1 * limits::kGiB;
+  uint32_t memory_high = limits::kMemoryHighDefault;  // percent of it
+  uint32_t memory_low = limits::kMemoryLowDefault;
   std::string policy = "demand";                       // of eviction::kPolicyNames
   std::map<std::string, uint64_t, std::less<>> quota;  // bytes, by namespace
   uint64_t default_quota = 0;                          // of all other namespaces; 0: none

@@ -76,6 +76,8 @@ void add_store(Families& out, const StoreUsage& usage) {
   out.gauge("blobs_lost", "Durable blobs not found whole at the start; the log names them.",
             usage.blobs_lost);
   out.counter("chunks_demoted_total", "Chunks moved from memory to disk.", usage.chunks_demoted);
+  out.counter("chunks_promoted_total", "Chunks brought back from disk because they were read.",
+              usage.chunks_promoted);
   out.counter("chunks_dropped_total", "Relayed chunks given up for want of room.",
               usage.chunks_dropped);
   out.counters(

@@ -54,6 +54,8 @@ tl::expected<std::unique_ptr<Node>, StartFailure> Node::start(rpc::UvLoop& loop,
   options.disk_path = config.disk_path;
   options.disk_budget = config.disk_bytes;
   options.keep = !config.exit_when_idle;  // an application's own node ends with all it has
+  options.memory_high = config.memory_high;
+  options.memory_low = config.memory_low;
   options.policy = config.policy;
   options.quotas = config.quota;
   options.default_quota = config.default_quota;
@@ -250,6 +252,7 @@ void Node::tick() {
   }
   report_shedding();
   if (core_->trace) core_->trace->flush();
+  core_->make_room_ahead();
   relays_.tick(now);
   if (core_->store->usage().memory_spare > 0) {
     core_->background(core_->on_pool([store = core_->store] { store->trim(); }));
