@@ -57,6 +57,43 @@ NodeSummary node_of(rpc::NodeInfo::Reader info) {
   return node;
 }
 
+NodeReport report_of(rpc::NodeReport::Reader in) {
+  NodeReport report;
+  report.summary = node_of(in.getInfo());
+  report.name = text_of(in.getName());
+  report.not_ready = text_of(in.getNotReady());
+  report.clock_ms = in.getClockMs();
+  report.descriptor_limit = in.getDescriptorLimit();
+  report.descriptors_open = in.getDescriptorsOpen();
+  report.memory_limit = in.getMemoryLimit();
+  report.memory_of_machine = in.getMemoryOfMachine();
+  report.disk_free = in.getDiskFree();
+  report.blobs = in.getBlobs();
+  report.reserved_bytes = in.getReservedBytes();
+  report.pinned_bytes = in.getPinnedBytes();
+  report.mapped_bytes = in.getMappedBytes();
+  report.sessions = in.getSessions();
+  report.connections = in.getConnections();
+  report.leases = in.getLeases();
+  report.relayed_blobs = in.getRelayedBlobs();
+  report.uploads = in.getUploads();
+  report.running_calls = in.getRunningCalls();
+  report.received_bytes = in.getReceivedBytes();
+  report.served_bytes = in.getServedBytes();
+  report.fetched_home_bytes = in.getFetchedHomeBytes();
+  report.fetched_peer_bytes = in.getFetchedPeerBytes();
+  report.chunks_demoted = in.getChunksDemoted();
+  report.chunks_dropped = in.getChunksDropped();
+  report.chunks_quarantined = in.getChunksQuarantined();
+  report.checksum_failures = in.getChecksumFailures();
+  report.login_failures = in.getLoginFailures();
+  report.peer_fetch_failures = in.getPeerFetchFailures();
+  for (const auto& peer : in.getUnreachable()) {
+    report.unreachable.push_back({text_of(peer.getAddress()), rpc::read(peer.getError())});
+  }
+  return report;
+}
+
 template <typename Response>
 Result<void> outcome(Response&& response) {
   auto result = response.getResult();
@@ -97,9 +134,10 @@ class ClientHandle final : public Client {
   Result<void> remove_name(const std::string& name) override;
   Result<void> remove_ref(std::string_view bytes) override;
   Result<BlobSummary> pin_name(const std::string& name) override;
-  Result<void> unpin_name(const std::string& name) override;
+  Result<void> unpin_name(const std::string& name, Pins pins) override;
   Result<void> drop_copies_ref(std::string_view bytes) override;
   Result<NodeSummary> ping() override;
+  Result<NodeReport> report() override;
   Result<void> follow_home(const std::string& home) override;
 
  private:
@@ -153,7 +191,7 @@ class ClientHandle final : public Client {
 
   Result<rpc::BlobRefData> ref_of(const std::string& name);
   Result<BlobSummary> pin_stripe(const rpc::BlobRefData& stripe);
-  Result<void> unpin_stripe(const rpc::BlobRefData& stripe);
+  Result<void> unpin_stripe(const rpc::BlobRefData& stripe, Pins pins);
   Result<Page> list_page(const std::string& prefix, const std::string& after);
 
   const std::shared_ptr<ClientCore> core_;
@@ -197,9 +235,10 @@ Result<BlobSummary> ClientHandle::pin_stripe(const rpc::BlobRefData& stripe) {
   });
 }
 
-Result<void> ClientHandle::unpin_stripe(const rpc::BlobRefData& stripe) {
+Result<void> ClientHandle::unpin_stripe(const rpc::BlobRefData& stripe, Pins pins) {
   return call_until_found<void>(holders(stripe), [&](NodeSession& node) {
     auto request = node.session.unpinRequest();
+    request.setEverybodys(pins == Pins::kEverybodys);
     rpc::write(stripe.id, request.initTarget().initHomeId());
     return request.send().then(
         [](capnp::Response<rpc::Session::UnpinResults>&& response) { return outcome(response); });
@@ -214,18 +253,18 @@ Result<BlobSummary> ClientHandle::pin_name(const std::string& name) {
     auto pinned = pin_stripe(ref.of_stripe(i));
     if (pinned) continue;
     for (uint32_t done = 0; done < i; ++done) {
-      if (!unpin_stripe(ref.of_stripe(done))) continue;  // gone, and its pin with it
+      if (!unpin_stripe(ref.of_stripe(done), Pins::kOwn)) continue;  // gone, and its pin with it
     }
     return pinned;
   }
   return summary;
 }
 
-Result<void> ClientHandle::unpin_name(const std::string& name) {
+Result<void> ClientHandle::unpin_name(const std::string& name, Pins pins) {
   BIGCAST_ASSIGN(const auto ref, ref_of(name));
   Result<void> unpinned;
   for (uint32_t i = 0; i < ref.stripes; ++i) {
-    auto one = unpin_stripe(ref.of_stripe(i));
+    auto one = unpin_stripe(ref.of_stripe(i), pins);
     if (unpinned) unpinned = std::move(one);
   }
   return unpinned;
@@ -310,6 +349,22 @@ Result<NodeSummary> ClientHandle::ping() {
           summary.address = address;
           summary.round_trip_ms = took.count();
           return summary;
+        });
+  });
+}
+
+Result<NodeReport> ClientHandle::report() {
+  return call<NodeReport>([&](NodeSession& node) {
+    const auto sent_at = std::chrono::steady_clock::now();
+    return node.session.reportRequest().send().then(
+        [address = node.address,
+         sent_at](capnp::Response<rpc::Session::ReportResults>&& response) -> Result<NodeReport> {
+          const std::chrono::duration<double, std::milli> took =
+              std::chrono::steady_clock::now() - sent_at;
+          NodeReport report = report_of(response.getReport());
+          report.summary.address = address;
+          report.summary.round_trip_ms = took.count();
+          return report;
         });
   });
 }

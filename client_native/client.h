@@ -54,11 +54,22 @@ struct UploadOptions {
   uint64_t ttl_ms = 0;  // removed so long after it was sealed, at most limits::kTtlMsMax; 0: never
 };
 
+// Some bytes of a blob: from `first` on, before `end`; or, if `last` is not 0, the last so many.
+struct ByteRange {
+  uint64_t first = 0;
+  uint64_t end = UINT64_MAX;  // may be beyond the blob's
+  uint64_t last = 0;          // all, if the blob has fewer
+};
+
 struct DownloadOptions {
   // Chunks come as they suit the source, what is in its memory first; Download::offset() says where
   // each belongs. For readers to whom the order is all one: it spares the source reading them
   // twice.
   bool any_order = false;
+  // Only these bytes, and no chunk without any of them. Each chunk is verified by itself; only who
+  // reads a whole blob can check its root digest. INVALID_ARGUMENT, from next(), when it begins at
+  // or after the blob's end, or when `last` bytes are wanted while nobody knows where that will be.
+  std::optional<ByteRange> range = {};
 };
 
 struct BlobSummary {
@@ -82,6 +93,34 @@ struct NodeSummary {
   uint32_t pid = 0;
   bool draining = false;
   double round_trip_ms = 0;
+};
+
+// What a node says of itself and of what it runs on.
+struct NodeReport {
+  NodeSummary summary;
+  std::string name;
+  std::string not_ready;  // why, as at /readyz; empty: it is
+  int64_t clock_ms = 0;   // its wall clock, since 1970
+  uint64_t descriptor_limit = 0, descriptors_open = 0;
+  uint64_t memory_limit = 0;  // of its control group; 0: none
+  uint64_t memory_of_machine = 0;
+  uint64_t disk_free = 0;  // of the file system that its disk tier is on; 0 without one
+  uint64_t blobs = 0;
+  uint64_t reserved_bytes = 0;  // of memory: promised to uploads
+  uint64_t pinned_bytes = 0;    // ... an upper bound of what pins hold
+  uint64_t mapped_bytes = 0;    // ... held for readers that mapped it
+  uint32_t sessions = 0, connections = 0, leases = 0, relayed_blobs = 0;
+  uint32_t uploads = 0, running_calls = 0;
+  // Counted since its start.
+  uint64_t received_bytes = 0, served_bytes = 0;            // to and from clients and other nodes
+  uint64_t fetched_home_bytes = 0, fetched_peer_bytes = 0;  // of others' blobs
+  uint64_t chunks_demoted = 0, chunks_dropped = 0, chunks_quarantined = 0;
+  uint64_t checksum_failures = 0, login_failures = 0, peer_fetch_failures = 0;
+  struct Peer {
+    std::string address;
+    Error error;
+  };
+  std::vector<Peer> unreachable;  // of the nodes that its readers need now
 };
 
 struct TransferStats {
@@ -167,9 +206,13 @@ class Client {
   // INVALID_ARGUMENT while it is written; RESOURCE_EXHAUSTED when pins would hold more than half of
   // a home's memory.
   virtual Result<BlobSummary> pin_name(const std::string& name) = 0;
-  virtual Result<void> unpin_name(const std::string& name) = 0;  // ok if it is not pinned
+  // Ends this client's pin, or those of all sessions of its namespace, which hear of it (ABORTED)
+  // when they pin the blob again. Ok if it is not pinned.
+  enum class Pins : uint8_t { kOwn, kEverybodys };
+  virtual Result<void> unpin_name(const std::string& name, Pins pins = Pins::kOwn) = 0;
   virtual Result<void> drop_copies_ref(std::string_view ref) = 0;
   virtual Result<NodeSummary> ping() = 0;
+  virtual Result<NodeReport> report() = 0;  // of the first server that answers
   // Has the local node fetch what writers with this client's lease announce at `home`
   // ("host:port"), into free memory only. Holds until the client goes, also when the local node is
   // started again. INVALID_ARGUMENT without a local node or a lease.

@@ -10,14 +10,14 @@ using OpenResponse = capnp::Response<rpc::Session::OpenResults>;
 class DownloadHandle final : public Download {
  public:
   DownloadHandle(std::shared_ptr<ClientCore> core, DownloadOptions options)
-      : core_(std::move(core)), order_(order_of(options)) {}
+      : core_(std::move(core)), order_(order_of(options)), range_(options.range) {}
   ~DownloadHandle() override {
     core_->io().run([this]() { job_.reset(); });
   }
 
   Result<void> start(const rpc::BlobRefData& ref) {
     return core_->io().blocking([&]() {
-      job_ = std::make_unique<DownloadJob>(core_->nodes(), ref, order_);
+      job_ = std::make_unique<DownloadJob>(core_->nodes(), ref, order_, range_);
       return job_->start();
     });
   }
@@ -49,12 +49,13 @@ class DownloadHandle final : public Download {
   Result<void> use(const std::string& name, const rpc::Address& address,
                    kj::Own<NodeSession> session, OpenResponse response);
 
-  static rpc::ReadOrder order_of(DownloadOptions options) {
+  static rpc::ReadOrder order_of(const DownloadOptions& options) {
     return options.any_order ? rpc::ReadOrder::RESIDENT_FIRST : rpc::ReadOrder::ASCENDING;
   }
 
   const std::shared_ptr<ClientCore> core_;
   const rpc::ReadOrder order_;
+  const std::optional<ByteRange> range_;
   std::unique_ptr<DownloadJob> job_;  // lives on the I/O thread
 };
 
@@ -103,7 +104,7 @@ Result<void> DownloadHandle::use(const std::string& name, const rpc::Address& ad
   if (ref.name != name) {
     return fail(ErrorCode::kCorrupt, session->address + ": opened '" + ref.name + "' instead");
   }
-  job_ = std::make_unique<DownloadJob>(core_->nodes(), std::move(ref), order_);
+  job_ = std::make_unique<DownloadJob>(core_->nodes(), std::move(ref), order_, range_);
   job_->adopt(address, kj::mv(session), result.getOpened());
   return {};
 }

@@ -13,9 +13,15 @@ std::shared_ptr<const ChunkSeal> seal_of(const Nodes& nodes, const rpc::BlobRefD
   return std::make_shared<const ChunkSeal>(nodes.targets().chunk_secret, ref.key_id);
 }
 
+Error begins_too_late(const ByteRange& range) {
+  return {ErrorCode::kInvalidArgument,
+          "range: the blob has no byte " + std::to_string(range.first)};
+}
+
 }  // namespace
 
-DownloadJob::DownloadJob(Nodes& nodes, rpc::BlobRefData ref, rpc::ReadOrder order)
+DownloadJob::DownloadJob(Nodes& nodes, rpc::BlobRefData ref, rpc::ReadOrder order,
+                         std::optional<ByteRange> range)
     : ref_(std::move(ref)),
       in_order_(order != rpc::ReadOrder::RESIDENT_FIRST),
       buffers_(std::make_shared<ChunkBuffers>(encode_bound(ref_.chunk_size))),
@@ -31,6 +37,40 @@ DownloadJob::DownloadJob(Nodes& nodes, rpc::BlobRefData ref, rpc::ReadOrder orde
   if (sealed && ref_.size) {
     end_ = {static_cast<uint32_t>(chunks_in(*ref_.size, ref_.chunk_size)), *ref_.size};
   }
+  if (range) set_range(*range);
+}
+
+uint32_t DownloadJob::raw_chunk_size() const {
+  return ref_.chunk_size - (seal_ ? static_cast<uint32_t>(kSealOverhead) : 0);
+}
+
+void DownloadJob::set_range(const ByteRange& range) {
+  range_ = range;
+  const auto total = size();
+  if (range.last > 0 && !total) {
+    return set_error({ErrorCode::kInvalidArgument,
+                      "range: the last bytes of a blob that is still written are not known yet"});
+  }
+  if (range.last > 0) range_ = {*total - std::min(*total, range.last), *total};
+  first_chunk_ = static_cast<uint32_t>(
+      std::min<uint64_t>(range_->first / raw_chunk_size(), limits::kChunksPerBlobMax));
+  ask_from_ = first_chunk_;
+}
+
+// While nobody knows where the blob ends, the first chunk tells (deliver).
+Result<void> DownloadJob::check_range() {
+  const auto total = size();
+  if (!range_ || !total || range_->first < *total) return {};
+  set_error(begins_too_late(*range_));
+  return tl::unexpected(*error_);
+}
+
+std::optional<uint32_t> DownloadJob::end_chunk() const {
+  constexpr uint64_t kMost = limits::kChunksPerBlobMax + 1;
+  const auto end = end_ ? std::optional(end_->chunk_count) : std::nullopt;
+  if (!range_ || range_->end >= kMost * raw_chunk_size()) return end;
+  const auto last = static_cast<uint32_t>(chunks_in(range_->end, raw_chunk_size()));
+  return end ? std::min(*end, last) : last;
 }
 
 void DownloadJob::adopt(const rpc::Address& address, kj::Own<NodeSession> session,
@@ -62,7 +102,8 @@ kj::Promise<Result<Span>> DownloadJob::next() {
   current_.reset();
   if (error_) return Result<Span>(tl::unexpected(*error_));
   if (finished_) return Result<Span>(Span());
-  if (end_ && stats_.chunks == end_->chunk_count) return finish();
+  if (auto valid = check_range(); !valid) return Result<Span>(tl::unexpected(valid.error()));
+  if (const auto end = end_chunk(); end && first_chunk_ + stats_.chunks >= *end) return finish();
   if (const auto found = ready_slot(); found != slots_.end()) {
     Slot slot = std::move(found->second);
     slots_.erase(found);
@@ -74,7 +115,7 @@ kj::Promise<Result<Span>> DownloadJob::next() {
 
 std::map<uint32_t, DownloadJob::Slot>::iterator DownloadJob::ready_slot() {
   if (in_order_) {
-    const auto next = slots_.find(stats_.chunks);
+    const auto next = slots_.find(first_chunk_ + stats_.chunks);
     return next != slots_.end() && next->second.chunk ? next : slots_.end();
   }
   return std::ranges::find_if(slots_,
@@ -84,18 +125,32 @@ std::map<uint32_t, DownloadJob::Slot>::iterator DownloadJob::ready_slot() {
 Result<Span> DownloadJob::deliver(Slot slot) {
   current_ = std::move(*slot.chunk);
   const uint32_t index = current_->meta.index;
-  offset_ = uint64_t{index} * (ref_.chunk_size - (seal_ ? kSealOverhead : 0));
+  offset_ = uint64_t{index} * raw_chunk_size();
   if (index >= delivered_.size()) {
     delivered_.resize(index + 1);
     digests_.resize(index + 1);
   }
   delivered_[index] = true;
   digests_[index] = current_->meta.digest;
-  stats_.raw_bytes += current_->raw.size();
+  const Span wanted = wanted_of(current_->raw);
+  if (wanted.empty()) {
+    set_error(begins_too_late(*range_));
+    return tl::unexpected(*error_);
+  }
+  stats_.raw_bytes += wanted.size();
   stats_.stored_bytes += current_->meta.stored_size;
   ++stats_.chunks;
   fill();
-  return current_->raw;
+  return wanted;
+}
+
+// Moves offset_ to where they begin.
+Span DownloadJob::wanted_of(Span chunk) {
+  if (!range_) return chunk;
+  const uint64_t skipped = range_->first > offset_ ? range_->first - offset_ : 0;
+  const Span rest = chunk.subspan(std::min<uint64_t>(skipped, chunk.size()));
+  offset_ += skipped;
+  return rest.first(std::min<uint64_t>(rest.size(), range_->end - offset_));
 }
 
 void DownloadJob::fill() {
@@ -112,12 +167,13 @@ bool DownloadJob::is_taken(uint32_t index) const {
 
 std::optional<uint32_t> DownloadJob::next_to_ask() {
   for (auto at = resident_.begin(); at != resident_.end(); at = resident_.erase(at)) {
-    if (stripe_of(*at).is_open() && !is_taken(*at)) return *at;
+    const bool wanted = *at >= first_chunk_ && *at < end_chunk().value_or(UINT32_MAX);
+    if (wanted && stripe_of(*at).is_open() && !is_taken(*at)) return *at;
   }
   while (is_taken(ask_from_)) ++ask_from_;
   // Other stripes go on while one has no source.
   const uint32_t limit = std::min(ask_from_ + limits::kDownloadWindowChunks,
-                                  end_ ? end_->chunk_count : limits::kChunksPerBlobMax + 1);
+                                  end_chunk().value_or(limits::kChunksPerBlobMax + 1));
   for (uint32_t index = ask_from_; index < limit; ++index) {
     if (stripe_of(index).is_open() && !is_taken(index)) return index;
   }
@@ -203,6 +259,13 @@ void DownloadJob::sources_failed(Error error) { set_error(std::move(error)); }
 // ---- The end ----
 
 kj::Promise<Result<Span>> DownloadJob::finish() {
+  if (!range_) return finish_whole();
+  finished_ = true;
+  slots_.clear();
+  return Result<Span>(Span());
+}
+
+kj::Promise<Result<Span>> DownloadJob::finish_whole() {
   if (root_digest_ == Digest128{}) {
     return learn_root_digest().then([this]() { return next(); });
   }

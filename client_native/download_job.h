@@ -20,7 +20,8 @@ namespace bigcast {
 // verified chunks stay. Gives up when a stripe has no source that makes progress.
 class DownloadJob final : private StripeSources::Reader {
  public:
-  DownloadJob(Nodes& nodes, rpc::BlobRefData ref, rpc::ReadOrder order);
+  DownloadJob(Nodes& nodes, rpc::BlobRefData ref, rpc::ReadOrder order,
+              std::optional<ByteRange> range);
 
   // What `open` answered at `address`: used as a source (of the first stripe) without opening it
   // again, unless a local node comes first.
@@ -42,10 +43,16 @@ class DownloadJob final : private StripeSources::Reader {
   const StripeSources& stripe_of(uint32_t index) const {
     return *stripes_[index % stripes_.size()];
   }
+  uint32_t raw_chunk_size() const;
+  void set_range(const ByteRange& range);
+  Result<void> check_range();
+  // Beyond the last chunk that is wanted, as far as is known.
+  std::optional<uint32_t> end_chunk() const;
   void fill();
   std::optional<uint32_t> next_to_ask();
   bool is_taken(uint32_t index) const;
   std::map<uint32_t, Slot>::iterator ready_slot();
+  std::span<const std::byte> wanted_of(std::span<const std::byte> chunk);
   Slot fetch(uint32_t index);
   void on_fetched(uint32_t index, Result<FetchedChunk> chunk);
   Result<void> check_end(uint32_t index, const FetchedChunk::End& end) const;
@@ -57,6 +64,7 @@ class DownloadJob final : private StripeSources::Reader {
   void sources_failed(Error error) override;
 
   kj::Promise<Result<std::span<const std::byte>>> finish();
+  kj::Promise<Result<std::span<const std::byte>>> finish_whole();
   kj::Promise<void> learn_root_digest();
 
   kj::Promise<void> change();  // resolves when a chunk came, a source opened or all failed
@@ -67,6 +75,8 @@ class DownloadJob final : private StripeSources::Reader {
   const bool in_order_;
   const std::shared_ptr<ChunkBuffers> buffers_;
   const std::shared_ptr<const ChunkSeal> seal_;  // null: not encrypted
+  std::optional<ByteRange> range_;  // nothing: all of it; `last` is 0 once it is resolved
+  uint32_t first_chunk_ = 0;        // of the range
   std::optional<FetchedChunk::End> end_;
   Digest128 root_digest_;        // zero: not known yet
   std::vector<bool> delivered_;  // by index, as are

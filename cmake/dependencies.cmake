@@ -15,3 +15,13 @@ pkg_check_modules(lz4 REQUIRED IMPORTED_TARGET liblz4)
 pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(rocksdb REQUIRED IMPORTED_TARGET rocksdb)
 pkg_check_modules(tomlplusplus REQUIRED IMPORTED_TARGET tomlplusplus)
+
+# What libraries in other people's processes link, too.
+bigcast_dependency(fmt SHARED fmt::fmt STATIC libfmt.a)
+bigcast_dependency(spdlog SHARED spdlog::spdlog STATIC libspdlog.a libfmt.a)
+bigcast_dependency(crypto SHARED OpenSSL::Crypto STATIC libcrypto.a)
+bigcast_dependency(lz4 SHARED PkgConfig::lz4 STATIC liblz4.a)
+bigcast_dependency(xxhash SHARED PkgConfig::xxhash STATIC libxxhash.a)
+bigcast_dependency(uv SHARED PkgConfig::uv STATIC libuv_a.a)
+bigcast_dependency(capnp-rpc SHARED CapnProto::capnp-rpc
+  STATIC libcapnp-rpc.a libcapnp.a libkj-async.a libkj.a)

@@ -140,12 +140,56 @@ interface Session {
   # Keeps the chunks of a sealed blob, or of its stripe here, where they are at its home: those in
   # memory stay there, until this session unpins it or ends. A pin does not keep a blob from being
   # removed. RESOURCE_EXHAUSTED when pins would hold more than half of the node's memory.
-  unpin @11 (target :OpenTarget) -> (result :VoidResult);
-  # Ok if it is not pinned, too.
+  unpin @11 (target :OpenTarget, everybodys :Bool) -> (result :VoidResult);
+  # Ok if it is not pinned, too. everybodys: for all sessions of this namespace; those that pinned
+  # it are told so (ABORTED) when they pin it again, once.
 
   returnMapping @12 (token :Id128) -> ();
   # The reader has unmapped what `Blob.map` gave it under this token, over this connection or an
   # earlier one. Unknown tokens are ignored.
+
+  report @13 () -> (report :NodeReport);
+  # What info says and more, for those who look after nodes.
+}
+
+struct NodeReport {
+  # Nothing of it is about a namespace or a blob: any session may ask.
+  info @0 :NodeInfo;
+  name @1 :Text;
+  notReady @2 :Text;             # why, as at /readyz; empty: it is
+  clockMs @3 :Int64;             # the node's wall clock, since 1970
+  descriptorLimit @4 :UInt64;
+  descriptorsOpen @5 :UInt64;
+  memoryLimit @6 :UInt64;        # of its control group; 0: none
+  memoryOfMachine @7 :UInt64;
+  diskFree @8 :UInt64;           # of the file system under the disk tier; 0 without one
+  blobs @9 :UInt64;
+  reservedBytes @10 :UInt64;     # promised to uploads
+  pinnedBytes @11 :UInt64;       # an upper bound
+  mappedBytes @12 :UInt64;
+  sessions @13 :UInt32;
+  connections @14 :UInt32;
+  leases @15 :UInt32;
+  relayedBlobs @16 :UInt32;
+  uploads @17 :UInt32;           # not sealed yet
+  runningCalls @18 :UInt32;
+  receivedBytes @19 :UInt64;     # this and the numbers below: counted since the start
+  servedBytes @20 :UInt64;
+  fetchedHomeBytes @21 :UInt64;
+  fetchedPeerBytes @22 :UInt64;
+  chunksDemoted @23 :UInt64;
+  chunksDropped @24 :UInt64;
+  chunksQuarantined @25 :UInt64;
+  checksumFailures @26 :UInt64;
+  loginFailures @27 :UInt64;
+  peerFetchFailures @28 :UInt64;
+  unreachable @29 :List(UnreachablePeer);
+  # At most limits::kPageNodesMax of the nodes that its readers need now.
+}
+
+struct UnreachablePeer {
+  address @0 :Text;
+  error @1 :Error;
 }
 
 struct VoidResult {

@@ -109,21 +109,42 @@ Result<void> load_secret(Config& config, const Environment& environment) {
   return {};
 }
 
+Result<void> load_http_password(Config& config) {
+  if (config.http_password_file.empty()) return {};
+  auto password = Secret::from_file(config.http_password_file);
+  if (!password)
+    return fail(password.error().code, "http_password_file: " + password.error().message);
+  if (password->bytes().find(':') == std::string_view::npos) {
+    return fail(
+        ErrorCode::kInvalidArgument,
+        fmt::format("http_password_file: {} is not USER:PASSWORD", config.http_password_file));
+  }
+  config.http_password = std::move(*password);
+  return {};
+}
+
 bool is_wildcard(const rpc::Address& address) {
   return address.host == "0.0.0.0" || address.host == "::";
 }
 
 // What only shows when all settings are known.
 Result<void> check_together(const Config& config) {
-  auto needs_secret = [&](const rpc::Address& address, const char* setting) -> Result<void> {
-    if (address.is_loopback() || !config.secret.empty()) return {};
-    return fail(ErrorCode::kInvalidArgument,
-                fmt::format("{}: {} is not a loopback address, so a secret is needed: set "
-                            "secret_file, or listen on 127.0.0.1",
-                            setting, address.to_string()));
+  const auto needs = [&](const rpc::Address& address, const char* setting, const Secret& secret,
+                         const char* what, const char* remedy) -> Result<void> {
+    if (address.is_loopback() || !secret.empty()) return {};
+    return fail(
+        ErrorCode::kInvalidArgument,
+        fmt::format("{}: {} is not a loopback address, so a {} is needed: set {}, or listen "
+                    "on 127.0.0.1",
+                    setting, address.to_string(), what, remedy));
   };
-  for (const rpc::Address& address : config.listen) BIGCAST_TRY(needs_secret(address, "listen"));
-  if (config.http) BIGCAST_TRY(needs_secret(*config.http, "http"));
+  for (const rpc::Address& address : config.listen) {
+    BIGCAST_TRY(needs(address, "listen", config.secret, "secret", "secret_file"));
+  }
+  if (config.http) {
+    BIGCAST_TRY(
+        needs(*config.http, "http", config.http_password, "password", "http_password_file"));
+  }
   if (config.listen.empty() && !config.socket) {
     return fail(ErrorCode::kInvalidArgument, "listen and socket are both none: nobody could call");
   }
@@ -271,6 +292,7 @@ Result<CommandLine> parse_command_line(int argc, const char* const* argv,
   if (flags.check_config) line.action = CommandLine::Action::kCheckConfig;
   BIGCAST_TRY(apply_all(line, flags, environment));
   BIGCAST_TRY(load_secret(line.config, environment));
+  BIGCAST_TRY(load_http_password(line.config));
   BIGCAST_TRY(check_together(line.config));
   for (const auto& [key, chosen] : line.effective) {
     line.text += fmt::format("{} = {}  # {}\n", key, chosen.text, chosen.source);
@@ -295,6 +317,11 @@ std::vector<std::string> reload(CommandLine& running, CommandLine next) {
   if (running.config.secret.bytes() != next.config.secret.bytes()) {
     told.emplace_back("the secret has changed: logins need the new one, sessions go on");
   }
+  if (running.config.http_password.bytes() != next.config.http_password.bytes()) {
+    told.emplace_back("the password of http has changed");
+  }
+  running.config.http_password_file = std::move(next.config.http_password_file);
+  running.config.http_password = std::move(next.config.http_password);
   running.config.secret_file = std::move(next.config.secret_file);
   running.config.secret = std::move(next.config.secret);
   return told;

@@ -35,6 +35,9 @@ struct Config {
   uint64_t disk_bytes = 0;
   std::string secret_file;
   Secret secret;  // empty: an open node, on loopback only
+  std::string http_password_file;
+  Secret http_password;   // USER:PASSWORD; empty: HTTP is open, on loopback only
+  std::string audit_log;  // empty: none
   Duration lease_grace = std::chrono::milliseconds(limits::kLeaseGraceDefaultMs);
   Duration session_timeout = std::chrono::milliseconds(limits::kSessionTimeoutMs);
   std::optional<Duration> exit_when_idle;

@@ -58,6 +58,12 @@ void NodeCore::background(kj::Promise<void> task) {
   if (tasks_.get() != nullptr) tasks_->add(kj::mv(task));
 }
 
+std::string NodeCore::not_ready() const {
+  if (draining) return "draining";
+  const std::string failure = store->disk_failure();
+  return failure.empty() ? failure : "disk read-only: " + failure;
+}
+
 void NodeCore::remove_blob(BlobId id, const Error& reason) {
   live->end(id, reason);
   announcements->withdraw(id);
@@ -140,23 +146,49 @@ Result<void> SessionState::pin(BlobId id) {
   if (!attached) return fail(ErrorCode::kUnavailable, "the session has ended");
   std::erase_if(pins, [&](BlobId pinned) { return !core->store->stat(pinned); });
   if (pins.contains(id)) return {};
+  if (revoked_pins.erase(id) > 0) return fail(ErrorCode::kAborted, "another session unpinned it");
   if (pins.size() >= limits::kPinsPerSessionMax) {
     return fail(ErrorCode::kResourceExhausted,
                 fmt::format("pin: at most {} a session", limits::kPinsPerSessionMax));
   }
   BIGCAST_TRY(core->store->pin(id));
   pins.insert(id);
+  core->pinners.insert(this);
   return {};
 }
 
 void SessionState::unpin(BlobId id) {
-  if (pins.erase(id) > 0) core->store->unpin(id);
+  revoked_pins.erase(id);
+  if (pins.erase(id) == 0) return;
+  core->store->unpin(id);
+  if (pins.empty()) core->pinners.erase(this);
+}
+
+void SessionState::revoke_pin(BlobId id) {
+  if (!pins.contains(id)) return;
+  unpin(id);
+  // Those of blobs that are gone would never be asked for again.
+  std::erase_if(revoked_pins, [&](BlobId revoked) { return !core->store->stat(revoked); });
+  revoked_pins.insert(id);
+}
+
+void SessionState::audit(const char* operation, const std::string& name, BlobId id,
+                         std::optional<uint64_t> bytes, const std::string& outcome) {
+  core->audit.record({.client = client_name,
+                      .peer = peer_name,
+                      .name_space = name_space,
+                      .operation = operation,
+                      .name = name,
+                      .id = id.to_string(),
+                      .bytes = bytes,
+                      .outcome = outcome});
 }
 
 void SessionState::detach() {
   if (!attached) return;
   attached = false;
   while (!pins.empty()) unpin(*pins.begin());
+  core->pinners.erase(this);
   if (!lease.is_zero()) core->leases.detach(lease);
   relay_use = nullptr;
   if (!is_peer) core->attached--;

@@ -23,6 +23,7 @@
 #include "rpc/convert.h"
 #include "rpc/login.h"
 #include "rpc/uv_loop.h"
+#include "server/audit_log.h"
 #include "server/chunk_loads.h"
 #include "server/config.h"
 #include "server/credit.h"
@@ -38,6 +39,7 @@ class Mappings;
 class Relays;
 class StripeKeeper;
 class UploadService;
+struct SessionState;
 
 // What a node's services share. Everything here is used on the loop's thread only, but for the
 // store and the metrics. Services hold a reference: calls that can't be cancelled may outlast
@@ -81,6 +83,7 @@ class NodeCore final : public kj::Refcounted {
   // turns that leave the pool to others between them.
   void make_room_ahead();
 
+  std::string not_ready() const;  // why; empty: it is
   Duration uptime() const { return clock.now() - started_at; }
 
   rpc::UvLoop& loop;
@@ -98,12 +101,14 @@ class NodeCore final : public kj::Refcounted {
   LeaseTable leases;
   std::unordered_set<LeaseId> leases_ending;  // expired; their blobs are being removed
   std::unordered_set<UploadService*> uploads;
-  Relays* relays = nullptr;  // the node's, as is
+  std::unordered_set<SessionState*> pinners;  // those that pin anything
+  Relays* relays = nullptr;                   // the node's, as is
   StripeKeeper* stripes = nullptr;
   std::unique_ptr<TraceRecorder> trace;  // null: none is recorded
   size_t attached = 0;                   // sessions, but for peers'
   uint64_t link_generations = 0;         // connections made to other nodes so far
   std::optional<rpc::Address> advertised;
+  AuditLog audit;
   const Id128 epoch = Id128::random();
   const TimePoint started_at;
   bool draining = false;
@@ -154,18 +159,24 @@ struct SessionState final : kj::Refcounted {
   const std::string name_space;
   const LeaseId lease;
   const std::string client_name;
-  const bool is_peer;  // another node's, for chunks: keeps nothing alive here
+  std::string peer_name;  // its address, for the audit log
+  const bool is_peer;     // another node's, for chunks: keeps nothing alive here
   TimePoint heard_at;
   kj::Own<void> relay_use;  // keeps links to homes while the session is there
   uint32_t uploads = 0;
   uint32_t opens = 0;
   std::unordered_set<BlobId> pins;
+  std::unordered_set<BlobId> revoked_pins;  // ended by others; it has not heard of it yet
   bool attached = true;
 
+  // A line of the audit log for what this session did to a blob.
+  void audit(const char* operation, const std::string& name, BlobId id,
+             std::optional<uint64_t> bytes, const std::string& outcome = "ok");
   void heard() { heard_at = core->clock.now(); }  // any call is as good as a renewal
-  // Once a session, however often it asks. As BlobStore::pin.
+  // Once a session, however often it asks. As BlobStore::pin; ABORTED, once, if others ended it.
   Result<void> pin(BlobId id);
   void unpin(BlobId id);
+  void revoke_pin(BlobId id);
   void detach();  // the session is over: stops holding the lease, the links and what it pinned
 };
 

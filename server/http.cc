@@ -2,10 +2,13 @@
 
 #include <fmt/format.h>
 #include <kj/debug.h>
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <cerrno>
 #include <optional>
 #include <string_view>
@@ -19,7 +22,56 @@
 namespace bigcast {
 namespace {
 
-// The first line: "GET /metrics?x HTTP/1.1". What follows it does not matter to us.
+const char* reason_of(int status) {
+  switch (status) {
+    case 200:
+      return "OK";
+    case 400:
+      return "Bad Request";
+    case 401:
+      return "Unauthorized";
+    case 404:
+      return "Not Found";
+    case 405:
+      return "Method Not Allowed";
+    case 431:
+      return "Request Header Fields Too Large";
+    case 503:
+      return "Service Unavailable";
+    default:
+      return "Error";
+  }
+}
+
+bool is_same_letters(std::string_view a, std::string_view b) {
+  return a.size() == b.size() && std::ranges::equal(a, b, [](unsigned char x, unsigned char y) {
+           return std::tolower(x) == std::tolower(y);
+         });
+}
+
+std::string_view trimmed(std::string_view text) {
+  while (text.starts_with(' ') || text.starts_with('\t')) text.remove_prefix(1);
+  while (text.ends_with(' ') || text.ends_with('\t') || text.ends_with('\r')) text.remove_suffix(1);
+  return text;
+}
+
+// The value of "Authorization: Basic VALUE" among the lines after the first.
+std::string_view find_authorization(std::string_view head) {
+  for (size_t at = head.find('\n'); at != std::string_view::npos; at = head.find('\n', at + 1)) {
+    std::string_view line = head.substr(at + 1, head.find('\n', at + 1) - at - 1);
+    const size_t colon = line.find(':');
+    if (colon == std::string_view::npos) continue;
+    if (!is_same_letters(line.substr(0, colon), "authorization")) continue;
+    line = trimmed(line.substr(colon + 1));
+    const size_t space = line.find(' ');
+    if (space == std::string_view::npos || !is_same_letters(line.substr(0, space), "basic"))
+      return {};
+    return trimmed(line.substr(space));
+  }
+  return {};
+}
+
+// "GET /metrics?x HTTP/1.1", and of the lines after that the authorization.
 std::optional<HttpRequest> parse(std::string_view head) {
   const std::string_view line = head.substr(0, head.find_first_of("\r\n"));
   const size_t method_end = line.find(' ');
@@ -27,34 +79,43 @@ std::optional<HttpRequest> parse(std::string_view head) {
   if (method_end == std::string_view::npos || target_end == method_end) return {};
   if (!line.substr(target_end + 1).starts_with("HTTP/1.")) return {};
   const std::string_view target = line.substr(method_end + 1, target_end - method_end - 1);
-  const size_t path_end = std::min(target.find('?'), target.size());
-  return HttpRequest{line.substr(0, method_end), target.substr(0, path_end),
-                     target.substr(std::min(path_end + 1, target.size()))};
+  const size_t mark = std::min(target.find('?'), target.size());
+  return HttpRequest{line.substr(0, method_end), target.substr(0, mark),
+                     target.substr(std::min(mark + 1, target.size())), find_authorization(head)};
+}
+
+// In a time that says nothing about how much of it was right.
+bool is_authorized(std::string_view given, std::string_view password) {
+  std::string expected(4 * ((password.size() + 2) / 3) + 1, '\0');
+  EVP_EncodeBlock(reinterpret_cast<unsigned char*>(expected.data()),
+                  reinterpret_cast<const unsigned char*>(password.data()),
+                  static_cast<int>(password.size()));
+  expected.pop_back();
+  const bool same = given.size() == expected.size() &&
+                    CRYPTO_memcmp(given.data(), expected.data(), given.size()) == 0;
+  OPENSSL_cleanse(expected.data(), expected.size());
+  return same;
 }
 
 HttpAnswer answer_to(const HttpRequest& request, const HttpServer::Handlers& handlers) {
-  constexpr std::string_view kMetricsType = "text/plain; version=0.0.4; charset=utf-8";
-  HttpAnswer answer;
-  if (request.method != "GET" && request.method != "HEAD") {
-    return {405, "Method Not Allowed", answer.type, "only GET\n"};
+  if (request.method != "GET" && request.method != "HEAD") return {405, "only GET\n"};
+  if (auto page = handlers.open(request)) return std::move(*page);
+  const std::string_view password = handlers.password();
+  if (!password.empty() && !is_authorized(request.authorization, password)) {
+    return {401, "a user and a password are needed (http_password_file)\n"};
   }
-  if (request.path == "/metrics") return {200, "OK", kMetricsType, handlers.metrics()};
-  if (request.path == "/livez") return answer;
-  if (request.path != "/readyz") {
-    if (auto page = handlers.pages(request)) return std::move(*page);
-    return {404, "Not Found", answer.type, "no such page: /, /metrics, /livez, /readyz\n"};
-  }
-  const std::string why = handlers.not_ready();
-  if (why.empty()) return answer;
-  return {503, "Service Unavailable", answer.type, why + "\n"};
+  if (auto page = handlers.guarded(request)) return std::move(*page);
+  return {404, "no such page: /, /metrics, /livez, /readyz\n"};
 }
 
 std::string to_text(const HttpAnswer& answer, bool with_body) {
   return fmt::format(
       "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n"
       "X-Content-Type-Options: nosniff\r\nContent-Security-Policy: default-src 'self' "
-      "'unsafe-inline'; img-src data:\r\nConnection: close\r\n\r\n{}",
-      answer.status, answer.reason, answer.type, answer.body.size(), with_body ? answer.body : "");
+      "'unsafe-inline'; img-src data:\r\n{}Connection: close\r\n\r\n{}",
+      answer.status, reason_of(answer.status), answer.type, answer.body.size(),
+      answer.status == 401 ? "WWW-Authenticate: Basic realm=\"bigcast\"\r\n" : "",
+      with_body ? answer.body : "");
 }
 
 int hex_digit(char c) {
@@ -130,12 +191,12 @@ class HttpServer::Exchange {
       request_.append(piece.data(), static_cast<size_t>(size));
       if (request_.find("\r\n\r\n") != std::string::npos) break;
       if (request_.size() < piece.size()) continue;
-      answer_ = to_text({431, "Request Header Fields Too Large"}, true);
+      answer_ = to_text({431, "too long\n"}, true);
       return kj::READY_NOW;
     }
     const auto request = parse(request_);
     answer_ = request ? to_text(answer_to(*request, handlers_), request->method != "HEAD")
-                      : to_text({400, "Bad Request"}, true);
+                      : to_text({400, "not HTTP/1\n"}, true);
     return kj::READY_NOW;
   }
 

@@ -20,8 +20,9 @@ namespace bigcast {
 
 struct HttpRequest {
   std::string_view method;
-  std::string_view path;   // without what follows a '?'
-  std::string_view query;  // that
+  std::string_view path;           // without what follows a '?'
+  std::string_view query;          // that
+  std::string_view authorization;  // of "Authorization: Basic", as it came; empty: none
 
   // The value of `name` in the query, decoded; nothing if it is not there.
   std::optional<std::string> parameter(std::string_view name) const;
@@ -29,21 +30,23 @@ struct HttpRequest {
 
 struct HttpAnswer {
   int status = 200;
-  std::string_view reason = "OK";
-  std::string_view type = "text/plain; charset=utf-8";
   std::string body = "ok\n";
+  std::string_view type = "text/plain; charset=utf-8";
 };
 
-// GET /metrics, /livez, /readyz and what `pages` has, on the node's loop: an answer says that the
-// loop turns. Everything else is 404 or 405. One request a connection. Anybody may connect, so
-// everything is bounded: limits::kHttpConnectionsMax at once (the oldest makes room),
-// kHttpRequestMax bytes of a request, kHttpTimeoutMs for all of it.
+// Answers GET and HEAD on the node's loop: an answer says that the loop turns. Another method is
+// 405. One request a connection. Anybody may connect, so everything is bounded:
+// limits::kHttpConnectionsMax at once (the oldest makes room), kHttpRequestMax bytes of a request,
+// kHttpTimeoutMs for all of it.
 class HttpServer : private kj::TaskSet::ErrorHandler {
  public:
+  // What answers a request, quickly, as everything else waits; nothing: no such page.
+  using Pages = std::function<std::optional<HttpAnswer>(const HttpRequest&)>;
   struct Handlers {
-    std::function<std::string()> metrics;
-    std::function<std::string()> not_ready;                              // why not; empty: ready
-    std::function<std::optional<HttpAnswer>(const HttpRequest&)> pages;  // nothing: no such page
+    Pages open;     // to everybody
+    Pages guarded;  // to those who know the password: all other pages
+    // "USER:PASSWORD" (basic authentication), looked at with every request; empty: none is needed.
+    std::function<std::string_view()> password;
   };
 
   // ALREADY_EXISTS, naming the address, if it is in use; else IO.

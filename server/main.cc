@@ -2,6 +2,7 @@
 #ifdef BIGCAST_MIMALLOC
 #include <mimalloc.h>
 #endif
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,6 +18,7 @@
 #include "server/config.h"
 #include "server/daemon.h"
 #include "server/node.h"
+#include "server/service_manager.h"
 
 namespace bigcast {
 namespace {
@@ -116,8 +118,31 @@ bool drain(rpc::UvLoop& loop, Node& node) {
   return !forced;
 }
 
+// Opens what may have been moved away, and reads all settings again.
+void reload(const Invocation& invocation, CommandLine& line, Node& node,
+            const ServiceManager& manager) {
+  manager.reloading();
+  if (auto opened = node.core().audit.open(line.config.audit_log); !opened) {
+    log().error("reload: audit_log: {}", opened.error().message);
+  }
+  invocation.reload(line);
+  manager.ready(node.ready_line());
+}
+
+// Each connection and each blob in memory is one, and nothing here uses select(2).
+void raise_descriptor_limit() {
+  rlimit files{};
+  if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur == files.rlim_max) return;
+  files.rlim_cur = files.rlim_max;
+  if (setrlimit(RLIMIT_NOFILE, &files) != 0) {
+    log().debug("RLIMIT_NOFILE: {}", errno_message("setrlimit", errno));
+  }
+}
+
 int serve(const Invocation& invocation, CommandLine& line, Daemon& daemon) {
   const Config& config = line.config;
+  raise_descriptor_limit();
+  const ServiceManager manager;
   rpc::UvLoop loop;
   auto hangup = loop.on_signal(SIGHUP);
   std::unique_ptr<Node> node;
@@ -137,11 +162,15 @@ int serve(const Invocation& invocation, CommandLine& line, Daemon& daemon) {
 #ifdef BIGCAST_MIMALLOC
   log().debug("allocator: mimalloc {}", mi_version());
 #endif
-  auto reloading = reload_on_hangup(loop, kj::mv(hangup), [&] { invocation.reload(line); });
+  manager.ready(node->ready_line());
+  const auto watchdog = manager.feed_watchdog(loop).eagerlyEvaluate(nullptr);
+  auto reloading =
+      reload_on_hangup(loop, kj::mv(hangup), [&] { reload(invocation, line, *node, manager); });
   term.exclusiveJoin(kj::mv(interrupt))
       .exclusiveJoin(kj::mv(idle))
       .exclusiveJoin(kj::mv(reloading))
       .wait(loop.wait_scope());
+  manager.stopping();
   log().info("stopping: running calls may end");
   if (!drain(loop, *node)) {
     log().warn("stopped at the second signal");

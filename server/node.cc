@@ -68,6 +68,9 @@ tl::expected<std::unique_ptr<Node>, StartFailure> Node::start(rpc::UvLoop& loop,
     if (!trace) return failure("record_trace", trace.error());
     node->core_->trace = std::move(*trace);
   }
+  if (auto audit = node->core_->audit.open(config.audit_log); !audit) {
+    return failure("audit_log", audit.error());
+  }
   if (auto http = node->start_http(); !http) return failure("http", http.error());
   node->listen(std::move(listeners));
   node->tasks_.push_back(node->tick_forever(tick_interval(config)).eagerlyEvaluate(nullptr));
@@ -127,16 +130,11 @@ void Node::listen(Listeners listeners) {
 
 Result<void> Node::start_http() {
   if (!config_.http) return {};
-  auto metrics = core_->metrics;
-  auto store = core_->store;
-  BIGCAST_ASSIGN(
-      http_, HttpServer::start(
-                 loop_, *config_.http,
-                 {[metrics, store] { return metrics->render(store->usage(), store->namespaces()); },
-                  [metrics, store] { return not_ready(*metrics, *store); },
-                  [core = core_.get()](const HttpRequest& request) {
-                    return status_page(*core, request);
-                  }}));
+  HttpServer::Handlers handlers;
+  handlers.open = [this](const HttpRequest& request) { return health_page(*core_, request); };
+  handlers.guarded = [this](const HttpRequest& request) { return status_page(*core_, request); };
+  handlers.password = [this] { return config_.http_password.bytes(); };
+  BIGCAST_ASSIGN(http_, HttpServer::start(loop_, *config_.http, std::move(handlers)));
   return {};
 }
 
@@ -210,6 +208,7 @@ Result<rpc::Session::Client> Node::make_session(uint64_t id, const rpc::LoginReq
   if (found == accepted_.end()) return fail(ErrorCode::kUnavailable, "disconnected");
   auto state = kj::refcounted<SessionState>(kj::addRef(*core_),
                                             kj::refcounted<Peer>(request.connection), request);
+  state->peer_name = found->second.peer;
   found->second.session = kj::addRef(*state);
   strangers_.erase(id);
   log().debug("session of {} in namespace {}", request.client_name, request.name_space);
@@ -228,6 +227,11 @@ void Node::close(uint64_t id) {
     core_->metrics->login_failures++;
     // A client that finds out first that the secrets differ goes without another word.
     const std::string why = accepted.refusal.empty() ? "given up by the client" : accepted.refusal;
+    core_->audit.record(
+        {.peer = accepted.peer,
+         .name_space = *accepted.name_space,
+         .operation = "login",
+         .outcome = accepted.refusal.empty() ? "UNAUTHENTICATED" : accepted.refusal});
     log().warn("login denied peer=\"{}\" namespace=\"{}\" reason=\"{}\"", accepted.peer,
                quotable(*accepted.name_space), quotable(why));
   }

@@ -52,7 +52,10 @@ kj::Promise<void> PeerLink::connect() {
         return log_in(kj::mv(*connected));
       })
       .catch_([this](kj::Exception&& exception) { error_ = rpc::to_error(exception); })
-      .then([this] { connecting_ = false; });
+      .then([this] {
+        connecting_ = false;
+        attempt_failed_ = session_ == nullptr;
+      });
 }
 
 kj::Promise<void> PeerLink::log_in(kj::Own<rpc::Connection> connection) {

@@ -40,6 +40,8 @@ class PeerLink final : public kj::Refcounted {
   void lost(uint64_t generation);
   void close() { lost(generation_); }
   const rpc::Address& address() const { return address_; }
+  // Why it could not connect the last time it was asked to; null: it could, or was not asked.
+  const Error* failure() const { return attempt_failed_ ? &error_ : nullptr; }
   TimePoint used_at() const { return used_at_; }  // when it was asked for last
 
  private:
@@ -58,6 +60,7 @@ class PeerLink final : public kj::Refcounted {
   kj::Own<rpc::Connection> connection_;
   kj::Maybe<rpc::Session::Client> session_;
   bool connecting_ = false;
+  bool attempt_failed_ = false;
   kj::Maybe<kj::ForkedPromise<void>> attempt_;
   kj::Maybe<kj::Promise<void>> keeper_;  // renews, and notices the disconnect
 };

@@ -300,8 +300,8 @@ void RelayGroup::close_idle_links(TimePoint now) {
   }
 }
 
-void RelayGroup::for_peers(kj::FunctionParam<void(const rpc::Address&)>& visit) const {
-  for (const auto& [key, link] : links_) visit(link->address());
+void RelayGroup::for_links(kj::FunctionParam<void(const PeerLink&)>& visit) const {
+  for (const auto& [key, link] : links_) visit(*link);
 }
 
 Relays::~Relays() noexcept(false) {
@@ -331,8 +331,8 @@ std::vector<BlobId> Relays::some(size_t limit) const {
   return ids;
 }
 
-void Relays::for_peers(kj::FunctionParam<void(const rpc::Address&)> visit) const {
-  for (const auto& [key, group] : groups_) group->for_peers(visit);
+void Relays::for_links(kj::FunctionParam<void(const PeerLink&)> visit) const {
+  for (const auto& [key, group] : groups_) group->for_links(visit);
 }
 
 bool Relays::is_myself(const rpc::Address& address) const {

@@ -113,7 +113,7 @@ class RelayGroup final : public kj::Refcounted {
   // Fetches what this home announces, until the last session has left.
   Result<void> follow_home(const rpc::Address& home);
   void close_idle_links(TimePoint now);
-  void for_peers(kj::FunctionParam<void(const rpc::Address&)>& visit) const;
+  void for_links(kj::FunctionParam<void(const PeerLink&)>& visit) const;
 
  private:
   friend class Relays;
@@ -139,9 +139,9 @@ class Relays {
   NodeCore& core() { return core_; }
   void tick(TimePoint now);  // ends what has expired; call it every now and then
   size_t size() const { return blobs_.size(); }
-  // For show: some of the blobs, and the nodes that there are links to.
+  // For show: some of the blobs, and the links to other nodes.
   std::vector<BlobId> some(size_t limit) const;
-  void for_peers(kj::FunctionParam<void(const rpc::Address&)> visit) const;
+  void for_links(kj::FunctionParam<void(const PeerLink&)> visit) const;
   void clear() { blobs_.clear(); }  // the node stops
   bool in_use() const { return !groups_.empty(); }
 

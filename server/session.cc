@@ -7,8 +7,10 @@
 
 #include "base/log.h"
 #include "server/blob_reader.h"
+#include "server/host_facts.h"
 #include "server/mappings.h"
 #include "server/relay.h"
+#include "server/report.h"
 #include "server/stripe_keeper.h"
 #include "server/upload.h"
 
@@ -73,24 +75,17 @@ kj::Promise<void> SessionService::renew(RenewContext context) {
 
 kj::Promise<void> SessionService::info(InfoContext context) {
   heard();
-  const StoreUsage usage = core_.store->usage();
-  auto info = context.getResults().initInfo();
-  info.setVersion(BIGCAST_VERSION);
-  rpc::write(core_.epoch, info.initEpoch());
-  info.setMemoryBudget(usage.memory_budget);
-  info.setMemoryUsed(usage.memory_used);
-  info.setDiskBudget(usage.disk_budget);
-  info.setDiskUsed(usage.disk_used);
-  info.setUptimeMs(static_cast<uint64_t>(
-      std::chrono::duration_cast<std::chrono::milliseconds>(core_.uptime()).count()));
-  if (core_.advertised) {
-    auto advertised = info.initAdvertised();
-    advertised.setHost(core_.advertised->host.c_str());
-    advertised.setPort(core_.advertised->port);
-  }
-  info.setDraining(core_.draining);
-  info.setPid(static_cast<uint32_t>(getpid()));
+  write_info(core_, core_.store->usage(), context.getResults().initInfo());
   return kj::READY_NOW;
+}
+
+// It reads files of /proc and asks the file system: not on the loop.
+kj::Promise<void> SessionService::report(ReportContext context) {
+  heard();
+  return core_.on_pool([path = core_.config.disk_path] { return look_at_host(path); })
+      .then([this, context](const HostFacts& host) mutable {
+        write_report(core_, host, context.getResults().initReport());
+      });
 }
 
 Result<bigcast::CreateOptions> SessionService::check_create(rpc::CreateOptions::Reader in) const {
@@ -314,9 +309,12 @@ kj::Promise<void> SessionService::remove(RemoveContext context) {
     return kj::READY_NOW;
   }
   core_.remove_blob(stat->id, {ErrorCode::kNotFound, fmt::format("'{}' was removed", stat->name)});
-  return core_.removed(stat->id).then([context](const Result<void>& removed) mutable {
-    reply_void(context.getResults().initResult(), removed);
-  });
+  return core_.removed(stat->id).then(
+      [this, context, stat = *stat](const Result<void>& removed) mutable {
+        state_->audit("remove", stat.name, stat.id, stat.size,
+                      removed ? "ok" : removed.error().to_string());
+        reply_void(context.getResults().initResult(), removed);
+      });
 }
 
 kj::Promise<void> SessionService::pin(PinContext context) {
@@ -333,7 +331,13 @@ kj::Promise<void> SessionService::pin(PinContext context) {
 kj::Promise<void> SessionService::unpin(UnpinContext context) {
   heard();
   const auto stat = home_of(context.getParams().getTarget());
-  if (stat) state_->unpin(stat->id);
+  if (stat && !context.getParams().getEverybodys()) state_->unpin(stat->id);
+  if (stat && context.getParams().getEverybodys()) {
+    const auto pinners = core_.pinners;  // a copy: who pins nothing more leaves the set
+    for (SessionState* pinner : pinners) {
+      if (pinner->name_space == state_->name_space) pinner->revoke_pin(stat->id);
+    }
+  }
   reply_void(context.getResults().initResult(),
              stat ? Result<void>() : tl::unexpected<Error>(stat.error()));
   return kj::READY_NOW;

@@ -15,6 +15,7 @@ class SessionService final : public rpc::Session::Server {
 
   kj::Promise<void> renew(RenewContext context) override;
   kj::Promise<void> info(InfoContext context) override;
+  kj::Promise<void> report(ReportContext context) override;
   kj::Promise<void> create(CreateContext context) override;
   kj::Promise<void> open(OpenContext context) override;
   kj::Promise<void> stat(StatContext context) override;

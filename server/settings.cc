@@ -222,6 +222,16 @@ const std::array kSettings = {
             "file with the shared secret, readable by its owner only; without one (and without "
             "BIGCAST_SECRET) the node is open, on loopback only",
             [](C& c, const Text& text) { return set_path(c.secret_file, text); }, false, true},
+    Setting{
+        kAccess, "http_password_file", "FILE", "",
+        "file with USER:PASSWORD, 32 bytes or more and readable by its owner only, that http asks "
+        "for; /livez and /readyz stay open",
+        [](C& c, const Text& text) { return set_path(c.http_password_file, text); }, false, true},
+    Setting{
+        kAccess, "audit_log", "FILE", "",
+        "append a line of JSON for each change of blobs and each denied login to this file; SIGHUP "
+        "opens it again",
+        [](C& c, const Text& text) { return set_path(c.audit_log, text); }},
 
     Setting{kLogs, "log_file", "FILE", "",
             "append the log to this file instead of standard error; SIGHUP opens it again",

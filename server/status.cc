@@ -21,9 +21,9 @@ namespace {
 using Json = nlohmann::json;
 
 // Text of others may not be well-formed UTF-8.
-HttpAnswer json_answer(const Json& value, int status = 200, std::string_view reason = "OK") {
-  return {status, reason, "application/json",
-          value.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"};
+HttpAnswer json_answer(const Json& value, int status = 200) {
+  return {status, value.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n",
+          "application/json"};
 }
 
 std::string key_of(const BlobStat& stat) { return stat.name_space + "/" + stat.name; }
@@ -99,7 +99,7 @@ Json nodes(const NodeCore& core) {
       if (standing.address) add(*standing.address);
     });
   });
-  core.relays->for_peers(add);
+  core.relays->for_links([&](const PeerLink& link) { add(link.address()); });
   return addresses;
 }
 
@@ -126,7 +126,7 @@ Json describe_node(const NodeCore& core) {
       {"version", BIGCAST_VERSION},
       {"address", core.advertised ? core.advertised->to_string() : ""},
       {"uptime_seconds", std::chrono::duration_cast<std::chrono::seconds>(core.uptime()).count()},
-      {"not_ready", not_ready(metrics, *core.store)},
+      {"not_ready", core.not_ready()},
       {"tiers", tiers(usage)},
       {"spare_bytes", usage.memory_spare},
       {"reserved_bytes", usage.reserved},
@@ -149,8 +149,7 @@ HttpAnswer list_blobs(const NodeCore& core, const HttpRequest& request) {
     if (error != std::errc() || end != text->data() + text->size() || limit < 1 ||
         limit > limits::kPageBlobsMax) {
       return json_answer(
-          {{"error", "limit: must be 1 to " + std::to_string(limits::kPageBlobsMax)}}, 400,
-          "Bad Request");
+          {{"error", "limit: must be 1 to " + std::to_string(limits::kPageBlobsMax)}}, 400);
     }
   }
   Json blobs = Json::array();
@@ -224,22 +223,27 @@ HttpAnswer chunk_map(NodeCore& core, const BlobStat& stat) {
 
 }  // namespace
 
-std::string not_ready(const Metrics& metrics, const BlobStore& store) {
-  if (metrics.draining) return "draining";
-  const std::string failure = store.disk_failure();
-  return failure.empty() ? failure : "disk read-only: " + failure;
+std::optional<HttpAnswer> health_page(const NodeCore& core, const HttpRequest& request) {
+  if (request.path == "/livez") return HttpAnswer();
+  if (request.path != "/readyz") return std::nullopt;
+  const std::string why = core.not_ready();
+  return why.empty() ? HttpAnswer() : HttpAnswer{503, why + "\n"};
 }
 
 std::optional<HttpAnswer> status_page(NodeCore& core, const HttpRequest& request) {
   constexpr std::string_view kBlobs = "/api/blobs";
-  if (request.path == "/") return HttpAnswer{200, "OK", "text/html; charset=utf-8", kPage};
+  if (request.path == "/") return HttpAnswer{200, kPage, "text/html; charset=utf-8"};
+  if (request.path == "/metrics") {
+    return HttpAnswer{200, core.metrics->render(core.store->usage(), core.store->namespaces()),
+                      "text/plain; version=0.0.4; charset=utf-8"};
+  }
   if (request.path == "/api/node") return json_answer(describe_node(core));
   if (request.path == kBlobs) return list_blobs(core, request);
   if (!request.path.starts_with(kBlobs) || request.path[kBlobs.size()] != '/') return std::nullopt;
   const auto id = BlobId::parse(request.path.substr(kBlobs.size() + 1));
-  if (!id) return json_answer({{"error", "not the id of a blob"}}, 400, "Bad Request");
+  if (!id) return json_answer({{"error", "not the id of a blob"}}, 400);
   const auto stat = core.store->stat(*id);
-  if (!stat) return json_answer({{"error", "no such blob here"}}, 404, "Not Found");
+  if (!stat) return json_answer({{"error", "no such blob here"}}, 404);
   return chunk_map(core, *stat);
 }
 

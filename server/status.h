@@ -8,10 +8,11 @@
 
 namespace bigcast {
 
-// Why the node should be given no more work; empty: nothing. From any thread.
-std::string not_ready(const Metrics& metrics, const BlobStore& store);
+// GET /livez and /readyz (503 with the reason). Nothing else is answered (no value).
+std::optional<HttpAnswer> health_page(const NodeCore& core, const HttpRequest& request);
 
-// What a node shows of itself: GET / is a page for people (server/page/index.html), which asks for
+// What a node shows of itself: GET / is a page for people (server/page/index.html), /metrics is for
+// Prometheus. The page asks for
 //
 //   /api/node            the node, its tiers, what it moved so far and what it is moving now
 //   /api/blobs           the homes here in order of their keys: ?after=KEY, ?limit=1..kPageBlobsMax

@@ -281,7 +281,10 @@ kj::Promise<void> UploadService::seal(SealContext context) {
                       live_->ended() ? *live_->ended() : sealed.error());
           return;
         }
-        if (!sealed_) finish_seal(sealed->replaced);
+        if (!sealed_) {
+          finish_seal(sealed->replaced);
+          session_->audit("put", name_, id_, sealed->size);
+        }
         write_ref(core_, *sealed, context.getResults().initResult().initRef());
       });
 }

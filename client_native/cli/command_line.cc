@@ -34,6 +34,9 @@ struct Typed {
   std::vector<std::string> files;
   std::string size = "256m";
   std::optional<std::string> ttl;
+  std::optional<std::string> range;
+  std::string interval = "2s";
+  std::optional<std::string> repetitions;
   std::string shell;
   bool version = false;
   bool no_compress = false;
@@ -93,6 +96,10 @@ void declare_transfers(CLI::App& app, Typed& typed, CommandLine& line) {
       ->type_name("FILE|-")
       ->expected(1)
       ->required();
+  get->add_option("--range", typed.range,
+                  "only these bytes, counted from 0, END among them; START-: to the end; -N "
+                  "(as --range=-N): the last N")
+      ->type_name("START-END");
 }
 
 void declare_keys(CLI::App& app, Typed& typed) {
@@ -113,6 +120,10 @@ void declare_keys(CLI::App& app, Typed& typed) {
       ->add_option("key", typed.keys, "their keys")
       ->type_name("KEY")
       ->required();
+  app.add_subcommand("unpin", "end all pins of blobs, whoever holds them")
+      ->add_option("key", typed.keys, "their keys")
+      ->type_name("KEY")
+      ->required();
   app.add_subcommand("du", "add up sizes, by what is before the first '/' of names")
       ->add_option("prefix", typed.prefixes, kPrefixHelp)
       ->type_name("PREFIX");
@@ -122,6 +133,12 @@ void declare_nodes(CLI::App& app, Typed& typed) {
   app.add_subcommand("ping", "ask the nodes whether they are well");
   app.add_subcommand("info", "describe the nodes");
   app.add_subcommand("nodes", "list the nodes, a line each");
+  auto* top = app.add_subcommand(
+      "top", "show what the nodes hold and move, again and again; once if this is no terminal");
+  top->add_option("--interval", typed.interval, "how often, from 100ms on; default 2s")
+      ->type_name("DURATION");
+  top->add_option("--count", typed.repetitions, "how many times; default: until interrupted")
+      ->type_name("N");
   app.add_subcommand("doctor",
                      "look for the usual mistakes, and say what to do; 1 if it found any");
   app.add_subcommand("bench", "measure a put and a get of random bytes, which are removed again")
@@ -192,12 +209,18 @@ Result<Key> parse_key(const std::string& text) {
   return key;
 }
 
+std::optional<uint64_t> parse_number(std::string_view text) {
+  uint64_t number = 0;
+  const char* end = text.data() + text.size();
+  const auto parsed = std::from_chars(text.data(), end, number);
+  if (parsed.ec != std::errc() || parsed.ptr != end) return std::nullopt;
+  return number;
+}
+
 Result<uint32_t> read_homes(const std::string& text, size_t servers) {
-  uint32_t homes = 0;
-  const auto* end = text.data() + text.size();
-  const auto parsed = std::from_chars(text.data(), end, homes);
+  const auto homes = parse_number(text);
   const size_t most = std::min<size_t>(servers, limits::kStripesMax);
-  if (parsed.ec == std::errc() && parsed.ptr == end && homes >= 1 && homes <= most) return homes;
+  if (homes && *homes >= 1 && *homes <= most) return static_cast<uint32_t>(*homes);
   return fail(ErrorCode::kInvalidArgument, "--homes: \"" + text + "\" is not a number from 1 to " +
                                                std::to_string(most) +
                                                ", as many as --server names");
@@ -305,6 +328,52 @@ Result<void> read_one_key(const Typed& typed, CommandLine& line) {
   return {};
 }
 
+Result<ByteRange> parse_range(const std::string& text) {
+  const size_t dash = text.find('-');
+  const std::string_view before = std::string_view(text).substr(0, dash);
+  const std::string_view after =
+      dash == std::string::npos ? "" : std::string_view(text).substr(dash + 1);
+  const auto first = parse_number(before);
+  const auto last = parse_number(after);
+  const bool valid = dash != std::string::npos && (first || before.empty()) &&
+                     (last || after.empty()) && (first || last);
+  if (valid && !first && *last > 0) return ByteRange{.last = *last};
+  if (valid && first && !last) return ByteRange{.first = *first};
+  if (valid && first && *last >= *first && *last < limits::kBlobSizeMax) {
+    return ByteRange{.first = *first, .end = *last + 1};
+  }
+  return fail(ErrorCode::kInvalidArgument,
+              "--range: \"" + text +
+                  "\" is neither START-END (from 0 on, END included), START- nor -N (the last N)");
+}
+
+Result<void> read_get(const Typed& typed, CommandLine& line) {
+  if (typed.range) {
+    BIGCAST_ASSIGN(line.range, parse_range(*typed.range));
+  }
+  return read_one_key(typed, line);
+}
+
+Result<void> read_top(const Typed& typed, CommandLine& line) {
+  constexpr auto kLeast = std::chrono::milliseconds(100);
+  constexpr auto kMost = std::chrono::hours(1);
+  const auto interval = parse_duration(typed.interval);
+  if (!interval || *interval < kLeast || *interval > kMost) {
+    return fail(ErrorCode::kInvalidArgument,
+                "--interval: \"" + typed.interval + "\" is not from 100ms to 1h");
+  }
+  line.interval_ms = static_cast<uint32_t>(
+      std::chrono::duration_cast<std::chrono::milliseconds>(*interval).count());
+  if (!typed.repetitions) return {};
+  const auto count = parse_number(*typed.repetitions);
+  if (!count || *count < 1 || *count > UINT32_MAX) {
+    return fail(ErrorCode::kInvalidArgument,
+                "--count: \"" + *typed.repetitions + "\" is not a number from 1 on");
+  }
+  line.repetitions = static_cast<uint32_t>(*count);
+  return {};
+}
+
 Result<void> read_bench(const Typed& typed, CommandLine& line) {
   const auto size = parse_size(typed.size);
   if (!size || *size == 0 || *size > limits::kBlobSizeMax) {
@@ -325,11 +394,13 @@ Result<void> read_nothing(const Typed& /*typed*/, CommandLine& /*line*/) { retur
 
 constexpr Reading kReadings[] = {
     {"put", CommandLine::Command::kPut, read_put},
-    {"get", CommandLine::Command::kGet, read_one_key},
+    {"get", CommandLine::Command::kGet, read_get},
     {"stat", CommandLine::Command::kStat, read_one_key},
     {"ls", CommandLine::Command::kList, read_patterns},
     {"du", CommandLine::Command::kDiskUsage, read_patterns},
     {"pin", CommandLine::Command::kPin, read_keys},
+    {"unpin", CommandLine::Command::kUnpin, read_keys},
+    {"top", CommandLine::Command::kTop, read_top},
     {"rm", CommandLine::Command::kRemove, read_remove},
     {"ping", CommandLine::Command::kPing, read_nothing},
     {"info", CommandLine::Command::kInfo, read_nothing},

@@ -10,6 +10,7 @@
 #include "base/ids.h"
 #include "base/limits.h"
 #include "base/secret.h"
+#include "client_native/client.h"
 
 namespace bigcast::cli {
 
@@ -39,7 +40,9 @@ struct CommandLine {
     kNodes,
     kDoctor,
     kBench,
-    kPin
+    kPin,
+    kUnpin,
+    kTop
   };
   Command command = Command::kPrint;
   std::string text;  // for kPrint: help, version, a completion script, the man page
@@ -55,6 +58,7 @@ struct CommandLine {
   std::vector<std::string> files;
   std::vector<Key> keys;            // get and stat: one; put and rm: one or more
   std::vector<KeyPattern> listed;   // rm of globs, ls and du
+  std::optional<ByteRange> range;   // get
   std::optional<Error> bad_secret;  // doctor: a secret file that can't be used
   bool replace = false;
   bool durable = false;
@@ -64,6 +68,8 @@ struct CommandLine {
   uint32_t chunk_size = limits::kChunkSizeDefault;
   uint32_t homes = 1;
   uint64_t bench_bytes = 256 * limits::kMiB;
+  uint32_t interval_ms = 2000;          // top
+  std::optional<uint32_t> repetitions;  // ... nothing: until it is interrupted
 };
 
 using Environment = std::function<const char*(const char*)>;

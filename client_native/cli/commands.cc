@@ -101,7 +101,7 @@ Result<void> remove_one(Client& client, const CommandLine& line, const Key& key)
   BIGCAST_TRY(client.remove_name(key.name));
   if (line.quiet) return {};
   const std::string name = key.to_string();
-  return print(line.json ? json_of_removed(name) : "removed " + name + "\n");
+  return print(line.json ? json_of_key("removed", name) : "removed " + name + "\n");
 }
 
 // A page of names at a time: removing while the node lists would be a race with itself.
@@ -144,20 +144,54 @@ Result<void> remove(const CommandLine& line) {
   return outcome.first();
 }
 
+Result<BlobSummary> pin_one(Clients& clients, const Key& key) {
+  BIGCAST_ASSIGN(Client* const client, clients.of(key.name_space));
+  auto blob = client->pin_name(key.name);
+  if (!blob && blob.error().code == ErrorCode::kAborted) {
+    return fail(ErrorCode::kAborted, key.to_string() + ": " + blob.error().message);
+  }
+  return blob;
+}
+
 // A pin ends with its session: it is set again and again, as the connection may have been lost,
-// until a signal ends this process.
+// until a signal ends this process, or others ended all of its pins.
 Result<void> pin(const CommandLine& line) {
   constexpr auto kAgainAfter = std::chrono::milliseconds(limits::kSessionRenewMs);
   Clients clients(line);
-  for (bool first = true;; first = false) {
-    for (const Key& key : line.keys) {
-      BIGCAST_ASSIGN(Client* const client, clients.of(key.name_space));
-      BIGCAST_ASSIGN(const auto blob, client->pin_name(key.name));
+  std::vector<Key> keys = line.keys;
+  Outcome unpinned(line.json);
+  for (bool first = true; !keys.empty(); first = false) {
+    if (!first) std::this_thread::sleep_for(kAgainAfter);
+    std::vector<Key> held;
+    for (const Key& key : keys) {
+      const auto blob = pin_one(clients, key);
+      if (!blob && blob.error().code != ErrorCode::kAborted) return tl::unexpected(blob.error());
+      if (!blob) {
+        unpinned.add(tl::unexpected(blob.error()));
+        continue;
+      }
+      held.push_back(key);
       if (!first || line.quiet) continue;
-      BIGCAST_TRY(print(line.json ? json_of(blob) : "pinned " + key.to_string() + "\n"));
+      BIGCAST_TRY(print(line.json ? json_of(*blob) : "pinned " + key.to_string() + "\n"));
     }
-    std::this_thread::sleep_for(kAgainAfter);
+    keys = std::move(held);
   }
+  return unpinned.first();
+}
+
+Result<void> unpin_one(Clients& clients, const CommandLine& line, const Key& key) {
+  BIGCAST_ASSIGN(Client* const client, clients.of(key.name_space));
+  BIGCAST_TRY(client->unpin_name(key.name, Client::Pins::kEverybodys));
+  if (line.quiet) return {};
+  const std::string name = key.to_string();
+  return print(line.json ? json_of_key("unpinned", name) : "unpinned " + name + "\n");
+}
+
+Result<void> unpin(const CommandLine& line) {
+  Clients clients(line);
+  Outcome outcome(line.json);
+  for (const Key& key : line.keys) outcome.add(unpin_one(clients, line, key));
+  return outcome.first();
 }
 
 Result<void> dispatch(const CommandLine& line) {
@@ -184,6 +218,10 @@ Result<void> dispatch(const CommandLine& line) {
       return nodes(line);
     case CommandLine::Command::kPin:
       return pin(line);
+    case CommandLine::Command::kUnpin:
+      return unpin(line);
+    case CommandLine::Command::kTop:
+      return top(line);
     case CommandLine::Command::kDoctor:
       return doctor(line);
     case CommandLine::Command::kBench:

@@ -14,7 +14,8 @@ namespace bigcast::cli {
 struct Patient {
   std::string server;          // as it was named
   std::optional<Error> error;  // why it gave no answer
-  NodeSummary node;            // else
+  NodeReport node;             // else
+  int64_t clock_ms = 0;        // this host's when the node answered
   std::string client_version;
 };
 

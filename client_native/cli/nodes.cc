@@ -2,16 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
+
 #include "client_native/cli/commands.h"
 #include "client_native/cli/doctor.h"
 #include "client_native/cli/output.h"
 
 namespace bigcast::cli {
-
-namespace {
-
-// Any namespace will do: what is asked is not about blobs.
-constexpr const char* kNamespace = "default";
 
 std::vector<std::string> servers_of(const CommandLine& line) {
   auto servers = line.servers;
@@ -19,9 +16,16 @@ std::vector<std::string> servers_of(const CommandLine& line) {
   return servers;
 }
 
+namespace {
+
 Result<NodeSummary> ask(const CommandLine& line, const std::string& server) {
-  BIGCAST_ASSIGN(const auto client, connect_to(line, {server}, kNamespace));
+  BIGCAST_ASSIGN(const auto client, connect_to(line, {server}, kAnyNamespace));
   return client->ping();
+}
+
+Result<NodeReport> ask_all(const CommandLine& line, const std::string& server) {
+  BIGCAST_ASSIGN(const auto client, connect_to(line, {server}, kAnyNamespace));
+  return client->report();
 }
 
 template <typename Ask, typename Print>
@@ -40,11 +44,18 @@ Result<void> for_each_node(const CommandLine& line, Ask ask_one, Print print_one
   return outcome;
 }
 
+int64_t now_ms() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
 Patient examine(const CommandLine& line, const std::string& server) {
   Patient patient;
   patient.server = server;
   patient.client_version = BIGCAST_VERSION;
-  const auto node = ask(line, server);
+  const auto node = ask_all(line, server);
+  patient.clock_ms = now_ms();
   if (node) {
     patient.node = *node;
   } else {
@@ -62,14 +73,14 @@ Result<void> ping(const CommandLine& line) {
 }
 
 Result<void> info(const CommandLine& line) {
-  return for_each_node(line, ask, [&](const NodeSummary& node) {
+  return for_each_node(line, ask_all, [&](const NodeReport& node) {
     return line.json ? json_of(node) : description_of(node);
   });
 }
 
 Result<void> nodes(const CommandLine& line) {
   if (!line.json && !line.quiet) BIGCAST_TRY(print(nodes_header()));
-  return for_each_node(line, ask, [&](const NodeSummary& node) {
+  return for_each_node(line, ask_all, [&](const NodeReport& node) {
     return line.json ? json_of(node) : line_of(node);
   });
 }

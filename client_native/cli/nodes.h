@@ -1,5 +1,8 @@
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "base/error.h"
 #include "client_native/cli/command_line.h"
 
@@ -11,5 +14,11 @@ Result<void> ping(const CommandLine& line);
 Result<void> info(const CommandLine& line);
 Result<void> nodes(const CommandLine& line);
 Result<void> doctor(const CommandLine& line);
+Result<void> top(const CommandLine& line);
+
+// What they share: the nodes that were named, and a namespace to ask them in, which may be any, as
+// what is asked is not about blobs.
+std::vector<std::string> servers_of(const CommandLine& line);
+constexpr const char* kAnyNamespace = "default";
 
 }  // namespace bigcast::cli

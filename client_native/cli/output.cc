@@ -28,7 +28,68 @@ std::string key_of(const BlobSummary& blob) { return blob.name_space + "/" + blo
 
 const char* state_of(const BlobSummary& blob) { return blob.sealed ? "sealed" : "open"; }
 
-const char* state_of(const NodeSummary& node) { return node.draining ? "draining" : "ready"; }
+const char* state_of(const NodeReport& node) {
+  if (node.not_ready.empty()) return "ready";
+  return node.summary.draining ? "draining" : "not ready";
+}
+
+std::string part_of(uint64_t used, uint64_t budget) {
+  return human_bytes(used) + " of " + human_bytes(budget);
+}
+
+Json object_of(const NodeSummary& node) {
+  Json value;
+  value["address"] = node.address;
+  value["version"] = node.version;
+  value["epoch"] = node.epoch;
+  value["advertised"] = node.advertised;
+  value["pid"] = node.pid;
+  value["uptime_ms"] = node.uptime_ms;
+  value["draining"] = node.draining;
+  value["memory_budget"] = node.memory_budget;
+  value["memory_used"] = node.memory_used;
+  value["disk_budget"] = node.disk_budget;
+  value["disk_used"] = node.disk_used;
+  value["round_trip_ms"] = node.round_trip_ms;
+  return value;
+}
+
+Json object_of(const NodeReport& node) {
+  Json value = object_of(node.summary);
+  value["name"] = node.name;
+  value["not_ready"] = node.not_ready.empty() ? Json() : Json(node.not_ready);
+  value["clock_ms"] = node.clock_ms;
+  value["descriptor_limit"] = node.descriptor_limit;
+  value["descriptors_open"] = node.descriptors_open;
+  value["memory_limit"] = node.memory_limit == 0 ? Json() : Json(node.memory_limit);
+  value["memory_of_machine"] = node.memory_of_machine;
+  value["disk_free"] = node.disk_free;
+  value["blobs"] = node.blobs;
+  value["relayed_blobs"] = node.relayed_blobs;
+  value["reserved_bytes"] = node.reserved_bytes;
+  value["pinned_bytes"] = node.pinned_bytes;
+  value["mapped_bytes"] = node.mapped_bytes;
+  value["sessions"] = node.sessions;
+  value["connections"] = node.connections;
+  value["leases"] = node.leases;
+  value["uploads"] = node.uploads;
+  value["running_calls"] = node.running_calls;
+  value["received_bytes"] = node.received_bytes;
+  value["served_bytes"] = node.served_bytes;
+  value["fetched_home_bytes"] = node.fetched_home_bytes;
+  value["fetched_peer_bytes"] = node.fetched_peer_bytes;
+  value["chunks_demoted"] = node.chunks_demoted;
+  value["chunks_dropped"] = node.chunks_dropped;
+  value["chunks_quarantined"] = node.chunks_quarantined;
+  value["checksum_failures"] = node.checksum_failures;
+  value["login_failures"] = node.login_failures;
+  value["peer_fetch_failures"] = node.peer_fetch_failures;
+  value["unreachable"] = Json::array();
+  for (const auto& peer : node.unreachable) {
+    value["unreachable"].push_back({{"address", peer.address}, {"error", peer.error.to_string()}});
+  }
+  return value;
+}
 
 const char* durability_of(const BlobSummary& blob) { return blob.durable ? "disk" : "memory"; }
 
@@ -159,48 +220,93 @@ std::string text_of(const NodeSummary& node) {
       human_bytes(node.disk_budget), node.draining ? ", draining" : "");
 }
 
-std::string json_of(const NodeSummary& node) {
-  Json value;
-  value["address"] = node.address;
-  value["version"] = node.version;
-  value["epoch"] = node.epoch;
-  value["advertised"] = node.advertised;
-  value["pid"] = node.pid;
-  value["uptime_ms"] = node.uptime_ms;
-  value["draining"] = node.draining;
-  value["memory_budget"] = node.memory_budget;
-  value["memory_used"] = node.memory_used;
-  value["disk_budget"] = node.disk_budget;
-  value["disk_used"] = node.disk_used;
-  value["round_trip_ms"] = node.round_trip_ms;
-  return dump(value);
-}
+std::string json_of(const NodeSummary& node) { return dump(object_of(node)); }
 
-std::string description_of(const NodeSummary& node) {
-  std::string text = fmt::format("node        {}, advertised {}\n", node.address,
-                                 node.advertised.empty() ? "nowhere" : node.advertised);
-  text += fmt::format("version     {}\nepoch       {}\npid         {}\nup          {}\n",
-                      node.version, node.epoch, node.pid, human_ms(node.uptime_ms));
-  text +=
-      fmt::format("state       {}\nmemory      {} of {}\ndisk        {} of {}\n", state_of(node),
-                  human_bytes(node.memory_used), human_bytes(node.memory_budget),
-                  human_bytes(node.disk_used), human_bytes(node.disk_budget));
+std::string description_of(const NodeReport& node) {
+  const NodeSummary& summary = node.summary;
+  std::string text;
+  const auto add = [&]<typename... T>(const char* name, fmt::format_string<T...> format,
+                                      T&&... values) {
+    text += fmt::format("{:<12} {}\n", name, fmt::format(format, std::forward<T>(values)...));
+  };
+  add("node", "{}, advertised {}", summary.address,
+      summary.advertised.empty() ? "nowhere" : summary.advertised);
+  add("name", "{}", node.name);
+  add("version", "{}", summary.version);
+  add("epoch", "{}", summary.epoch);
+  add("pid", "{}", summary.pid);
+  add("up", "{}", human_ms(summary.uptime_ms));
+  add("state", "{}", node.not_ready.empty() ? "ready" : node.not_ready);
+  add("memory", "{} of {}: reserved {}, pinned {}, mapped {}", human_bytes(summary.memory_used),
+      human_bytes(summary.memory_budget), human_bytes(node.reserved_bytes),
+      human_bytes(node.pinned_bytes), human_bytes(node.mapped_bytes));
+  add("disk", "{} of {}, free there {}", human_bytes(summary.disk_used),
+      human_bytes(summary.disk_budget), human_bytes(node.disk_free));
+  add("blobs", "{} at home here, {} relayed",
+      node.blobs - std::min<uint64_t>(node.blobs, node.relayed_blobs), node.relayed_blobs);
+  add("sessions", "{} on {} connections, {} leases", node.sessions, node.connections, node.leases);
+  add("running", "{} uploads, {} calls", node.uploads, node.running_calls);
+  add("received", "{}", human_bytes(node.received_bytes));
+  add("fetched", "{} from homes, {} from other relays", human_bytes(node.fetched_home_bytes),
+      human_bytes(node.fetched_peer_bytes));
+  add("served", "{}", human_bytes(node.served_bytes));
+  add("chunks", "{} demoted, {} dropped, {} quarantined", node.chunks_demoted, node.chunks_dropped,
+      node.chunks_quarantined);
+  add("failures", "{} checksums, {} logins, {} fetches from relays", node.checksum_failures,
+      node.login_failures, node.peer_fetch_failures);
+  add("descriptors", "{} of {}", node.descriptors_open, node.descriptor_limit);
+  add("machine", "memory {}, this control group's {}", human_bytes(node.memory_of_machine),
+      node.memory_limit == 0 ? "without a limit" : human_bytes(node.memory_limit));
+  for (const auto& peer : node.unreachable) {
+    add("unreachable", "{}: {}", peer.address, peer.error.to_string());
+  }
   return text;
 }
 
+std::string json_of(const NodeReport& node) { return dump(object_of(node)); }
+
 std::string nodes_header() {
-  return fmt::format("{:<24} {:<9} {:>9} {:<9} {:>23} {:>23}\n", "NODE", "VERSION", "UP", "STATE",
-                     "MEMORY", "DISK");
+  return fmt::format("{:<24} {:<9} {:>9} {:<9} {:>23} {:>23} {:>8} {:>8}\n", "NODE", "VERSION",
+                     "UP", "STATE", "MEMORY", "DISK", "BLOBS", "SESSIONS");
 }
 
-std::string line_of(const NodeSummary& node) {
-  const auto part = [](uint64_t used, uint64_t budget) {
-    return human_bytes(used) + " of " + human_bytes(budget);
+std::string line_of(const NodeReport& node) {
+  const NodeSummary& summary = node.summary;
+  return fmt::format("{:<24} {:<9} {:>9} {:<9} {:>23} {:>23} {:>8} {:>8}\n", summary.address,
+                     summary.version, human_ms(summary.uptime_ms), state_of(node),
+                     part_of(summary.memory_used, summary.memory_budget),
+                     part_of(summary.disk_used, summary.disk_budget), node.blobs, node.sessions);
+}
+
+std::string top_header() {
+  return fmt::format("{:<22} {:<9} {:>16} {:>16} {:>8} {:>7} {:>10} {:>10} {:>10}\n", "NODE",
+                     "STATE", "MEMORY", "DISK", "BLOBS", "UPLOADS", "RECEIVED/s", "FETCHED/s",
+                     "SERVED/s");
+}
+
+std::string line_of(const NodeRates& rates) {
+  const NodeReport& node = rates.now;
+  const NodeSummary& summary = node.summary;
+  const auto rate = [](double bytes) { return human_bytes(static_cast<uint64_t>(bytes)); };
+  const auto share = [](uint64_t used, uint64_t budget) {
+    if (budget == 0) return std::string("none");
+    const double percent = 100 * static_cast<double>(used) / static_cast<double>(budget);
+    return fmt::format("{:.0f} % of {}", percent, human_bytes(budget));
   };
-  return fmt::format("{:<24} {:<9} {:>9} {:<9} {:>23} {:>23}\n", node.address, node.version,
-                     human_ms(node.uptime_ms), state_of(node),
-                     part(node.memory_used, node.memory_budget),
-                     part(node.disk_used, node.disk_budget));
+  return fmt::format("{:<22} {:<9} {:>16} {:>16} {:>8} {:>7} {:>10} {:>10} {:>10}\n",
+                     summary.address, state_of(node),
+                     share(summary.memory_used, summary.memory_budget),
+                     share(summary.disk_used, summary.disk_budget), node.blobs, node.uploads,
+                     rate(rates.received), rate(rates.fetched), rate(rates.served));
+}
+
+std::string json_of(const NodeRates& rates) {
+  Json value = object_of(rates.now);
+  value["measured_seconds"] = rates.seconds;
+  value["received_bytes_per_second"] = rates.received;
+  value["fetched_bytes_per_second"] = rates.fetched;
+  value["served_bytes_per_second"] = rates.served;
+  return dump(value);
 }
 
 std::string text_of(const Usage& usage) {
@@ -273,9 +379,9 @@ std::string json_of(const TransferReport& report) {
   return dump(value);
 }
 
-std::string json_of_removed(const std::string& key) {
+std::string json_of_key(const char* done, const std::string& key) {
   Json value;
-  value["removed"] = key;
+  value[done] = key;
   return dump(value);
 }
 

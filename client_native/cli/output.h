@@ -7,7 +7,7 @@
 #include "base/error.h"
 #include "client_native/client.h"
 
-// What the user and scripts read: documented in docs/OPERATIONS.md, held by tests/client_native.
+// What the user and scripts read: documented in docs/CLI.md, held by tests/client_native.
 namespace bigcast::cli {
 
 // 0 ok, 1 error, 2 usage, 3 not found, 4 denied, 5 unavailable.
@@ -44,6 +44,13 @@ struct BenchReport {
   double put_seconds = 0, get_seconds = 0;
 };
 
+// What a node moved meanwhile, in bytes a second.
+struct NodeRates {
+  NodeReport now;
+  double seconds = 0;  // that the rates are of
+  double received = 0, fetched = 0, served = 0;
+};
+
 struct Finding;
 
 // All end in a newline.
@@ -54,15 +61,19 @@ std::string text_of(const NodeSummary& node);
 std::string json_of(const NodeSummary& node);
 std::string text_of(const TransferReport& report);
 std::string json_of(const TransferReport& report);
-std::string description_of(const NodeSummary& node);  // several lines
+std::string description_of(const NodeReport& node);  // several lines
+std::string json_of(const NodeReport& node);         // all that NodeSummary's has, and more
 std::string nodes_header();
-std::string line_of(const NodeSummary& node);  // for lists
+std::string line_of(const NodeReport& node);  // for lists
+std::string top_header();
+std::string line_of(const NodeRates& node);
+std::string json_of(const NodeRates& node);
 std::string text_of(const Usage& usage);
 std::string json_of(const Usage& usage);
 std::string text_of(const BenchReport& report);
 std::string json_of(const BenchReport& report);
 std::string text_of(const Finding& finding);
 std::string json_of(const Finding& finding);
-std::string json_of_removed(const std::string& key);
+std::string json_of_key(const char* done, const std::string& key);  // {"removed":"ns/a"}
 
 }  // namespace bigcast::cli

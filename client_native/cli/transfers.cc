@@ -107,6 +107,14 @@ TransferReport report_of(const Key& key, const TransferStats& stats,
           stats.chunks,    stats.chunks_reread, took.count()};
 }
 
+// Cut off at the blob's end, if that is known.
+ByteRange range_of(ByteRange range, std::optional<uint64_t> size) {
+  if (!size) return range;
+  if (range.last > 0) return {*size - std::min(*size, range.last), *size};
+  range.end = std::max(range.first, std::min(range.end, *size));
+  return range;
+}
+
 }  // namespace
 
 Result<TransferReport> put(Client& client, const CommandLine& line, size_t i) {
@@ -134,17 +142,20 @@ Result<TransferReport> put(Client& client, const CommandLine& line, size_t i) {
 Result<TransferReport> get(Client& client, const CommandLine& line) {
   const auto started = std::chrono::steady_clock::now();
   BIGCAST_ASSIGN(const auto target, TargetFile::open(line.files.front()));
-  const DownloadOptions options{target->takes_any_order()};
+  const DownloadOptions options{.any_order = target->takes_any_order(), .range = line.range};
   BIGCAST_ASSIGN(const auto download, client.download_name(line.keys.front().name, options));
-  Progress progress(line.keys.front().name, download->size(), !line.quiet && !line.json);
+  const ByteRange wanted = range_of(line.range.value_or(ByteRange()), download->size());
+  const auto size =
+      wanted.end == UINT64_MAX ? std::nullopt : std::optional(wanted.end - wanted.first);
+  Progress progress(line.keys.front().name, size, !line.quiet && !line.json);
   uint64_t done = 0;
   for (;;) {
     BIGCAST_ASSIGN(const auto chunk, download->next());
     if (chunk.empty()) break;
     BIGCAST_TRY(target->write({reinterpret_cast<const char*>(chunk.data()), chunk.size()},
-                              download->offset()));
+                              download->offset() - wanted.first));
     done += chunk.size();
-    progress.update(done, download->size());
+    progress.update(done, line.range ? size : download->size());
   }
   BIGCAST_TRY(target->finish());
   return report_of(line.keys.front(), download->stats(), started);

@@ -16,7 +16,7 @@ declare -A spark_versions=(
 )
 
 build_packages=(
-  g++ cmake ninja-build ccache pkg-config git ca-certificates python3
+  g++ dpkg-dev cmake ninja-build ccache pkg-config git ca-certificates python3
   libcapnp-dev capnproto libuv1-dev librocksdb-dev liblz4-dev libxxhash-dev libmimalloc-dev
   prometheus-cpp-dev libtomlplusplus-dev nlohmann-json3-dev libexpected-dev
   libcli11-dev libspdlog-dev libfmt-dev libssl-dev doctest-dev
@@ -117,6 +117,7 @@ need_arrays() {
 build() {
   local log=build/$1.log
   mkdir -p build
+  [ "$1" != release ] || "$root/scripts/lib/static_libraries"
   say "building preset $1 (takes minutes the first time; $log has its output)"
   if ! { cmake --preset "$1" && cmake --build --preset "$1"; } >"$log" 2>&1 </dev/null; then
     tail -n 60 "$log" >&2

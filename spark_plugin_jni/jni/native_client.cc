@@ -59,7 +59,8 @@ JNIEXPORT jlong JNICALL Java_io_bigcast_spark_NativeClient_share(JNIEnv* env, jc
 JNIEXPORT jlong JNICALL Java_io_bigcast_spark_NativeClient_upload(JNIEnv* env, jclass, jlong client,
                                                                   jstring name, jint chunk_size,
                                                                   jboolean compress, jint homes,
-                                                                  jlong announce_from) {
+                                                                  jlong announce_from,
+                                                                  jboolean mappable) {
   return guarded(env, [&]() -> jlong {
     auto owner = take(client);
     bigcast::UploadOptions options;
@@ -69,6 +70,7 @@ JNIEXPORT jlong JNICALL Java_io_bigcast_spark_NativeClient_upload(JNIEnv* env, j
         compress == JNI_TRUE ? bigcast::Compression::kAuto : bigcast::Compression::kNever;
     options.homes = static_cast<uint32_t>(homes);
     options.announce_from = static_cast<uint64_t>(announce_from);
+    options.mappable = mappable == JNI_TRUE;
     auto handle = std::make_unique<bigcast::jni::UploadHandle>();
     handle->upload = value_or_throw(owner->upload(std::move(options)));
     handle->client = std::move(owner);
@@ -93,6 +95,14 @@ JNIEXPORT jlong JNICALL Java_io_bigcast_spark_NativeClient_download(JNIEnv* env,
     handle->download = value_or_throw(owner->download_ref(bigcast::jni::to_bytes(env, ref)));
     handle->client = std::move(owner);
     return to_handle(handle.release());
+  });
+}
+
+JNIEXPORT jlong JNICALL Java_io_bigcast_spark_NativeClient_map(JNIEnv* env, jclass, jlong client,
+                                                               jbyteArray ref) {
+  return guarded(env, [&]() -> jlong {
+    auto owner = take(client);
+    return to_handle(value_or_throw(owner->map_ref(bigcast::jni::to_bytes(env, ref))).release());
   });
 }
 

@@ -1,6 +1,7 @@
 #include "jni_support.h"
 #include "native_handles.h"
 
+using bigcast::Mapping;
 using bigcast::jni::DownloadHandle;
 using bigcast::jni::from_handle;
 using bigcast::jni::guarded;
@@ -70,6 +71,35 @@ JNIEXPORT jobject JNICALL Java_io_bigcast_spark_NativeDownload_next(JNIEnv* env,
     // BlobInputStream, the only one that sees the buffer, reads.
     return bigcast::jni::to_java_buffer(env, const_cast<std::byte*>(chunk.data()), chunk.size());
   });
+}
+
+JNIEXPORT jlong JNICALL Java_io_bigcast_spark_NativeMapping_size(JNIEnv* env, jclass,
+                                                                 jlong mapping) {
+  return guarded(env, [&]() -> jlong {
+    return static_cast<jlong>(from_handle<Mapping>(mapping)->bytes().size());
+  });
+}
+
+JNIEXPORT jobject JNICALL Java_io_bigcast_spark_NativeMapping_piece(JNIEnv* env, jclass,
+                                                                    jlong mapping, jlong offset,
+                                                                    jint length) {
+  return guarded(env, [&]() -> jobject {
+    const auto bytes = from_handle<Mapping>(mapping)->bytes();
+    const auto size = static_cast<jlong>(bytes.size());
+    if (offset < 0 || length < 1 || offset > size - length) {
+      throw bigcast::jni::ErrorException{
+          {bigcast::ErrorCode::kInvalidArgument, "piece: it is not within the mapping"}};
+    }
+    const auto piece = bytes.subspan(static_cast<size_t>(offset), static_cast<size_t>(length));
+    // The pages can't be written, and BlobBytes, the only one that has the buffer, gives read-only
+    // views of it.
+    return bigcast::jni::to_java_buffer(env, const_cast<std::byte*>(piece.data()), piece.size());
+  });
+}
+
+JNIEXPORT void JNICALL Java_io_bigcast_spark_NativeMapping_destroy(JNIEnv* env, jclass,
+                                                                   jlong mapping) {
+  guarded(env, [&] { delete from_handle<Mapping>(mapping); });
 }
 
 JNIEXPORT jlongArray JNICALL Java_io_bigcast_spark_NativeDownload_stats(JNIEnv* env, jclass,

@@ -80,6 +80,12 @@ TEST_CASE("what is wrong on the command line is named") {
   refused({"put", "x", "--ttl", "1"}, "--ttl");
   refused({"put", "x", "--ttl", "0s"}, "--ttl");
   refused({"bench", "--size", "0"}, "--size");
+  refused({"unpni", "a/b"}, "did you mean unpin");
+  refused({"unpin"}, "key");
+  for (const char* wrong : {"", "5", "1ms", "2h"})
+    refused({"top", "--interval", wrong}, "--interval");
+  for (const char* wrong : {"", "0", "x", "4294967296"})
+    refused({"top", "--count", wrong}, "--count");
   refused({"completion", "bahs"}, "did you mean bash");
   refused({"put"}, "file");
   refused({"put", "x", "--colour"}, "--colour");
@@ -102,6 +108,26 @@ TEST_CASE("what is wrong on the command line is named") {
   refused({"ping", "--secret-file", "/nonexistent"}, "/nonexistent");
   refused({"ping"}, "BIGCAST_SECRET", {{"BIGCAST_SECRET", "short"}});
   refused({"ping"}, "both", {{"BIGCAST_SECRET", "s"}, {"BIGCAST_SECRET_FILE", "f"}});
+}
+
+TEST_CASE("ranges are as in HTTP") {
+  const auto range = [](const char* text) {
+    const auto line = parse({"get", "a/b", "-", "--range", text});
+    REQUIRE_MESSAGE(line, text);
+    return *line->range;
+  };
+  CHECK(range("0-0").end == 1);
+  CHECK(range("10-20").first == 10);
+  CHECK(range("10-20").end == 21);
+  CHECK(range("7-").first == 7);
+  CHECK(range("7-").end == UINT64_MAX);
+  CHECK(parse({"get", "a/b", "-", "--range=-5"})->range->last == 5);
+  for (const char* wrong : {"", "-", "5", "2-1", "a-b", "1-2-3", "1k-2k", "+1-2", "0x1-2",
+                            "18446744073709551616-", "0-18446744073709551615"}) {
+    refused({"get", "a/b", "-", "--range", wrong}, "--range");
+  }
+  refused({"get", "a/b", "-", "--range=-0"}, "--range");
+  refused({"get", "a/b", "-", "--rnage", "1-2"}, "did you mean --range");
 }
 
 TEST_CASE("several files get keys of their own") {
@@ -133,8 +159,9 @@ TEST_CASE("every command has its help; completion and man page know all of them"
     REQUIRE(script);
     scripts.push_back(script->text);
   }
-  for (const char* command : {"put", "get", "ls", "stat", "rm", "du", "ping", "info", "nodes",
-                              "pin", "doctor", "bench", "version", "completion", "man"}) {
+  for (const char* command :
+       {"put", "get", "ls", "stat", "rm", "du", "ping", "info", "nodes", "pin", "unpin", "top",
+        "doctor", "bench", "version", "completion", "man"}) {
     const auto help = parse({command, "--help"});
     REQUIRE(help);
     CHECK(help->command == CommandLine::Command::kPrint);
@@ -149,8 +176,12 @@ Patient well() {
   Patient patient;
   patient.server = "10.0.0.1:7420";
   patient.client_version = "1.0";
-  patient.node.version = "1.0";
-  patient.node.advertised = "10.0.0.1:7420";
+  patient.node.summary.version = "1.0";
+  patient.node.summary.advertised = "10.0.0.1:7420";
+  patient.node.summary.memory_budget = limits::kGiB;
+  patient.node.memory_of_machine = 4 * limits::kGiB;
+  patient.node.descriptor_limit = 65536;
+  patient.node.descriptors_open = 20;
   return patient;
 }
 
@@ -177,14 +208,44 @@ TEST_CASE("doctor finds what is wrong, and nothing where nothing is") {
   patient.client_version = "1.1";
   check_found(patient, "version", false, "1.1");
   patient = well();
-  patient.node.advertised = "127.0.0.1:7420";
+  patient.node.summary.advertised = "127.0.0.1:7420";
   check_found(patient, "address", true, "127.0.0.1");
   patient = well();
-  patient.node.draining = true;
+  patient.node.not_ready = "draining";
   check_found(patient, "not-ready", true, "draining");
+  patient = well();
+  patient.clock_ms = 100'000;
+  patient.node.clock_ms = 40'000;
+  check_found(patient, "clock", false, "1 m 0 s behind");
+  patient = well();
+  patient.node.descriptor_limit = 1024;
+  check_found(patient, "descriptors", false, "20 of 1024");
+  patient.node.descriptors_open = 900;
+  check_found(patient, "descriptors", true, "900 of 1024");
+  patient = well();
+  patient.node.memory_limit = limits::kGiB;
+  check_found(patient, "memory", true, "control group");
+  patient = well();
+  patient.node.memory_of_machine = limits::kGiB;
+  check_found(patient, "memory", true, "of the machine's 1.0 GiB");
+  patient = well();
+  patient.node.summary.disk_budget = 10 * limits::kGiB;
+  patient.node.summary.disk_used = 2 * limits::kGiB;
+  patient.node.disk_free = 8 * limits::kGiB;
+  CHECK(diagnose({patient}).empty());
+  patient.node.disk_free = limits::kGiB;
+  check_found(patient, "disk", true, "8.0 GiB on a file system with 1.0 GiB free");
+  patient = well();
+  patient.node.checksum_failures = 2;
+  check_found(patient, "damage", false, "2 chunks");
+  patient.node.chunks_quarantined = 1;
+  check_found(patient, "damage", true, "1 chunks");
+  patient = well();
+  patient.node.unreachable = {{"10.0.0.9:7420", {ErrorCode::kUnavailable, "no route"}}};
+  check_found(patient, "peer", true, "10.0.0.9:7420: UNAVAILABLE: no route");
   Patient other = well();
   other.server = "10.0.0.2:7420";
-  other.node.version = other.client_version = "0.9";
+  other.node.summary.version = other.client_version = "0.9";
   const auto findings = diagnose({well(), other});
   REQUIRE(findings.size() == 1);
   CHECK(findings.front().problem == "it runs 0.9, 10.0.0.1:7420 runs 1.0");

@@ -168,8 +168,9 @@ class Cli(unittest.TestCase):
         text = re.sub(r"\b[0-9a-f]{32}\b", "ID", text)
         text = re.sub(r"\d+(\.\d+)?( [hms] \d+)? (ms|s|m|h)\b", "TIME", text)
         text = re.sub(r"[\d.]+ [KMG]?i?B/s", "RATE", text)
-        text = re.sub(r"(?m)^(pid|descriptors) .*$", r"\1 #", text)
+        text = re.sub(r"(?m)^(pid|descriptors|sessions|running|machine) .*$", r"\1 #", text)
         text = re.sub(r" +", " ", text)
+        text = re.sub(r"(?m)^(NODE VERSION TIME .*) \d+$", r"\1 #", text)  # sessions
         self.assertEqual(expected, text)
 
     def test_golden_text(self):
@@ -186,10 +187,19 @@ class Cli(unittest.TestCase):
         self.golden(" 2.9 KiB 32 B 8.0 KiB 0 B 2 ns/d/\n 3.9 KiB 46 B 12.0 KiB 0 B 3 ns/\n", "du", "ns")
         self.golden("NODE: bigcastd VERSION answers in TIME, up TIME, memory 12.0 KiB of 64.0 MiB, "
                     "disk 0 B of 0 B\n", "ping")
-        self.golden("node NODE, advertised NODE\nversion VERSION\nepoch ID\npid #\nup TIME\n"
-                    "state ready\nmemory 12.0 KiB of 64.0 MiB\ndisk 0 B of 0 B\n", "info")
-        self.golden("NODE VERSION UP STATE MEMORY DISK\n"
-                    "NODE VERSION TIME ready 12.0 KiB of 64.0 MiB 0 B of 0 B\n", "nodes")
+        self.golden("node NODE, advertised NODE\nname bigcastd\nversion VERSION\nepoch ID\npid #\n"
+                    "up TIME\nstate ready\n"
+                    "memory 12.0 KiB of 64.0 MiB: reserved 0 B, pinned 0 B, mapped 0 B\n"
+                    "disk 0 B of 0 B, free there 0 B\nblobs 3 at home here, 0 relayed\nsessions #\n"
+                    "running #\nreceived 46 B\nfetched 0 B from homes, 0 B from other relays\n"
+                    "served 0 B\nchunks 0 demoted, 0 dropped, 0 quarantined\n"
+                    "failures 0 checksums, 0 logins, 0 fetches from relays\ndescriptors #\n"
+                    "machine #\n", "info")
+        self.golden("NODE VERSION UP STATE MEMORY DISK BLOBS SESSIONS\n"
+                    "NODE VERSION TIME ready 12.0 KiB of 64.0 MiB 0 B of 0 B 3 #\n", "nodes")
+        self.golden("NODE STATE MEMORY DISK BLOBS UPLOADS RECEIVED/s FETCHED/s SERVED/s\n"
+                    "NODE ready 0 % of 64.0 MiB none 3 0 0 B 0 B 0 B\n", "top", "--interval", "100ms")
+        self.golden("unpinned ns/d/a\n", "unpin", "ns/d/a")
         self.golden("64.0 KiB of random bytes: put TIME, RATE; get TIME, RATE\n",
                     "bench", "--size", "64k")
         self.golden("removed ns/d/a\nremoved ns/d/b\n", "rm", "ns/d/*")
@@ -203,9 +213,21 @@ class Cli(unittest.TestCase):
         lines = self.run_cli("--json", "du", "ns").stdout.splitlines()
         self.assertEqual([{"key": "ns/d/", **usage}, {"key": "ns/", **usage}],
                          [json.loads(line) for line in lines])
-        ping = list(self.json_line("ping"))
+        report = [*self.json_line("ping"), "name", "not_ready", "clock_ms", "descriptor_limit",
+                  "descriptors_open", "memory_limit", "memory_of_machine", "disk_free", "blobs",
+                  "relayed_blobs", "reserved_bytes", "pinned_bytes", "mapped_bytes", "sessions",
+                  "connections", "leases", "uploads", "running_calls", "received_bytes",
+                  "served_bytes", "fetched_home_bytes", "fetched_peer_bytes", "chunks_demoted",
+                  "chunks_dropped", "chunks_quarantined", "checksum_failures", "login_failures",
+                  "peer_fetch_failures", "unreachable"]
         for command in ("info", "nodes"):
-            self.assertEqual(ping, list(self.json_line(command)))
+            self.assertEqual(report, list(self.json_line(command)))
+        rates = [*report, "measured_seconds", "received_bytes_per_second",
+                 "fetched_bytes_per_second", "served_bytes_per_second"]
+        for count in (1, 2):
+            tops = self.run_cli("--json", "top", "--interval", "100ms", "--count", count).stdout
+            self.assertEqual([rates] * count, [list(json.loads(line)) for line in tops.splitlines()])
+        self.assertEqual({"unpinned": "ns/d/a"}, self.json_line("unpin", "ns/d/a"))
         self.assertEqual(["size", "put_seconds", "get_seconds"],
                          list(self.json_line("bench", "--size", "64k")))
         self.assertEqual({"version": VERSION}, self.json_line("version"))
@@ -233,6 +255,44 @@ class Cli(unittest.TestCase):
             self.assertEqual(143, pin.wait(timeout=60))
         self.eventually(lambda: self.json_line("stat", "ns/a")["pins"] == 0)
         self.run_cli("pin", "ns/none", code=3)
+        with subprocess.Popen(self.command("pin", "ns/a"), env=CLEAN, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE) as pin:
+            pin.stdout.readline()
+            self.run_cli("unpin", "ns/a")
+            self.assertEqual(0, self.json_line("stat", "ns/a")["pins"])
+            self.assertEqual(1, pin.wait(timeout=60))
+            self.assertEqual(b"bigcast: ABORTED: ns/a: another session unpinned it\n",
+                             pin.stderr.read())
+        self.run_cli("unpin", "ns/none", code=3)
+
+    def test_ranges(self):
+        content = os.urandom(300_000)
+        self.run_cli("put", self.file("a", content), "--key", "ns/a", "--chunk-size", "64k")
+        for text, wanted in (("0-9", content[:10]), ("65530-65540", content[65530:65541]),
+                             ("1000-250000", content[1000:250001]), ("299990-", content[299990:]),
+                             ("0-999999", content), ("-70000", content[-70000:])):
+            option = f"--range={text}"
+            self.assertEqual(wanted, self.run_cli("get", "ns/a", "-", option).stdout, text)
+            self.run_cli("get", "ns/a", self.dir / "part", option)  # in any order
+            self.assertEqual(wanted, (self.dir / "part").read_bytes(), text)
+        done = self.run_cli("get", "ns/a", self.dir / "none", "--range=300000-", code=2)
+        self.assertIn(b"the blob has no byte 300000", done.stderr)
+        self.assertFalse((self.dir / "none").exists())
+
+    def test_ranges_of_what_is_still_written(self):
+        with subprocess.Popen(self.command("put", "-", "--key", "ns/slow", "--chunk-size", "64k"),
+                              env=CLEAN, stdin=subprocess.PIPE) as writer:
+            writer.stdin.write(b"x" * 200_000)
+            writer.stdin.flush()
+            self.eventually(lambda: self.memory_used() > 0)
+            self.assertEqual(b"x" * 10, self.run_cli("get", "ns/slow", "-", "--range=70000-70009").stdout)
+            self.run_cli("get", "ns/slow", "-", "--range=-5", code=2)
+            with subprocess.Popen(self.command("get", "ns/slow", "-", "--range=250000-"), env=CLEAN,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE) as reader:
+                writer.stdin.close()
+                self.assertEqual(0, writer.wait(timeout=60))
+                self.assertEqual(2, reader.wait(timeout=60))
+                self.assertIn(b"the blob has no byte 250000", reader.stderr.read())
 
     def test_completion_in_bash(self):
         script = self.run_cli("completion", "bash").stdout.decode()

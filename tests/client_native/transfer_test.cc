@@ -158,6 +158,47 @@ TEST_CASE("a pin holds until it is undone or its client goes") {
   check_error(client->unpin_name("nothing"), ErrorCode::kNotFound);
 }
 
+TEST_CASE("who unpins for everybody ends the pins of its namespace, and they hear of it once") {
+  const NodeProcess node;
+  const auto client = connect(options_for(node.tcp()));
+  put(*client, named("pinned"), random_bytes(kSmallChunk));
+  REQUIRE(client->pin_name("pinned"));
+  ClientOptions options = options_for(node.tcp());
+  options.name_space = "other";
+  const auto stranger = connect(std::move(options));
+  check_error(stranger->unpin_name("pinned", Client::Pins::kEverybodys), ErrorCode::kNotFound);
+  const auto other = connect(options_for(node.tcp()));
+  const auto pins = [&] { return other->stat("pinned").value().pins; };
+  CHECK(pins() == 1);
+  REQUIRE(other->unpin_name("pinned", Client::Pins::kEverybodys));
+  CHECK(pins() == 0);
+  check_error(client->pin_name("pinned"), ErrorCode::kAborted);
+  REQUIRE(client->pin_name("pinned"));
+  CHECK(pins() == 1);
+}
+
+TEST_CASE("a node reports on itself and what it runs on") {
+  const NodeProcess node;
+  const auto client = connect(options_for(node.tcp()));
+  put(*client, named("one"), random_bytes(3 * kSmallChunk));
+  REQUIRE(client->pin_name("one"));
+  const auto report = client->report();
+  REQUIRE(report);
+  CHECK(report->summary.address == node.tcp());
+  CHECK(report->summary.pid == static_cast<uint32_t>(node.pid()));
+  CHECK(report->not_ready.empty());
+  CHECK(report->blobs == 1);
+  CHECK(report->sessions >= 1);
+  CHECK(report->received_bytes >= 3 * kSmallChunk);
+  CHECK(report->pinned_bytes >= 3 * kSmallChunk);
+  CHECK(report->descriptors_open > 4);
+  CHECK(report->descriptor_limit > report->descriptors_open);
+  CHECK(report->memory_of_machine > report->summary.memory_budget);
+  CHECK(report->disk_free == 0);  // it has no disk tier
+  CHECK(report->clock_ms > 1'700'000'000'000);
+  CHECK(report->unreachable.empty());
+}
+
 TEST_CASE("a blob goes when its time to live is over") {
   const NodeProcess node;
   const auto client = connect(options_for(node.tcp()));

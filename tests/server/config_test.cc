@@ -62,7 +62,7 @@ TEST_CASE("a wrong setting is refused by name") {
       {{"--secret=hunter2"}, {}, {"--secret-file"}},
       {{"stray"}, {}, {"stray"}},
       {{"--listen", "192.0.2.1:7420"}, {}, {"listen", "192.0.2.1:7420", "secret_file"}},
-      {{"--http", "192.0.2.1:7421"}, {}, {"http", "192.0.2.1:7421", "secret_file"}},
+      {{"--http", "192.0.2.1:7421"}, {}, {"http", "192.0.2.1:7421", "http_password_file"}},
       {{"--listen", "0.0.0.0:1"}, {{"BIGCAST_SECRET", kSecret}}, {"listen", "advertise"}},
       {{"--listen", "none"}, {}, {"listen", "socket"}},
       {{"--disk", "/tmp"}, {}, {"disk_size"}},

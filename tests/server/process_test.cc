@@ -4,6 +4,7 @@
 #include <spawn.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -68,7 +69,8 @@ Ended run_bigcastd(std::vector<std::string> arguments, std::vector<std::string> 
   return ended;
 }
 
-std::string http_get(const std::string& address, const std::string& path) {
+std::string http_get(const std::string& address, const std::string& path,
+                     const std::string& headers = "") {
   const size_t colon = address.rfind(':');
   sockaddr_in target{};
   target.sin_family = AF_INET;
@@ -77,7 +79,7 @@ std::string http_get(const std::string& address, const std::string& path) {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   std::string answer;
   if (connect(fd, reinterpret_cast<sockaddr*>(&target), sizeof target) == 0) {
-    const std::string request = "GET " + path + " HTTP/1.0\r\n\r\n";
+    const std::string request = "GET " + path + " HTTP/1.0\r\n" + headers + "\r\n";
     REQUIRE(write(fd, request.data(), request.size()) == static_cast<ssize_t>(request.size()));
     char buffer[4096];
     for (ssize_t size; (size = ::read(fd, buffer, sizeof buffer)) > 0;) {
@@ -192,6 +194,105 @@ TEST_CASE("metrics, liveness and readiness; SIGTERM drains and exits 0") {
   CHECK(caller.send(running->upload, make_chunk(0)));
   CHECK(caller.seal(running->upload, kSmallChunk, 1));
   CHECK(node.wait() == 0);
+}
+
+TEST_CASE("metrics ask for the password, liveness and readiness do not") {
+  const TemporaryDirectory directory;
+  const std::string password = "scraper:" + std::string(32, 'p');
+  const std::string file = directory.write("password", password + "\n");
+  NodeProcess node(with({"--http", "127.0.0.1:0", "--http-password-file", file}));
+  const auto status = [&](const std::string& path, const std::string& headers = "") {
+    return http_get(node.http(), path, headers).substr(9, 3);
+  };
+  // base64 of scraper: and 32 times p
+  const std::string right = "c2NyYXBlcjpwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcA==";
+  CHECK(status("/livez") == "200");
+  CHECK(status("/readyz") == "200");
+  CHECK(status("/metrics") == "401");
+  CHECK(status("/no-such-page") == "401");
+  CHECK(contains(http_get(node.http(), "/metrics"), "WWW-Authenticate: Basic realm="));
+  CHECK(status("/metrics", "Authorization: Basic " + right + "\r\n") == "200");
+  CHECK(status("/metrics", "AUTHORIZATION:basic  " + right + " \r\n") == "200");
+  CHECK(status("/metrics", "Authorization: Bearer " + right + "\r\n") == "401");
+  CHECK(status("/metrics", "Authorization: Basic " + right.substr(1) + "\r\n") == "401");
+  CHECK(status("/metrics", "Authorization: Basic\r\n") == "401");
+  directory.write("password", "scraper:" + std::string(32, 'q'));
+  REQUIRE(kill(node.pid(), SIGHUP) == 0);
+  CHECK(eventually(
+      [&] { return status("/metrics", "Authorization: Basic " + right + "\r\n") == "401"; }));
+  CHECK_FALSE(contains(node.log(), std::string(32, 'p')));
+  CHECK(node.end(SIGTERM) == 0);
+}
+
+TEST_CASE("the audit log has a line for each change and each denial") {
+  const TemporaryDirectory directory;
+  const std::string path = directory.path("audit");
+  NodeOptions options = with({"--audit-log", path});
+  options.secret = std::string(32, 's');
+  NodeProcess node(options);
+  rpc::UvLoop loop;
+  const auto address = *rpc::Address::parse(node.tcp());
+  TestClient client = login(loop, address, {.secret = options.secret});
+  Caller caller(loop, client.session);
+  caller.put_blob({.name = "a\"b"}, 1);
+  auto removal = client.session.removeRequest();
+  removal.initTarget().setName("a\"b");
+  CHECK(removal.send().wait(loop.wait_scope()).getResult().isOk());
+  CHECK_FALSE(try_login(loop, address, {.name_space = "other", .secret = std::string(32, 'x')}));
+  const auto lines = [&] {
+    std::vector<std::string> all;
+    std::ifstream file(path);
+    for (std::string line; std::getline(file, line);) all.push_back(line);
+    return all;
+  };
+  REQUIRE(eventually([&] { return lines().size() == 3; }));
+  const std::string start = R"(^\{"time":"[0-9T:.-]+Z","operation":)";
+  const std::string blob =
+      R"("peer":"127\.0\.0\.1:[0-9]+","namespace":"app","name":"a\\"b","id":"[0-9a-f]{32}","bytes":[0-9]+,"outcome":"ok"\}$)";
+  const auto matches = [&](size_t i, const std::string& pattern) {
+    CHECK_MESSAGE(std::regex_match(lines()[i], std::regex(start + pattern)), lines()[i]);
+  };
+  matches(0, R"("put","client":"[^"]+",)" + blob);
+  matches(1, R"("remove","client":"[^"]+",)" + blob);
+  matches(2, R"("login","client":null,"peer":"127[^"]+","namespace":"other","name":null,"id":null,)"
+             R"("bytes":null,"outcome":"UNAUTHENTICATED"\}$)");
+  CHECK(node.end(SIGTERM) == 0);
+}
+
+TEST_CASE(
+    "the service manager is told of the start, each reload, the end, and that the loop turns") {
+  const TemporaryDirectory directory;
+  const std::string path = directory.path("notify");
+  const int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  sockaddr_un name{};
+  name.sun_family = AF_UNIX;
+  REQUIRE(path.size() < sizeof name.sun_path);
+  path.copy(name.sun_path, path.size());
+  REQUIRE(bind(fd, reinterpret_cast<sockaddr*>(&name), sizeof name) == 0);
+  const timeval patience{.tv_sec = 20, .tv_usec = 0};
+  REQUIRE(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) == 0);
+  setenv("NOTIFY_SOCKET", path.c_str(), 1);
+  setenv("WATCHDOG_USEC", "200000", 1);
+  NodeProcess node;
+  unsetenv("NOTIFY_SOCKET");
+  unsetenv("WATCHDOG_USEC");
+  const auto hear = [fd](const std::string& expected) {
+    char buffer[512];
+    for (ssize_t size; (size = recv(fd, buffer, sizeof buffer, 0)) > 0;) {
+      if (contains({buffer, static_cast<size_t>(size)}, expected)) return true;
+    }
+    return false;
+  };
+  CHECK(hear("READY=1\nSTATUS=bigcastd ready listen="));
+  CHECK(hear("WATCHDOG=1"));
+  CHECK(hear("WATCHDOG=1"));
+  REQUIRE(kill(node.pid(), SIGHUP) == 0);
+  CHECK(hear("RELOADING=1\nMONOTONIC_USEC="));
+  CHECK(hear("READY=1"));
+  REQUIRE(kill(node.pid(), SIGTERM) == 0);
+  CHECK(hear("STOPPING=1"));
+  CHECK(node.wait() == 0);
+  close(fd);
 }
 
 TEST_CASE("SIGHUP reads the configuration again; what is wrong in it changes nothing") {

@@ -73,6 +73,11 @@ class Faults:
         self.made.append(name)
         self.tell("make", name, MEGABYTES, *([self.gate] if gated else []))
 
+    def publish(self, name):
+        """Publishes a file, to be mapped."""
+        self.made.append(name)
+        self.tell("publish", name, MEGABYTES)
+
     def destroy_all(self):
         while self.made:
             self.tell("destroy", self.made.pop())
@@ -157,6 +162,19 @@ def home_killed_before_a_read(faults):
     faults.signal(signal.SIGKILL, faults.nodes(0))
     faults.tell("read", name)
     faults.check(name, repaired=(1, 0))
+
+
+def home_killed_before_a_published_read(faults):
+    """The file is uploaded again, and mapped on the executors' hosts."""
+    name = "home_killed_before_a_published_read"
+    faults.publish(name)
+    faults.signal(signal.SIGKILL, faults.nodes(0))
+    before = faults.counted.get("executors.mappedReads", 0)
+    faults.tell("read", name)
+    faults.check(name, repaired=(1, 0))
+    mapped = faults.counted.get("executors.mappedReads", 0) - before
+    faults.report.check(f"{name}_and_mapped",
+                        "" if mapped == WORKERS else f"{mapped} executors have mapped it")
 
 
 def home_killed_before_an_upload(faults):
@@ -293,7 +311,7 @@ def offloads_again(faults):
 
 
 CASES = [node_killed_in_a_read, node_stopped_in_a_read, home_killed_before_a_read,
-         home_killed_before_an_upload, home_killed_in_a_read, all_nodes_killed_in_a_read,
+         home_killed_before_a_published_read, home_killed_before_an_upload, home_killed_in_a_read, all_nodes_killed_in_a_read,
          executor_killed_in_a_read, every_holder_removed, task_killed_in_native_code,
          value_changed_since]
 FULL = [home_stopped_before_a_read]  # half a minute

@@ -3,6 +3,7 @@ package io.bigcast.sparktest;
 import io.bigcast.spark.Bigcast;
 import io.bigcast.spark.BigcastException;
 import io.bigcast.spark.BigcastStats;
+import io.bigcast.spark.BlobBytes;
 import io.bigcast.spark.BlobIterator;
 import io.bigcast.spark.BlobReader;
 import io.bigcast.sparktest.ext.Payload;
@@ -42,6 +43,7 @@ public final class PublishCases {
       cases.add("publish_file_" + size, () -> publish.file(size));
     }
     cases.add("publish_stream", publish::stream);
+    cases.add("publish_mapped", publish::mapped);
     cases.add("publish_objects", publish::objects);
     cases.add("publish_reads_end_with_tasks", publish::readsEndWithTasks);
     cases.add("publish_source_fails", publish::sourceFails);
@@ -67,7 +69,7 @@ public final class PublishCases {
   }
 
   /** Size and checksum, by either way to read. */
-  private static List<Long> digest(BlobReader<ByteBuffer> published) throws IOException {
+  static List<Long> digest(BlobReader<ByteBuffer> published) throws IOException {
     CRC32 byStream = new CRC32();
     try (InputStream in = published.stream()) {
       byte[] step = new byte[100_000];
@@ -89,7 +91,7 @@ public final class PublishCases {
     return Arrays.asList(size, byStream.getValue());
   }
 
-  private static List<Long> digest(byte[] bytes) {
+  static List<Long> digest(byte[] bytes) {
     CRC32 crc = new CRC32();
     crc.update(bytes);
     return Arrays.asList((long) bytes.length, crc.getValue());
@@ -113,12 +115,85 @@ public final class PublishCases {
       Files.write(file, content);
       Broadcast<BlobReader<ByteBuffer>> published = Bigcast.publish(context.sc(), file);
       checkReads(published, digest(content));
+      Cases.equal(
+          Collections.nCopies(TASKS, digest(content)),
+          context
+              .parallelize(Probe.numbers(TASKS), TASKS)
+              .map(i -> digest(published.value().bytes()))
+              .collect(),
+          "a copy in tasks");
       published.unpersist(true);
       checkReads(published, digest(content));
       published.destroy(true);
     } finally {
       Files.delete(file);
     }
+  }
+
+  /** What tasks keep of a broadcast that is long destroyed. */
+  private static ByteBuffer kept;
+
+  /** The executors of a host share its node's memory, as long as they can reach it. */
+  private void mapped() throws Exception {
+    int size = 20 << 20;
+    byte[] content = Values.randomBytes(size, 61);
+    Broadcast<BlobReader<ByteBuffer>> published =
+        Bigcast.publishMappable(context.sc(), new java.io.ByteArrayInputStream(content));
+    checkReads(published, digest(content));
+    List<List<Long>> found =
+        context
+            .parallelize(Probe.numbers(TASKS), TASKS)
+            .map(i -> digest(published.value().bytes()))
+            .collect();
+    Cases.equal(Collections.nCopies(TASKS, digest(content)), found, "bytes in tasks");
+    Cases.equal(digest(content), digest(published.value().bytes()), "bytes on the driver");
+    Cases.check(published.value().bytes().isMapped(), "mapped on the driver");
+    // One task an executor keeps a part, after which the broadcast goes.
+    onEachExecutor(() -> kept = published.value().bytes().slice(size - 100, 100).slice());
+    published.destroy(true);
+    byte[] last = Arrays.copyOfRange(content, size - 100, size);
+    onEachExecutor(
+        () -> {
+          System.gc();
+          byte[] seen = new byte[100];
+          kept.duplicate().get(seen);
+          Cases.check(Arrays.equals(last, seen), "what is kept stays what it was");
+        });
+    Cases.equal(
+        (long) cases.executors,
+        Probe.sum(Probe.onExecutors(context, cases.executors), "openMappings"),
+        "mappings that are kept");
+    onEachExecutor(() -> kept = null);
+    Cases.eventually(
+        "unmapped",
+        () -> {
+          onEachExecutor(System::gc);
+          return Probe.sum(Probe.onExecutors(context, cases.executors), "openMappings") == 0;
+        });
+  }
+
+  private interface Action extends java.io.Serializable {
+    void run() throws Exception;
+  }
+
+  private void onEachExecutor(Action action) {
+    int tasks = 4 * cases.executors;
+    context
+        .parallelize(Probe.numbers(tasks), tasks)
+        .foreach(
+            i -> {
+              action.run();
+              Thread.sleep(20); // so that one executor does not take all tasks
+            });
+  }
+
+  static List<Long> digest(BlobBytes bytes) {
+    CRC32 crc = new CRC32();
+    for (ByteBuffer buffer : bytes.buffers()) {
+      Cases.check(buffer.isReadOnly(), "a buffer that can be written");
+      crc.update(buffer);
+    }
+    return Arrays.asList(bytes.size(), crc.getValue());
   }
 
   private void stream() throws Exception {

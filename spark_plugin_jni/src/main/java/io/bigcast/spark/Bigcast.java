@@ -26,13 +26,29 @@ public final class Bigcast {
    */
   public static Broadcast<BlobReader<ByteBuffer>> publish(SparkContext context, Path file)
       throws IOException {
-    return broadcast(context, new FileSource(file));
+    return broadcast(context, new FileSource(file, false));
+  }
+
+  /**
+   * As {@link #publish(SparkContext, Path)}, for {@link BlobReader#bytes}: the executors of a host
+   * share one copy, in the memory of its node, of which at most half can be mapped at a time. It is
+   * sent without being compressed, to one home. It means nothing where chunks are encrypted.
+   */
+  public static Broadcast<BlobReader<ByteBuffer>> publishMappable(SparkContext context, Path file)
+      throws IOException {
+    return broadcast(context, new FileSource(file, true));
   }
 
   /** Broadcasts all bytes of a stream, which is read to its end and not closed. */
   public static Broadcast<BlobReader<ByteBuffer>> publish(SparkContext context, InputStream bytes)
       throws IOException {
-    return broadcast(context, OnceSource.of(Objects.requireNonNull(bytes, "bytes")));
+    return broadcast(context, OnceSource.of(Objects.requireNonNull(bytes, "bytes"), false));
+  }
+
+  /** A stream's bytes as {@link #publishMappable(SparkContext, Path)} has a file's. */
+  public static Broadcast<BlobReader<ByteBuffer>> publishMappable(
+      SparkContext context, InputStream bytes) throws IOException {
+    return broadcast(context, OnceSource.of(Objects.requireNonNull(bytes, "bytes"), true));
   }
 
   /** Broadcasts objects, which Spark's serializer (spark.serializer) writes one after the other. */

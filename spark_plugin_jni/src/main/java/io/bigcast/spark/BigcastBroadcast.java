@@ -18,7 +18,7 @@ public final class BigcastBroadcast<T> extends Broadcast<T> {
   private volatile BlobPlace place;
 
   /** Of what was published, which is read bit by bit; null if it is a value. */
-  private final Source.Content published;
+  private final Published published;
 
   /** How the driver holds its value; null in handles that were deserialised. */
   private final transient Keep keep;
@@ -46,7 +46,7 @@ public final class BigcastBroadcast<T> extends Broadcast<T> {
 
   /** Of what was published. */
   @SuppressWarnings("unchecked")
-  BigcastBroadcast(long id, BlobPlace place, Source.Content published) {
+  BigcastBroadcast(long id, BlobPlace place, Published published) {
     super(id, ValueReader.anyTag());
     this.place = place;
     this.published = published;

@@ -6,7 +6,7 @@ import java.util.concurrent.atomic.LongAdder;
 
 /**
  * What Bigcast did in this JVM since it started, whatever Spark contexts came and went. Thread-safe;
- * all but {@link #openDownloads} only grow. Readable from driver code and from tasks; the same numbers are in Spark's metrics.
+ * all but {@link #openDownloads} and {@link #openMappings} only grow. Readable from driver code and from tasks; the same numbers are in Spark's metrics.
  */
 public final class BigcastStats {
   /** Why a broadcast stayed with Spark's own mechanism. */
@@ -51,6 +51,8 @@ public final class BigcastStats {
   static final LongAdder REMOVED = new LongAdder();
   static final LongAdder NODES_STARTED = new LongAdder();
   static final LongAdder OPEN_DOWNLOADS = new LongAdder();
+  static final LongAdder MAPPED_READS = new LongAdder();
+  static final LongAdder OPEN_MAPPINGS = new LongAdder();
   static final LongAdder READS_REPEATED = new LongAdder();
   static final LongAdder READS_REPLACED = new LongAdder();
   static final LongAdder REPLACED_BY_UPLOAD = new LongAdder();
@@ -177,6 +179,16 @@ public final class BigcastStats {
   /** Reads that run now, each of which holds native buffers. */
   public static long openDownloads() {
     return OPEN_DOWNLOADS.sum();
+  }
+
+  /** What was published and is read in the memory of this host's node: one a broadcast and JVM. */
+  public static long mappedReads() {
+    return MAPPED_READS.sum();
+  }
+
+  /** Blobs that are mapped now, each of which holds memory of this host's node. */
+  public static long openMappings() {
+    return OPEN_MAPPINGS.sum();
   }
 
   /** Reads that failed and were tried again, whatever came of that. */

@@ -19,6 +19,9 @@ abstract class ChunkedReader<T> implements BlobReader<T> {
 
   abstract Source.Content content();
 
+  /** Bytes of all chunks together. */
+  abstract long size() throws IOException;
+
   @Override
   public final InputStream stream() throws IOException {
     ChunkSource chunks = openForTask();
@@ -42,6 +45,17 @@ abstract class ChunkedReader<T> implements BlobReader<T> {
     return content() == Source.Content.BYTES
         ? (BlobIterator<T>) buffers()
         : new Objects<>(openForTask());
+  }
+
+  @Override
+  public BlobBytes bytes() throws IOException {
+    return copy();
+  }
+
+  final BlobBytes copy() throws IOException {
+    try (ChunkSource chunks = open()) {
+      return BlobBytes.copyOf(chunks, size());
+    }
   }
 
   private ChunkSource openForTask() throws IOException {

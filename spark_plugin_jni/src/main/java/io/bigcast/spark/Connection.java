@@ -82,6 +82,21 @@ final class Connection implements AutoCloseable {
     return call(driver ? "" : place.home, client -> client.download(place.ref));
   }
 
+  /**
+   * Maps a blob in the memory of this host's node; counts it.
+   *
+   * @throws BigcastException NOT_MAPPABLE: download it instead
+   */
+  BlobBytes map(long id, BlobPlace place) throws BigcastException {
+    long start = System.nanoTime();
+    NativeMapping mapping = call(driver ? "" : place.home, client -> client.map(place.ref));
+    BlobBytes bytes =
+        new BlobBytes(Unmapper.piecesOf(mapping, BlobBytes.PIECE), BlobBytes.PIECE, true);
+    BigcastStats.MAPPED_READS.increment();
+    Warnings.LOG.info("{}", Explain.mapped(id, bytes.size(), System.nanoTime() - start));
+    return bytes;
+  }
+
   /** Tells that a read came to its end; counts it. */
   void finished(NativeDownload download, long id, long nanos) throws BigcastException {
     TransferStats stats = download.stats();

@@ -226,7 +226,9 @@ final class DriverSide {
     count(id, upload, System.nanoTime() - start);
     if (value instanceof Source) {
       Source source = (Source) value;
-      BigcastBroadcast<T> handle = new BigcastBroadcast<>(id, upload.place(), source.content());
+      BigcastBroadcast<T> handle =
+          new BigcastBroadcast<>(
+              id, upload.place(), new Published(source, upload.stats().rawBytes));
       broadcasts.put(id, new Offloaded(handle, upload, source));
       return handle;
     }

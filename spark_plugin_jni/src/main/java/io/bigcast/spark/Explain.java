@@ -41,6 +41,11 @@ final class Explain {
         stats.chunksReread == 0 ? "" : ", " + stats.chunksReread + " asked for again");
   }
 
+  static String mapped(long id, long size, long nanos) {
+    return text(
+        "broadcast %d: mapped %s of this host's node in %.2f s", id, size(size), nanos / NANOS);
+  }
+
   static String size(long bytes) {
     int unit = 0;
     double value = bytes;

@@ -32,10 +32,12 @@ final class FileSource extends ChunkedReader<ByteBuffer> implements Source, Seri
   /** Null where it was deserialised. */
   private final transient String path;
 
+  private final transient boolean mappable;
+
   /** Null where the file is. */
   private transient List<byte[]> content;
 
-  FileSource(Path file) throws IOException {
+  FileSource(Path file, boolean mappable) throws IOException {
     if (!Files.isRegularFile(file)) {
       Files.size(file); // says so if it is not there
       throw new BigcastException(
@@ -43,11 +45,24 @@ final class FileSource extends ChunkedReader<ByteBuffer> implements Source, Seri
           file + " is no regular file; publish a stream of what is in it");
     }
     path = file.toAbsolutePath().toString();
+    this.mappable = mappable;
   }
 
   @Override
   public Content content() {
     return Content.BYTES;
+  }
+
+  @Override
+  long size() throws IOException {
+    return path != null
+        ? Files.size(Paths.get(path))
+        : content.stream().mapToLong(piece -> piece.length).sum();
+  }
+
+  @Override
+  public boolean isMappable() {
+    return mappable;
   }
 
   @Override

@@ -31,6 +31,8 @@ final class Metrics {
     gauge(registry, "reads_total", BigcastStats::reads);
     gauge(registry, "read_failures_total", BigcastStats::readFailures);
     gauge(registry, "open_downloads", BigcastStats::openDownloads);
+    gauge(registry, "mapped_reads_total", BigcastStats::mappedReads);
+    gauge(registry, "open_mappings", BigcastStats::openMappings);
     gauge(registry, "reads_repeated_total", BigcastStats::readsRepeated);
     gauge(registry, "reads_replaced_total", BigcastStats::readsReplaced);
     gauge(registry, "read_raw_bytes_total", BigcastStats::readRawBytes);

@@ -44,10 +44,18 @@ final class NativeClient extends NativeHandle {
   /**
    * @param homes servers that it is spread over
    * @param announceFrom bytes from which on hosts that follow the home fetch it; 0: never
+   * @param mappable not compressed; needs one home; means nothing where chunks are encrypted
    */
-  NativeUpload upload(String name, int chunkSize, boolean compress, int homes, long announceFrom)
+  NativeUpload upload(
+      String name,
+      int chunkSize,
+      boolean compress,
+      int homes,
+      long announceFrom,
+      boolean mappable)
       throws BigcastException {
-    return new NativeUpload(upload(share(), name, chunkSize, compress, homes, announceFrom));
+    return new NativeUpload(
+        upload(share(), name, chunkSize, compress, homes, announceFrom, mappable));
   }
 
   /** Has this host's node fetch what is announced at a home, "host:port", until the client ends. */
@@ -57,6 +65,15 @@ final class NativeClient extends NativeHandle {
 
   NativeDownload download(byte[] ref) throws BigcastException {
     return new NativeDownload(this, download(share(), ref));
+  }
+
+  /**
+   * Waits until the blob is sealed and all of it is in the memory of this host's node.
+   *
+   * @throws BigcastException NOT_MAPPABLE: read a download instead
+   */
+  NativeMapping map(byte[] ref) throws BigcastException {
+    return new NativeMapping(map(share(), ref));
   }
 
   void remove(byte[] ref) throws BigcastException {
@@ -128,12 +145,20 @@ final class NativeClient extends NativeHandle {
   private static native long share(long client);
 
   private static native long upload(
-      long client, String name, int chunkSize, boolean compress, int homes, long announceFrom)
+      long client,
+      String name,
+      int chunkSize,
+      boolean compress,
+      int homes,
+      long announceFrom,
+      boolean mappable)
       throws BigcastException;
 
   private static native void followHome(long client, String home) throws BigcastException;
 
   private static native long download(long client, byte[] ref) throws BigcastException;
+
+  private static native long map(long client, byte[] ref) throws BigcastException;
 
   private static native void remove(long client, byte[] ref) throws BigcastException;
 

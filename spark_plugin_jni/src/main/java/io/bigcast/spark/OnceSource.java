@@ -14,26 +14,33 @@ final class OnceSource implements Source {
   }
 
   private final Content content;
+  private final boolean mappable;
 
   /** Null once it has begun, so that nothing holds what it has read from. */
   private Writer writer;
 
-  private OnceSource(Content content, Writer writer) {
+  private OnceSource(Content content, boolean mappable, Writer writer) {
     this.content = content;
+    this.mappable = mappable;
     this.writer = writer;
   }
 
-  static OnceSource of(InputStream bytes) {
-    return new OnceSource(Content.BYTES, out -> copy(bytes, out));
+  static OnceSource of(InputStream bytes, boolean mappable) {
+    return new OnceSource(Content.BYTES, mappable, out -> copy(bytes, out));
   }
 
   static OnceSource of(Iterator<?> objects) {
-    return new OnceSource(Content.OBJECTS, out -> ValueUpload.writeObjects(objects, out));
+    return new OnceSource(Content.OBJECTS, false, out -> ValueUpload.writeObjects(objects, out));
   }
 
   @Override
   public Content content() {
     return content;
+  }
+
+  @Override
+  public boolean isMappable() {
+    return mappable;
   }
 
   @Override

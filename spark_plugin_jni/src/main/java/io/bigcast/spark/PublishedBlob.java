@@ -8,25 +8,78 @@ import java.nio.ByteBuffer;
 final class PublishedBlob<T> extends ChunkedReader<T> {
   private final long id;
   private final BlobPlace place;
-  private final Source.Content content;
+  private final Published what;
   private final boolean driver;
+  private volatile BlobBytes whole;
 
-  PublishedBlob(long id, BlobPlace place, Source.Content content, boolean driver) {
+  PublishedBlob(long id, BlobPlace place, Published what, boolean driver) {
     this.id = id;
     this.place = place;
-    this.content = content;
+    this.what = what;
     this.driver = driver;
   }
 
   @Override
   Source.Content content() {
-    return content;
+    return what.content;
+  }
+
+  @Override
+  long size() {
+    return what.size;
   }
 
   @Override
   ChunkSource open() throws IOException {
-    Connection source = driver ? DriverSide.currentConnection() : ExecutorSide.connection();
-    return new Chunks(source, new Places(id, place, driver));
+    return new Chunks(source(), new Places(id, place, driver));
+  }
+
+  private Connection source() throws BigcastException {
+    return driver ? DriverSide.currentConnection() : ExecutorSide.connection();
+  }
+
+  @Override
+  public BlobBytes bytes() throws IOException {
+    BlobBytes known = whole;
+    if (known == null) {
+      known = ValueReader.published(id, driver, this::mapOrCopy);
+      whole = known;
+    }
+    return known;
+  }
+
+  private BlobBytes mapOrCopy() throws IOException {
+    BlobBytes mapped = what.mappable ? map() : null;
+    return mapped == null ? copy() : mapped;
+  }
+
+  /** Null if it can't be, which is no failure. */
+  private BlobBytes map() throws IOException {
+    Connection source = source();
+    Places places = new Places(id, place, driver);
+    while (!places.isWithSpark()) {
+      try {
+        BlobBytes mapped = source.map(id, places.place());
+        BigcastStats.READS_REPLACED.add(places.isReplaced() ? 1 : 0);
+        return mapped;
+      } catch (BigcastException e) {
+        if (e.code() == BigcastException.Code.NOT_MAPPABLE) {
+          Warnings.LOG.info("broadcast {} is copied: {}", id, e.getMessage());
+          return null;
+        }
+        moveOn(places, e);
+      }
+    }
+    return null;
+  }
+
+  private static void moveOn(Places places, BigcastException e) throws IOException {
+    try {
+      places.failed(e);
+    } catch (IOException nothingLeft) {
+      BigcastStats.READ_FAILURES.increment();
+      throw nothingLeft;
+    }
   }
 
   /** One read. What replaces a blob has the same bytes, so that it goes on where it was. */
@@ -58,7 +111,7 @@ final class PublishedBlob<T> extends ChunkedReader<T> {
           throw e;
         } catch (BigcastException e) {
           giveUp(e);
-          moveOn(e);
+          moveOn(places, e);
         }
       }
     }
@@ -111,15 +164,6 @@ final class PublishedBlob<T> extends ChunkedReader<T> {
         again.position(again.position() + step);
         left -= step;
         pending = again.hasRemaining() ? again : null;
-      }
-    }
-
-    private void moveOn(BigcastException e) throws IOException {
-      try {
-        places.failed(e);
-      } catch (IOException nothingLeft) {
-        BigcastStats.READ_FAILURES.increment();
-        throw nothingLeft;
       }
     }
 

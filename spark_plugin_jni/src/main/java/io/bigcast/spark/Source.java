@@ -20,6 +20,9 @@ interface Source {
    */
   void writeTo(OutputStream out) throws IOException;
 
+  /** Whether readers are to map it. */
+  boolean isMappable();
+
   /** @throws BigcastException if it can't be written again */
   void checkReadableAgain() throws BigcastException;
 

@@ -48,6 +48,33 @@ final class ValueReader {
     }
   }
 
+  /**
+   * All bytes of what was published: once a JVM, held until it is unpersisted.
+   *
+   * @param read what makes them
+   */
+  static BlobBytes published(long id, boolean driver, KeyLock.Body<BlobBytes> read)
+      throws IOException {
+    return LOCK.with(
+        id,
+        () -> {
+          SparkEnv env = SparkEnv.get();
+          BroadcastBlockId block = new BroadcastBlockId(id, "bytes");
+          Object bytes = env.broadcastManager().cachedValues().get(block);
+          if (bytes == null && !driver) {
+            bytes = fromBlockManager(env.blockManager(), block);
+          }
+          if (bytes == null) {
+            bytes = read.run();
+            if (!driver) {
+              store(env.blockManager(), block, bytes, StorageLevel.MEMORY_ONLY());
+            }
+          }
+          env.broadcastManager().cachedValues().put(block, bytes);
+          return (BlobBytes) bytes;
+        });
+  }
+
   private static Object cachedOrFetched(
       long id, BlobPlace place, Connection source, boolean driver) throws IOException {
     SparkEnv env = SparkEnv.get();
@@ -69,7 +96,7 @@ final class ValueReader {
       if (driver) {
         BigcastStats.DRIVER_REREADS.increment();
       } else if (value != null && !fetch.isStored()) {
-        store(env.blockManager(), block, value);
+        store(env.blockManager(), block, value, StorageLevel.MEMORY_AND_DISK());
       }
     }
     remember(id, value);
@@ -93,8 +120,9 @@ final class ValueReader {
     return value;
   }
 
-  private static void store(BlockManager manager, BroadcastBlockId block, Object value) {
-    if (!manager.putSingle(block, value, StorageLevel.MEMORY_AND_DISK(), false, anyTag())) {
+  private static void store(
+      BlockManager manager, BroadcastBlockId block, Object value, StorageLevel level) {
+    if (!manager.putSingle(block, value, level, false, anyTag())) {
       Warnings.once("Spark's block manager could not store " + block + "; tasks may read it again");
     }
   }

@@ -13,6 +13,7 @@ final class ValueUpload {
   private final Connection connection;
   private final BigcastConf conf;
   private final String name;
+  private boolean mappable;
   private NativeClient client;
   private NativeClient.Node node;
   private NativeUpload upload;
@@ -36,6 +37,7 @@ final class ValueUpload {
   boolean run(Object value, long minSize) throws BigcastException {
     out = new BlobOutputStream(minSize, (int) conf.number(Key.CHUNK_SIZE), this::open);
     try {
+      mappable = value instanceof Source && ((Source) value).isMappable();
       serialise(value, out);
       byte[] ref = out.finish();
       if (ref != null) {
@@ -102,8 +104,9 @@ final class ValueUpload {
         name,
         (int) conf.number(Key.CHUNK_SIZE),
         conf.flag(Key.COMPRESS),
-        (int) conf.number(Key.HOMES),
-        conf.prefetches() ? conf.number(Key.PREFETCH_MIN_SIZE) : 0);
+        mappable ? 1 : (int) conf.number(Key.HOMES),
+        conf.prefetches() ? conf.number(Key.PREFETCH_MIN_SIZE) : 0,
+        mappable);
   }
 
   /** Writes what executors read; on an error {@code out} gets no more. */

@@ -204,7 +204,7 @@ class ReplacementsTest {
   @Test
   void aReadOfAPublishedFileGoesOnInWhatReplacesIt(@TempDir Path folder) throws Exception {
     Path file = file(folder, 13 << 20);
-    Broadcast<FileSource> handle = driver.offload(new FileSource(file), ID, false);
+    Broadcast<FileSource> handle = driver.offload(new FileSource(file, false), ID, false);
     BlobReader<?> published = (BlobReader<?>) (Object) ((Broadcast<?>) handle).value();
     byte[] read = new byte[13 << 20];
     try (DataInputStream in = new DataInputStream(published.stream())) {
@@ -220,7 +220,7 @@ class ReplacementsTest {
   @Test
   void sparksOwnTakesOverAPublishedFile(@TempDir Path folder) throws Exception {
     Path file = file(folder, 5 << 20);
-    driver.offload(new FileSource(file), ID, false);
+    driver.offload(new FileSource(file, false), ID, false);
     Replacement answer = ask(place(), 1, false);
     assertEquals(Kind.TORRENT, answer.kind);
     forgetCachedValue();
@@ -238,14 +238,14 @@ class ReplacementsTest {
   @Test
   void whatCannotBeReadAgainReplacesNothing(@TempDir Path folder) throws Exception {
     Path file = file(folder, 5 << 20);
-    driver.offload(new FileSource(file), ID, false);
+    driver.offload(new FileSource(file, false), ID, false);
     Files.write(file, new byte[] {1}, StandardOpenOption.APPEND);
     BigcastException changed =
         assertThrows(BigcastException.class, () -> ask(place(), 2, true));
     assertTrue(changed.getMessage().contains("has changed"), changed.getMessage());
     driver.unbroadcast(ID, true, true);
 
-    driver.offload(OnceSource.of(new ByteArrayInputStream(new byte[5 << 20])), ID, false);
+    driver.offload(OnceSource.of(new ByteArrayInputStream(new byte[5 << 20]), false), ID, false);
     BigcastException consumed =
         assertThrows(BigcastException.class, () -> ask(place(), 2, true));
     assertEquals(BigcastException.Code.NOT_FOUND, consumed.code());
@@ -261,7 +261,7 @@ class ReplacementsTest {
             BigcastException.class,
             () ->
                 driver.offload(
-                    OnceSource.of(new ByteArrayInputStream(random)), ID, false));
+                    OnceSource.of(new ByteArrayInputStream(random), false), ID, false));
     assertEquals(BigcastException.Code.RESOURCE_EXHAUSTED, e.code(), e.getMessage());
     assertTrue(e.getMessage().contains("can't be read again"), e.getMessage());
   }

@@ -1,8 +1,14 @@
 package io.bigcast.sparktest;
 
+import io.bigcast.spark.Bigcast;
+import io.bigcast.spark.BlobReader;
 import java.io.BufferedReader;
 import java.io.IOException;
 import java.io.InputStreamReader;
+import java.io.Serializable;
+import java.nio.ByteBuffer;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
@@ -21,8 +27,10 @@ import org.apache.spark.sql.SparkSession;
  *
  * <pre>
  * make NAME MEGABYTES [GATE]  broadcasts a value; GATE is a folder, see Values.Gated
+ * publish NAME MEGABYTES      publishes a file, mappable
  * change NAME                 changes it on the driver
- * read NAME                   starts a job in which every executor reads it
+ * read NAME                   starts a job in which every executor reads it; of what was published
+ *                             all bytes, as a stream and mapped
  * cancel NAME                 cancels that job, interrupting its tasks
  * result NAME                 waits for the job: `RESULT NAME equal`, with ` repeated` after it if a
  *                             task had to be repeated, or `RESULT NAME` and why it failed
@@ -36,6 +44,8 @@ public final class FaultsJob {
   private final JavaSparkContext context;
   private final Map<String, Values.Gated> values = new HashMap<>();
   private final Map<String, Broadcast<Values.Gated>> broadcasts = new HashMap<>();
+  private final Map<String, Broadcast<BlobReader<ByteBuffer>>> published = new HashMap<>();
+  private final Map<String, Path> files = new HashMap<>();
   private final Map<String, Future<String>> jobs = new HashMap<>();
   private final ExecutorService threads = Executors.newCachedThreadPool();
   private final int executors;
@@ -64,11 +74,16 @@ public final class FaultsJob {
       case "make":
         make(name, Integer.parseInt(words[2]), words.length > 3 ? words[3] : "");
         break;
+      case "publish":
+        publish(name, Integer.parseInt(words[2]));
+        break;
       case "change":
         values.get(name).pieces.get(1)[0]++;
         break;
       case "read":
-        jobs.put(name, threads.submit(() -> read(name)));
+        jobs.put(
+            name,
+            threads.submit(() -> published.containsKey(name) ? readPublished(name) : read(name)));
         break;
       case "cancel":
         context.cancelJobGroup(name);
@@ -77,8 +92,7 @@ public final class FaultsJob {
         System.out.println("RESULT " + name + " " + jobs.remove(name).get());
         break;
       case "destroy":
-        broadcasts.remove(name).destroy(true);
-        values.remove(name);
+        destroy(name);
         break;
       case "kill":
         kill();
@@ -101,9 +115,43 @@ public final class FaultsJob {
     broadcasts.put(name, context.broadcast(values.get(name)));
   }
 
-  private String read(String name) {
+  private void publish(String name, int megabytes) throws IOException {
+    Path file = Files.createTempFile("published-", "");
+    Files.write(file, Values.randomBytes(megabytes << 20, megabytes));
+    files.put(name, file);
+    published.put(name, Bigcast.publishMappable(context.sc(), file));
+  }
+
+  private void destroy(String name) throws IOException {
+    if (values.remove(name) != null) {
+      broadcasts.remove(name).destroy(true);
+    } else {
+      published.remove(name).destroy(true);
+      Files.delete(files.remove(name));
+    }
+  }
+
+  private String readPublished(String name) throws IOException {
+    Broadcast<BlobReader<ByteBuffer>> broadcast = published.get(name);
+    List<Long> expected = PublishCases.digest(Files.readAllBytes(files.get(name)));
+    return run(
+        name,
+        () ->
+            PublishCases.digest(broadcast.value()).equals(expected)
+                && PublishCases.digest(broadcast.value().bytes()).equals(expected));
+  }
+
+  private String read(String name) throws IOException {
     Broadcast<Values.Gated> broadcast = broadcasts.get(name);
     long expected = Values.digest(values.get(name).pieces);
+    return run(name, () -> Values.digest(broadcast.value().pieces) == expected);
+  }
+
+  private interface Check extends Serializable {
+    boolean isEqual() throws IOException;
+  }
+
+  private String run(String name, Check check) {
     context.setJobGroup(name, name, true);
     int tasks = executors * 3;
     try {
@@ -112,7 +160,7 @@ public final class FaultsJob {
               .parallelize(Probe.numbers(tasks), tasks)
               .map(
                   i -> {
-                    boolean equal = Values.digest(broadcast.value().pieces) == expected;
+                    boolean equal = check.isEqual();
                     Thread.sleep(100); // so that every executor gets tasks
                     return !equal ? "wrong" : TaskContext.get().attemptNumber() > 0 ? "again" : "";
                   })

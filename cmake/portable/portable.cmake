@@ -1,0 +1,68 @@
+# Libraries that run in other people's processes, on machines we don't know: the JNI and the Python
+# library. They need glibc 2.28 (RHEL 8, Debian 10, Ubuntu 18.10) or newer, and no other library.
+option(BIGCAST_PORTABLE "Make the JNI and the Python library need glibc 2.28 and nothing else" OFF)
+
+if(DEFINED ENV{BIGCAST_CACHE})
+  set(bigcast_cache $ENV{BIGCAST_CACHE})
+elseif(DEFINED ENV{XDG_CACHE_HOME})
+  set(bigcast_cache $ENV{XDG_CACHE_HOME}/bigcast)
+else()
+  set(bigcast_cache $ENV{HOME}/.cache/bigcast)
+endif()
+set(BIGCAST_STATIC_LIBRARIES ${bigcast_cache}/static-libraries
+  CACHE PATH "What scripts/lib/static_libraries made")
+
+if(BIGCAST_PORTABLE)
+  if(NOT EXISTS ${BIGCAST_STATIC_LIBRARIES}/versions)
+    message(FATAL_ERROR "No static libraries in ${BIGCAST_STATIC_LIBRARIES}: run "
+      "scripts/lib/static_libraries, or configure with -DBIGCAST_PORTABLE=OFF")
+  endif()
+  find_package(Python3 REQUIRED COMPONENTS Interpreter)
+  set(stub_libraries ${CMAKE_BINARY_DIR}/stub_libraries)
+  add_custom_command(
+    OUTPUT ${stub_libraries}/libc.so
+    COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/stub_libraries.py 2.28 ${stub_libraries}
+    DEPENDS ${CMAKE_CURRENT_LIST_DIR}/stub_libraries.py
+    VERBATIM)
+  add_custom_target(bigcast_stub_libraries DEPENDS ${stub_libraries}/libc.so)
+  add_library(bigcast_newer_glibc OBJECT ${CMAKE_CURRENT_LIST_DIR}/newer_glibc.c)
+  target_compile_definitions(bigcast_newer_glibc PRIVATE _GNU_SOURCE)
+  target_compile_options(bigcast_newer_glibc PRIVATE -Wall -Wextra)
+endif()
+
+# bigcast_dependency(<name> SHARED <target> STATIC <archives>): bigcast::<name>, which is SHARED for all
+# but portable targets, and STATIC for those.
+function(bigcast_dependency name)
+  cmake_parse_arguments(arg "" "SHARED" "STATIC" ${ARGN})
+  set(portable $<BOOL:$<TARGET_PROPERTY:BIGCAST_IS_PORTABLE>>) # the target that links, at last
+  add_library(bigcast_${name}_dependency INTERFACE)
+  target_compile_definitions(bigcast_${name}_dependency INTERFACE
+    $<TARGET_PROPERTY:${arg_SHARED},INTERFACE_COMPILE_DEFINITIONS>)
+  target_include_directories(bigcast_${name}_dependency SYSTEM INTERFACE
+    $<TARGET_PROPERTY:${arg_SHARED},INTERFACE_INCLUDE_DIRECTORIES>)
+  target_link_libraries(bigcast_${name}_dependency INTERFACE $<$<NOT:${portable}>:${arg_SHARED}>)
+  if(BIGCAST_PORTABLE)
+    foreach(archive ${arg_STATIC})
+      find_library(${archive}_path ${archive} REQUIRED HINTS ${BIGCAST_STATIC_LIBRARIES})
+      target_link_libraries(bigcast_${name}_dependency INTERFACE $<${portable}:${${archive}_path}>)
+    endforeach()
+  endif()
+  add_library(bigcast::${name} ALIAS bigcast_${name}_dependency)
+endfunction()
+
+# bigcast_guest(<target> <exports.map>): a library in a host process that is not ours: nothing of it
+# may be seen by, or taken from, the other guests.
+function(bigcast_guest target exports)
+  target_link_options(${target} PRIVATE
+    LINKER:--version-script=${exports} LINKER:--no-undefined LINKER:-Bsymbolic
+    LINKER:--exclude-libs,ALL LINKER:--gc-sections)
+  set_target_properties(${target} PROPERTIES
+    LINK_DEPENDS ${exports} LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib)
+  if(BIGCAST_PORTABLE)
+    set_target_properties(${target} PROPERTIES BIGCAST_IS_PORTABLE ON)
+    target_link_libraries(${target} PRIVATE bigcast_newer_glibc)
+    add_dependencies(${target} bigcast_stub_libraries)
+    target_link_options(${target} PRIVATE
+      -L${stub_libraries} -static-libstdc++ -static-libgcc LINKER:--no-as-needed)
+  endif()
+endfunction()
