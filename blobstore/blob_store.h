@@ -100,6 +100,10 @@ struct StoreUsage {
   uint64_t chunks_read_disk = 0;
   uint64_t checksum_failures = 0;
   uint64_t chunks_quarantined = 0;  // homes' chunks whose only copy here is damaged
+  uint64_t chunks_damaged = 0;      // ... of those, still so
+  uint64_t chunks_repaired = 0;     // ... written anew, from memory or by whoever had them
+  uint64_t chunks_scrubbed = 0;     // read by scrub()
+  uint64_t scrub_cycles = 0;        // ... of all that is on disk
   uint64_t blobs_recovered = 0;     // found on disk at the start
   uint64_t blobs_lost = 0;          // ... and not whole
 };
@@ -138,6 +142,17 @@ struct MappableFile {
 struct MemoryFile {
   int fd = -1;
   uint32_t generation = 0;
+};
+
+// What scrub() did.
+struct ScrubTurn {
+  uint64_t bytes = 0;  // read; the index counts as an extent
+  bool cycle_ended = false;
+};
+
+struct DamagedChunk {
+  BlobId id;
+  ChunkMeta meta;
 };
 
 // A chunk's stored bytes where they rest, not verified again. While `pin` lives the chunk is
@@ -207,7 +222,8 @@ class BlobStore {
   virtual Result<void> reserve(BlobId id, uint64_t total) = 0;
 
   // Verifies and stores one chunk, making room first. Only what was reserved is sure to fit. The
-  // same chunk again is a no-op; another digest for it is INVALID_ARGUMENT. For a relay with no
+  // same chunk again is a no-op, unless the one here is damaged: that is repaired, also of a sealed
+  // blob. Another digest for it is INVALID_ARGUMENT. For a relay with no
   // room: RESOURCE_EXHAUSTED, and the chunk is simply not kept.
   virtual Result<void> put_chunk(BlobId id, const ChunkMeta& meta,
                                  std::span<const std::byte> stored, Put why = Put::kAwaited) = 0;
@@ -293,6 +309,15 @@ class BlobStore {
   // for the disk. True: there is more to do. Without room on disk it does nothing: what is
   // dropped takes no time. Does I/O; for one thread at a time.
   virtual bool make_room_ahead() = 0;
+  // Verifies where it rests the next of what is on disk, until at least `bytes` were read or all of
+  // it was verified; then the index as well. A relay's chunk that fails is dropped; a home's is
+  // written anew if memory has it, else quarantined: it is CORRUPT to readers until the same chunk
+  // is put again. A damaged index makes the tier read-only (disk_failure). Does I/O; for one thread
+  // at a time.
+  virtual ScrubTurn scrub(uint64_t bytes) = 0;
+  // Homes' chunks that are quarantined, at most `limit`: put_chunk of one, with bytes of the same
+  // digest, repairs it.
+  virtual std::vector<DamagedChunk> damaged_chunks(size_t limit) const = 0;
   // Frees pages that were kept for the next blob and not used for limits::kSpareKeepMs. To be
   // called every few seconds; blocks.
   virtual void trim() = 0;

@@ -378,6 +378,7 @@ Result<void> Store::free_chunks(Lock& lock, const BlobPtr& blob) {
   std::vector<StoredChunk*> ours;
   for (auto& [index, chunk] : blob->chunks) {
     unlist(chunk);
+    end_damage(chunk);
     chunk.version = ++versions_;
     chunk.doomed = true;
     count(chunk);
@@ -527,6 +528,7 @@ StoreUsage Store::usage() const {
   usage.memory_spare = spare_bytes_;
   usage.memory_mapped = held_;
   usage.memory_unread_max = unread_max();
+  usage.chunks_damaged = damaged_.size();
   usage.disk_budget = disk_ ? disk_->budget() : 0;
   usage.disk_used = disk_ ? disk_->used() : 0;
   usage.reserved = reserved_;

@@ -143,9 +143,10 @@ struct StoredBlob {
   }
 };
 
-// Six jobs in six files: store.cc answers the calls about blobs, store_chunks.cc moves chunks in
-// and out, store_space.cc finds the room for them, store_spare.cc keeps pages for the next blob,
-// store_durable.cc keeps what survives, store_mapped.cc what readers have mapped.
+// Seven jobs in seven files: store.cc answers the calls about blobs, store_chunks.cc moves chunks
+// in and out, store_space.cc finds the room for them, store_spare.cc keeps pages for the next blob,
+// store_durable.cc keeps what survives, store_mapped.cc what readers have mapped, store_scrub.cc
+// finds and mends what is damaged.
 class Store final : public BlobStore {
  public:
   Store(const Options& options, std::unique_ptr<eviction::Policy> victims,
@@ -183,6 +184,8 @@ class Store final : public BlobStore {
   std::vector<BlobStat> list_all(std::string_view after_key, size_t limit) const override;
   StoreUsage usage() const override;
   std::vector<NamespaceUsage> namespaces() const override;
+  ScrubTurn scrub(uint64_t bytes) override;
+  std::vector<DamagedChunk> damaged_chunks(size_t limit) const override;
   bool wants_room_ahead() const override;
   bool make_room_ahead() override;
   void trim() override;
@@ -266,6 +269,17 @@ class Store final : public BlobStore {
   void end_view(const BlobPtr& blob, const Source& source);
   Result<void> read_failed(BlobId id, const Source& source, Error error);
 
+  // store_scrub.cc
+  BlobPtr next_to_scrub(uint32_t& index);
+  uint64_t scrub_chunk(const BlobPtr& blob, uint32_t index);
+  void on_bad_copy(Lock& lock, const BlobPtr& blob, const Source& source, Error error);
+  Result<void> rewrite(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
+                       const DiskTier::Source& source);
+  void quarantine(StoredChunk& chunk);
+  void end_damage(StoredChunk& chunk);
+  Result<void> repair(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
+                      std::span<const std::byte> stored);
+
   // store_space.cc
   // Whether a home may take or reserve `bytes` more.
   Result<void> admit(const StoredBlob& blob, uint64_t bytes) const;
@@ -290,6 +304,8 @@ class Store final : public BlobStore {
   Victim next_victim(eviction::Policy& policy);
   void drop(Lock& lock, const Victim& victim);
   void leave_memory(Lock& lock, const BlobPtr& blob, StoredChunk& chunk);
+  static Result<void> copy_from_memory(const Source& source, uint64_t offset,
+                                       std::span<std::byte> buffer);
   Result<void> demote(Lock& lock, const BlobPtr& blob, StoredChunk& chunk);
   Result<void> write_to_disk(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
                              const DiskTier::Source& copy);
@@ -299,6 +315,7 @@ class Store final : public BlobStore {
   void set_aside(StoredChunk& chunk);  // what is held: only its copy may go
   void list_copy(StoredChunk& chunk, bool is_copy);
   bool free_copy(Lock& lock);  // false: there is none
+  void free_copy_of(Lock& lock, const BlobPtr& blob, StoredChunk& chunk);
   void count_read(StoredChunk& chunk, uint64_t stream);
   void begin_move() { ++moving_; }
   void end_move(bool settled);
@@ -338,7 +355,7 @@ class Store final : public BlobStore {
   std::condition_variable changed_;
   std::unordered_map<BlobId, BlobPtr> blobs_;
   std::map<std::string, BlobId, std::less<>> names_;  // of homes
-  std::unordered_map<uint64_t, BlobPtr> by_serial_;   // all of blobs_
+  std::map<uint64_t, BlobPtr> by_serial_;             // all of blobs_
   std::set<std::pair<TimePoint, BlobId>> expiries_;
   std::map<std::string, std::shared_ptr<NamespaceShare>, std::less<>> shares_;  // with blobs
   // Resident chunks in order of eviction; once more those that can leave without the disk (relays',
@@ -369,8 +386,12 @@ class Store final : public BlobStore {
   uint64_t descriptors_ = 0;
   // Threads whose I/O will settle a chunk without waiting for room: to wait for them is safe.
   int moving_ = 0;
-  uint64_t settled_ = 0;      // moves that have changed what is free or evictable
-  uint64_t held_ = 0;         // bytes of blobs that are held for mappings ...
+  uint64_t settled_ = 0;  // moves that have changed what is free or evictable
+  // Where scrub() is: the blob it is in, and which of its chunks are still to come, the next last.
+  uint64_t scrub_serial_ = 0;
+  std::vector<uint32_t> scrub_left_;
+  std::set<std::pair<BlobId, uint32_t>> damaged_;  // homes' chunks in quarantine
+  uint64_t held_ = 0;                              // bytes of blobs that are held for mappings ...
   uint64_t held_beyond_ = 0;  // ... of those, what is in no home's share of the budgets
   uint64_t viewed_ = 0;       // bytes in views
   uint64_t pinned_ = 0;

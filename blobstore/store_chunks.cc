@@ -51,6 +51,10 @@ Result<void> Store::put_chunk(BlobId id, const ChunkMeta& meta, std::span<const 
   lock.unlock();
   BIGCAST_TRY(verify_chunk(meta, stored));
   lock.lock();
+  const auto there = blob->chunks.find(meta.index);
+  if (there != blob->chunks.end() && there->second.damaged && there->second.meta == meta) {
+    return repair(lock, blob, there->second, stored);
+  }
   BIGCAST_ASSIGN(StoredChunk* const chunk, claim(lock, blob, meta));
   if (chunk == nullptr) return {};
   chunk->unread = why == Put::kAhead && !blob->is_home();
@@ -173,6 +177,7 @@ void Store::discard(Lock& lock, const BlobPtr& blob, StoredChunk& chunk) {
   chunk.doomed = true;
   chunk.version = ++versions_;
   count(chunk);
+  end_damage(chunk);
   begin_move();
   free_pages(lock, blob, chunk);
   add_used(*blob, -static_cast<int64_t>(chunk.charged));
@@ -319,8 +324,7 @@ Result<void> Store::read_failed(BlobId id, const Source& source, Error error) {
       leave_memory(lock, blob, chunk);
       return {};
     }
-    chunk.damaged = true;
-    ++counters_.chunks_quarantined;
+    quarantine(chunk);
     if (!std::exchange(blob->is_damaged, true)) {
       lock.unlock();
       log().error("blob {}: {}", blob->key, error.message);

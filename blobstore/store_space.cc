@@ -256,6 +256,14 @@ void Store::leave_memory(Lock& lock, const BlobPtr& blob, StoredChunk& chunk) {
   end_move(true);
 }
 
+Result<void> Store::copy_from_memory(const Source& source, uint64_t offset,
+                                     std::span<std::byte> buffer) {
+  if (!source.small) return source.memory_file->read(source.offset + offset, buffer);
+  const auto from = source.small->begin() + static_cast<ptrdiff_t>(offset);
+  std::copy(from, from + static_cast<ptrdiff_t>(buffer.size()), buffer.begin());
+  return {};
+}
+
 // Requires: the caller moves the chunk, and still does if this fails; else as leave_memory.
 Result<void> Store::demote(Lock& lock, const BlobPtr& blob, StoredChunk& chunk) {
   if (!disk_) return fail(ErrorCode::kResourceExhausted, "there is no disk tier");
@@ -268,13 +276,10 @@ Result<void> Store::demote(Lock& lock, const BlobPtr& blob, StoredChunk& chunk) 
     homes_on_disk_ += chunk.disk_charged = needed;
   }
   const Source source = source_of(*blob, chunk);
-  const auto copy = [&source](uint64_t offset, std::span<std::byte> buffer) -> Result<void> {
-    if (!source.small) return source.memory_file->read(source.offset + offset, buffer);
-    const auto from = source.small->begin() + static_cast<ptrdiff_t>(offset);
-    std::copy(from, from + static_cast<ptrdiff_t>(buffer.size()), buffer.begin());
-    return {};
-  };
-  auto written = write_to_disk(lock, blob, chunk, copy);
+  auto written =
+      write_to_disk(lock, blob, chunk, [&source](uint64_t offset, std::span<std::byte> buffer) {
+        return copy_from_memory(source, offset, buffer);
+      });
   if (!written) {
     homes_on_disk_ -= std::exchange(chunk.disk_charged, 0);
     return written;
@@ -360,9 +365,13 @@ bool Store::free_copy(Lock& lock) {
   const auto entry = copies_->evict();
   if (!entry) return false;
   const BlobPtr blob = by_serial_.at(eviction::blob_of(*entry));
-  StoredChunk& chunk = blob->chunks.at(eviction::chunk_of(*entry));
+  free_copy_of(lock, blob, blob->chunks.at(eviction::chunk_of(*entry)));
+  return true;
+}
+
+void Store::free_copy_of(Lock& lock, const BlobPtr& blob, StoredChunk& chunk) {
   list_copy(chunk, false);
-  if (blob->is_home()) relay_victims_->erase(*entry);  // it takes a write again
+  if (blob->is_home()) relay_victims_->erase(entry_of(chunk));  // it takes a write again
   blob->withhold(chunk);
   chunk.on_disk = false;
   chunk.disk_bytes = 0;
@@ -370,7 +379,6 @@ bool Store::free_copy(Lock& lock) {
   begin_move();
   release_withheld(lock, blob);
   end_move(true);
-  return true;
 }
 
 // ---- What the policies are told of the readers.

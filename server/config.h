@@ -33,6 +33,7 @@ struct Config {
   std::string record_trace;                            // empty: none is recorded
   std::string disk_path;                               // empty: no disk tier
   uint64_t disk_bytes = 0;
+  uint64_t scrub_rate = limits::kScrubRateDefault;  // bytes/s; 0: none
   std::string secret_file;
   Secret secret;  // empty: an open node, on loopback only
   std::string http_password_file;

@@ -73,6 +73,15 @@ Result<void> set_memory(uint64_t& out, const std::string& text) {
   return {};
 }
 
+Result<void> set_rate(uint64_t& out, const std::string& text) {
+  BIGCAST_ASSIGN(out, parse_size(text));
+  if (out > limits::kScrubRateMax) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("'{}' is above {}g", text, limits::kScrubRateMax / limits::kGiB));
+  }
+  return {};
+}
+
 // A share of the memory budget.
 Result<void> set_mark(uint32_t& out, const std::string& text) {
   unsigned value = 0;
@@ -190,6 +199,11 @@ const std::array kSettings = {
     Setting{kStore, "memory_low", "PERCENT", "90%",
             "... until so much is used; prefetch fills no more; 50% to memory_high",
             [](C& c, const Text& text) { return set_mark(c.memory_low, text); }},
+    Setting{
+        kStore, "scrub_rate", "SIZE", "8m",
+        "bytes a second of what is on disk that are verified in the background; 0: none. A node "
+        "with exit_when_idle does not: what it has is short-lived",
+        [](C& c, const Text& text) { return set_rate(c.scrub_rate, text); }},
     Setting{kStore, "policy", "NAME", "demand",
             "which chunk leaves memory next: demand, lru or s3fifo; to compare with: fifo, clock, "
             "sieve, arc, gdsf",

@@ -43,6 +43,9 @@ class Model {
     for (int step = 0; step < kSteps; ++step) {
       INFO("step " << step);
       one_step();
+      const StoreUsage usage = store_->usage();
+      CHECK(usage.memory_used + usage.memory_spare <= kMemory);
+      CHECK(usage.disk_used <= kDisk);
       if (!machine_.has_power()) restart(true);
     }
     restart(false);
@@ -79,7 +82,11 @@ class Model {
     if (choice < 890) return read_one();
     if (choice < 920) return hint_one();
     if (choice < 930) {
-      store_->make_room_ahead();
+      if (below(2) == 0) {
+        store_->make_room_ahead();
+      } else {
+        store_->scrub(below(kDisk));
+      }
       return;
     }
     if (choice < 950) return machine_.cut_power_after(below(40));

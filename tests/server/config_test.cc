@@ -48,6 +48,7 @@ TEST_CASE("a wrong setting is refused by name") {
       {{"--memory", "12x"}, {}, {"--memory", "'12x'", "size"}},
       {{"--memory", "1m"}, {}, {"--memory", "8m"}},
       {{"--memory", "99999999999g"}, {}, {"--memory", "size"}},
+      {{"--scrub-rate", "17g"}, {}, {"--scrub-rate", "16g"}},
       {{"--memory-high", "101%"}, {}, {"--memory-high", "50%"}},
       {{"--memory-high", "90"}, {}, {"--memory-high", "'90'"}},
       {{"--memory-low", "96%"}, {}, {"memory_low", "memory_high"}},
