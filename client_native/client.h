@@ -177,6 +177,10 @@ class Mapping {
   virtual std::span<const std::byte> bytes() const = 0;
 };
 
+// Whether these are the bytes of the sealed blob with this ref, which was written neither
+// compressed nor encrypted: CORRUPT if not.
+Result<void> verify_content(std::string_view ref, std::span<const std::byte> content);
+
 // A connection to Bigcast: owns one I/O thread. Thread-safe; methods block and end by a progress
 // deadline with a typed error. Uploads and downloads may outlive no Client. Reconnects by itself
 // when a node comes back.

@@ -46,7 +46,6 @@ class MappingHandle final : public Mapping {
   }
 
   Result<void> map(int fd, uint64_t size);
-  Result<void> verify(uint32_t chunk_size, const Digest128& root_digest) const;
 
  private:
   kj::Promise<Result<void>> give_back();
@@ -85,14 +84,14 @@ Result<void> MappingHandle::map(int fd, uint64_t size) {
   return {};
 }
 
-Result<void> MappingHandle::verify(uint32_t chunk_size, const Digest128& root_digest) const {
+Result<void> verify(std::span<const std::byte> all, uint32_t chunk_size,
+                    const Digest128& root_digest) {
   RootDigest root;
-  const auto all = bytes();
   for (size_t offset = 0; offset < all.size(); offset += chunk_size) {
     root.add(digest_of(all.subspan(offset, std::min<size_t>(chunk_size, all.size() - offset))));
   }
   if (root.finish() == root_digest) return {};
-  return fail(ErrorCode::kCorrupt, "map: the bytes do not have the blob's root digest");
+  return fail(ErrorCode::kCorrupt, "the bytes do not have the blob's root digest");
 }
 
 kj::Promise<Result<void>> MappingHandle::give_back() {
@@ -224,8 +223,13 @@ Result<std::unique_ptr<Mapping>> map_blob(const std::shared_ptr<ClientCore>& cor
   }
   BIGCAST_TRY(mapping->map(given.fd.get(), given.size));
   const Digest128 root = ref.root_digest == Digest128{} ? given.root_digest : ref.root_digest;
-  BIGCAST_TRY(mapping->verify(ref.chunk_size, root));
+  BIGCAST_TRY(verify(mapping->bytes(), ref.chunk_size, root));
   return mapping;
+}
+
+Result<void> verify_content(std::string_view ref, std::span<const std::byte> content) {
+  BIGCAST_ASSIGN(const auto parsed, rpc::BlobRefData::from_bytes(ref));
+  return verify(content, parsed.chunk_size, parsed.root_digest);
 }
 
 }  // namespace bigcast

@@ -223,4 +223,11 @@ BIGCAST_API int bigcast_map(bigcast_client* client, const void* ref, size_t ref_
 
 BIGCAST_API void bigcast_unmap(bigcast_mapping* mapping) { delete mapping; }
 
+BIGCAST_API int bigcast_verify(const void* ref, size_t ref_size, const void* bytes, uint64_t size) {
+  return guarded([&] {
+    return bigcast::verify_content(bytes_of(ref, ref_size),
+                                   {static_cast<const std::byte*>(bytes), size});
+  });
+}
+
 }  // extern "C"

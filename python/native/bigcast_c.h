@@ -68,6 +68,9 @@ int bigcast_map(bigcast_client* client, const void* ref, size_t ref_size, bigcas
                 const void** bytes, uint64_t* size);
 void bigcast_unmap(bigcast_mapping* mapping);
 
+// CORRUPT unless these are the bytes of the mappable blob with this ref.
+int bigcast_verify(const void* ref, size_t ref_size, const void* bytes, uint64_t size);
+
 #ifdef __cplusplus
 }
 #endif

@@ -178,6 +178,19 @@ class Blob:
         return self.view.nbytes
 
 
+def is_content_of(ref: bytes, content: Any) -> bool:
+    """Whether these are the bytes of the mappable blob with this ref."""
+    view = memoryview(content)
+    try:
+        with _Address(view) as address:
+            check(library().bigcast_verify(ref, len(ref), address, view.nbytes))
+    except BigcastError as error:
+        if error.code != "CORRUPT":
+            raise
+        return False
+    return True
+
+
 class _Mapping:
     """Unmaps when it goes: when no view of the memory is left."""
 

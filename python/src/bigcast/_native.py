@@ -58,6 +58,7 @@ _SIGNATURES = {
     "bigcast_map": (c_int, [c_void_p, c_char_p, c_size_t, POINTER(c_void_p), POINTER(c_void_p),
                             POINTER(c_uint64)]),
     "bigcast_unmap": (None, [c_void_p]),
+    "bigcast_verify": (c_int, [c_char_p, c_size_t, c_void_p, c_uint64]),
 }
 _lock = threading.Lock()
 _loaded: Optional[ctypes.CDLL] = None

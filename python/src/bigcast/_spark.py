@@ -6,15 +6,17 @@ beginning on a page, in a mappable blob. A worker maps the blob and unpickles ar
 
 import gc
 import io
+import mmap
 import os
 import pickle
+import socket
 import struct
 import threading
 import time
 import weakref
 from typing import Any, Dict, Generic, List, NamedTuple, Optional, Tuple, TypeVar
 
-from ._client import Blob, Client
+from ._client import Blob, Client, is_content_of
 from ._native import BigcastError
 
 T = TypeVar("T")
@@ -48,7 +50,7 @@ def broadcast(sc: Any, value: T) -> "Broadcast[T]":
     if sum(part.nbytes for part in parts) < application.min_size:
         return sc.broadcast(value)
     try:
-        return _put(application, parts, value)
+        return _put(sc, application, parts, value)
     except BigcastError as error:
         _warn(sc, f"a broadcast goes through Spark's own: {error}")
         return sc.broadcast(value)
@@ -59,6 +61,7 @@ class _Place(NamedTuple):
     closures that Spark ships to the application's own executors may hold one."""
 
     ref: bytes
+    name: str  #: of the blob
     servers: str
     local_node: str
     secret: str
@@ -69,7 +72,7 @@ class _Place(NamedTuple):
         return f"<Bigcast blob of {len(self.ref)} bytes of ref>"
 
     def client_key(self) -> Tuple[str, ...]:
-        return self[1:]
+        return self[2:]
 
 
 class Broadcast(Generic[T]):
@@ -84,7 +87,7 @@ class Broadcast(Generic[T]):
     def value(self) -> T:
         """The value. In tasks it is made at the first use and kept for the tasks that follow.
 
-        Raises BigcastError if no node has it any more.
+        Raises BigcastError if no node has it any more, and the driver neither.
         """
         place = self._use()
         if self._local is None and not self._is_driver:
@@ -100,10 +103,11 @@ class Broadcast(Generic[T]):
         """Frees it everywhere. It can't be used after this."""
         place = self._use()
         self._place, self._local = None, None
+        _keeper.forget(place.name)
         try:
             _clients.get(place).remove(place.ref)
         except BigcastError as error:
-            if error.code != "NOT_FOUND":
+            if error.code not in ("NOT_FOUND", "UNAVAILABLE"):  # or its home has died, and it with it
                 raise
 
     def __reduce__(self) -> Any:
@@ -124,6 +128,7 @@ class _Application(NamedTuple):
     chunk_size: int
     min_size: int
     announce_from: int
+    keeps_value: bool
 
 
 def _application(sc: Any) -> Optional[_Application]:
@@ -143,22 +148,98 @@ def _application(sc: Any) -> Optional[_Application]:
     if options is None:
         return None
     common = (options["secret"], options["namespace"], options["lease"])
-    driver = _Place(b"", options["servers"], options["localNode"], *common)
+    driver = _Place(b"", "", options["servers"], options["localNode"], *common)
     tasks = driver._replace(servers=options["servers"] or options["home"])
     return _Application(driver, tasks, int(options["chunkSize"]), int(options["minSize"]),
-                        int(options["announceFrom"]))
+                        int(options["announceFrom"]), options["keepValue"] != "never")
 
 
-def _put(application: _Application, parts: List[memoryview], value: T) -> Broadcast[T]:
+def _put(sc: Any, application: _Application, parts: List[memoryview], value: T) -> Broadcast[T]:
     name = f"{application.driver.lease}/python-{os.urandom(8).hex()}"
     ref = _clients.get(application.driver).put(
         name, parts, mappable=True, compress=False, until_removed=False,
         chunk_size=application.chunk_size, announce_from=application.announce_from)
-    return Broadcast(application.tasks._replace(ref=ref), value, is_driver=True)
+    if application.keeps_value:
+        _keeper.keep(sc, name, ref, value)
+    return Broadcast(application.tasks._replace(ref=ref, name=name), value, is_driver=True)
 
 
 def _warn(sc: Any, text: str) -> None:
-    sc._jvm.io.bigcast.spark.PythonSupport.warn(text)
+    _support(sc).warn(text)
+
+
+class _Kept(NamedTuple):
+    sc: Any
+    ref: bytes
+    value: Any
+
+
+class _Keeper:
+    """The values of the driver's broadcasts, for workers that can't read one any more: a thread waits
+    until the JVM tells of one, pickles it again and gives it to ``sc.broadcast``."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: Dict[str, _Kept] = {}
+        self._files: Dict[str, str] = {}
+        self._thread: Optional[threading.Thread] = None
+
+    def keep(self, sc: Any, name: str, ref: bytes, value: Any) -> None:
+        _support(sc).made(name)
+        with self._lock:
+            self._kept[name] = _Kept(sc, ref, value)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, args=(sc,), daemon=True,
+                                                name="bigcast-keeper")
+                self._thread.start()
+
+    def forget(self, name: str) -> None:
+        with self._lock:
+            kept, file = self._kept.pop(name, None), self._files.pop(name, None)
+        if kept is not None:
+            _support(kept.sc).destroyed(name)
+        if file is not None:
+            os.unlink(file)
+
+    def _run(self, sc: Any) -> None:
+        support = _support(sc)
+        name = None
+        while name != "":
+            if name is not None:
+                self._replace(support, name)
+            try:
+                name = support.nextLost()
+            except Exception:  # the JVM has gone
+                name = ""
+        with self._lock:
+            self._thread = None
+            self._kept = {name: kept for name, kept in self._kept.items() if kept.sc is not sc}
+
+    def _replace(self, support: Any, name: str) -> None:
+        with self._lock:
+            kept = self._kept.get(name)
+        try:
+            if kept is not None:  # else it was destroyed meanwhile
+                support.replaced(name, self._given_to_spark(name, kept))
+        except Exception as failure:
+            support.notReplaced(name, f"the driver can't give its value again: {failure}")
+
+    def _given_to_spark(self, name: str, kept: _Kept) -> Any:
+        sc = kept.sc
+        path = os.path.join(sc._temp_dir, name.rpartition("/")[2])
+        with open(path, "xb") as file:
+            with self._lock:
+                self._files[name] = path
+            for part in _pickled(kept.value):
+                file.write(part)
+        with open(path, "rb") as file:
+            if not is_content_of(kept.ref, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)):
+                raise ValueError("it has been changed since it was broadcast")
+        return sc._jsc.broadcast(sc._jvm.PythonRDD.setupBroadcast(path))
+
+
+def _support(sc: Any) -> Any:
+    return sc._jvm.io.bigcast.spark.PythonSupport
 
 
 # ---- The form of a blob.
@@ -257,10 +338,36 @@ class _Values:
                 if self._values:
                     gc.collect()  # a task's closure is often part of a cycle
                 self._values = {ref: kept for ref, kept in self._values.items() if len(kept[1])}
-                self._values[place.ref] = (_unpickled(_open(place).view), weakref.WeakSet())
+                self._values[place.ref] = (_unpickled(_view(place)), weakref.WeakSet())
             value, users = self._values[place.ref]
             users.add(user)
             return value
+
+
+def _view(place: _Place) -> memoryview:
+    try:
+        return _open(place).view
+    except BigcastError as lost:
+        try:
+            path = _help(place.name)
+        except (OSError, ValueError) as error:
+            raise BigcastError(lost.code, f"{lost.message}; and nothing replaces it: {error}") from None
+    with open(path, "rb") as file:
+        # Its pages are shared by the executor's workers.
+        return memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+
+
+def _help(name: str) -> str:
+    """A file with the broadcast's bytes, from the executor's JVM (PythonHelp.java)."""
+    directory = os.environ.get("SPARK_LOCAL_DIRS", "").split(",")[0]
+    with open(os.path.join(directory, "bigcast-python"), encoding="ascii") as file:
+        port, token = file.read().split()
+    with socket.create_connection(("127.0.0.1", int(port))) as executor:
+        executor.sendall(f"{token} {name}\n".encode("ascii"))
+        kind, _, what = executor.makefile(encoding="utf-8").readline().strip().partition(" ")
+    if kind != "ok":
+        raise ValueError(what or "the executor did not answer")
+    return what
 
 
 def _open(place: _Place) -> Blob:
@@ -272,16 +379,28 @@ def _open(place: _Place) -> Blob:
         except BigcastError as error:
             if error.code not in _COPY_INSTEAD:
                 raise
-            starting = error.code == "UNAVAILABLE" and place.local_node
+            starting = error.code == "UNAVAILABLE" and not _answers(place.local_node)
             if not starting or time.monotonic() > deadline:
                 return client.open(place.ref, mapped=False)
         time.sleep(0.05)
 
 
+def _answers(node: str) -> bool:
+    """Whether there is a node at "unix:@name", or none is expected."""
+    if not node:
+        return True
+    with socket.socket(socket.AF_UNIX) as caller:
+        try:
+            caller.connect(node.replace("unix:", "", 1).replace("@", "\0", 1))
+        except OSError:
+            return False
+    return True
+
+
 def _start_anew() -> None:
-    global _clients, _values
-    _clients, _values = _Clients(), _Values()
+    global _clients, _values, _keeper
+    _clients, _values, _keeper = _Clients(), _Values(), _Keeper()
 
 
-_clients, _values = _Clients(), _Values()
+_clients, _values, _keeper = _Clients(), _Values(), _Keeper()
 os.register_at_fork(after_in_child=_start_anew)

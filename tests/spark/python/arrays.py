@@ -1,7 +1,9 @@
 """Cases of the Python package in one context: arrays that the workers of a host share."""
 
+import contextlib
 import os
 import pathlib
+import signal
 import sys
 import threading
 
@@ -38,6 +40,18 @@ def memory_of(array):
         if begin <= address < end:
             return line
     return ""
+
+
+def kill_node(broadcast):
+    """The home, which is also the only node of this host."""
+    lease = broadcast._place.lease.encode()
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if words[0].endswith(b"bigcastd") and any(lease in word for word in words):
+                os.kill(int(process.name), signal.SIGKILL)
+                return
+    raise AssertionError("there is no node")
 
 
 class Arrays(Runner):
@@ -122,6 +136,33 @@ class Arrays(Runner):
             equal("destroyed" in str(failure), True, f"says destroyed: {failure}"[:300])
             return
         raise AssertionError("a destroyed broadcast could be used")
+
+    def py_home_dies(self):
+        """Who has not mapped it gets the driver's value, and whoever can't have it is told why."""
+        matrix = matrix_of(ROWS, seed=2)
+        changed = matrix_of(ROWS, seed=3)
+        broadcasts = [self.shared(matrix), self.shared(changed)]
+        changed[5, 5] += 1
+        kill_node(broadcasts[0])
+        # The driver starts the next one, in its own local directory, where it removes what is left.
+        self.context._jvm.io.bigcast.spark.PythonSupport.connection()
+        found = self.seen_in_tasks(lambda i: (
+            float(broadcasts[0].value[i].sum()), broadcasts[0].value.flags.writeable,
+            "memfd" in memory_of(broadcasts[0].value)))
+        equal(found, [(float(matrix[i].sum()), False, False) for i in range(TASKS)], "in tasks")
+        stats = self.context._jvm.io.bigcast.spark.BigcastStats
+        equal(stats.replacedForPython(), 1, "replaced")
+        try:
+            self.seen_in_tasks(lambda i: broadcasts[1].value.shape)
+        except Exception as failure:
+            equal("has been changed" in str(failure), True, f"says changed: {failure}"[-600:])
+        else:
+            raise AssertionError("a changed value was given")
+        for broadcast in broadcasts:
+            broadcast.destroy()
+        again = self.shared(matrix)
+        found = self.seen_in_tasks(lambda i: float(again.value[i].sum()))
+        equal(found, [float(matrix[i].sum()) for i in range(TASKS)], "through another home")
 
     def py_pickling_fails(self):
         try:

@@ -57,6 +57,7 @@ public final class BigcastStats {
   static final LongAdder READS_REPLACED = new LongAdder();
   static final LongAdder REPLACED_BY_UPLOAD = new LongAdder();
   static final LongAdder REPLACED_BY_TORRENT = new LongAdder();
+  static final LongAdder REPLACED_FOR_PYTHON = new LongAdder();
   static final LongAdder REPLACEMENTS_REFUSED = new LongAdder();
   private static final Map<Reason, LongAdder> DELEGATED = new EnumMap<>(Reason.class);
 
@@ -209,6 +210,11 @@ public final class BigcastStats {
   /** Broadcasts that executors could not read and that Spark's own took over (driver). */
   public static long replacedByTorrent() {
     return REPLACED_BY_TORRENT.sum();
+  }
+
+  /** Broadcasts of the Python package that workers could not read, given to sc.broadcast (driver). */
+  public static long replacedForPython() {
+    return REPLACED_FOR_PYTHON.sum();
   }
 
   /** Broadcasts that executors could not read and that nothing could replace (driver). */

@@ -31,6 +31,7 @@ final class DriverSide {
   private final AppIdentity app;
   private final Connection connection;
   private final Replacements replacements;
+  private final PythonValues pythonValues = new PythonValues();
   private final Map<Long, Offloaded> broadcasts = new ConcurrentHashMap<>();
   private final ThreadPoolExecutor removals;
   private final CompletableFuture<String> followable = new CompletableFuture<>();
@@ -131,7 +132,7 @@ final class DriverSide {
   private Map<String, String> pythonOptions() throws BigcastException {
     connection.checkNotResting();
     NativeClient.Options options = connection.options();
-    String home = connection.call("", this::addressOfHome);
+    String home = homeOrAnother();
     Map<String, String> map = new HashMap<>();
     map.put("servers", String.join(",", options.servers));
     map.put("localNode", options.localNode);
@@ -139,10 +140,23 @@ final class DriverSide {
     map.put("namespace", options.namespace);
     map.put("lease", options.applicationId);
     map.put("home", home);
+    map.put("keepValue", conf.text(Key.KEEP_VALUE));
     map.put("chunkSize", Long.toString(conf.number(Key.CHUNK_SIZE)));
     map.put("minSize", Long.toString(conf.number(Key.MIN_SIZE)));
     map.put("announceFrom", Long.toString(conf.prefetches() ? conf.number(Key.PREFETCH_MIN_SIZE) : 0));
     return map;
+  }
+
+  private String homeOrAnother() throws BigcastException {
+    try {
+      return connection.call("", this::addressOfHome);
+    } catch (BigcastException e) {
+      if (!e.nobodyAnswered()) {
+        throw e;
+      }
+      // The node that was there has died. The connection has let go of it: now there is another.
+      return connection.call("", this::addressOfHome);
+    }
   }
 
   /** Whether this driver runs the plugin, if only to leave all to Spark. */
@@ -151,11 +165,7 @@ final class DriverSide {
   }
 
   static Connection currentConnection() throws BigcastException {
-    DriverSide side = current;
-    if (side == null) {
-      throw new BigcastException(BigcastException.Code.UNAVAILABLE, "the application has ended");
-    }
-    return side.connection;
+    return currentOrThrow().connection;
   }
 
   /** What was published may be more than Spark can broadcast: then throws why. */
@@ -186,6 +196,18 @@ final class DriverSide {
     DriverSide side = current;
     Offloaded broadcast = side == null ? null : side.broadcasts.get(id);
     return broadcast == null ? null : broadcast.torrent();
+  }
+
+  PythonValues pythonValues() {
+    return pythonValues;
+  }
+
+  static DriverSide currentOrThrow() throws BigcastException {
+    DriverSide side = current;
+    if (side == null) {
+      throw new BigcastException(BigcastException.Code.UNAVAILABLE, "the application has ended");
+    }
+    return side;
   }
 
   Replacements replacements() {
@@ -335,6 +357,7 @@ final class DriverSide {
   /** The application ends: removes what is left, within CLOSE_MS_MAX in all, and disconnects. */
   void close() {
     replacements.close();
+    pythonValues.close();
     removals.shutdown();
     Thread last = daemon(this::removeAll, "bigcast-removals");
     last.start();

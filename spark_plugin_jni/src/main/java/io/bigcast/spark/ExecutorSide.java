@@ -12,6 +12,7 @@ import org.apache.spark.api.plugin.PluginContext;
  */
 final class ExecutorSide {
   private static Connection connection;
+  private static PythonHelp pythonHelp;
 
   /** Null until the plugin starts. */
   private static volatile PluginContext plugin;
@@ -22,6 +23,23 @@ final class ExecutorSide {
     plugin = context;
     if (prefetches()) {
       Prefetch.start();
+    }
+    if (helpsPython()) {
+      PythonHelp started = PythonHelp.start();
+      synchronized (ExecutorSide.class) {
+        pythonHelp = started;
+      }
+    }
+  }
+
+  /** Where bigcast.broadcast may be more than sc.broadcast. */
+  private static boolean helpsPython() {
+    try {
+      BigcastConf conf = BigcastConf.from(SparkEnv.get().conf());
+      boolean driver = SparkEnv.get().executorId().equals("driver");
+      return !driver && conf.flag(Key.ENABLED) && !conf.encrypts();
+    } catch (IllegalArgumentException e) {
+      return false; // the driver has told
     }
   }
 
@@ -56,9 +74,15 @@ final class ExecutorSide {
   static void close() {
     plugin = null;
     Connection closing;
+    PythonHelp helping;
     synchronized (ExecutorSide.class) {
       closing = connection;
       connection = null;
+      helping = pythonHelp;
+      pythonHelp = null;
+    }
+    if (helping != null) {
+      helping.close();
     }
     if (closing != null) {
       closing.close();

@@ -23,6 +23,7 @@ final class Metrics {
     gauge(registry, "blobs_removed_total", BigcastStats::removed);
     gauge(registry, "replaced_by_upload_total", BigcastStats::replacedByUpload);
     gauge(registry, "replaced_by_torrent_total", BigcastStats::replacedByTorrent);
+    gauge(registry, "replaced_for_python_total", BigcastStats::replacedForPython);
     gauge(registry, "replacements_refused_total", BigcastStats::replacementsRefused);
     registerExecutor(registry);
   }

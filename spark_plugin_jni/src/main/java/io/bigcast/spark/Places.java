@@ -1,14 +1,10 @@
 package io.bigcast.spark;
 
-import java.io.ByteArrayInputStream;
 import java.io.IOException;
 import java.io.InterruptedIOException;
-import java.io.ObjectInputStream;
-import java.io.ObjectStreamClass;
 import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.Map;
-import org.apache.spark.SparkEnv;
 import org.apache.spark.broadcast.Broadcast;
 
 /**
@@ -93,12 +89,7 @@ final class Places {
 
   /** The value of Spark's own broadcast, which took this one over. */
   Object torrent() throws IOException {
-    Broadcast<?> broadcast;
-    try (ObjectInputStream in = new SparksClasses(torrent)) {
-      broadcast = (Broadcast<?>) in.readObject();
-    } catch (ClassNotFoundException e) {
-      throw new IOException(e);
-    }
+    Broadcast<?> broadcast = Handles.of(torrent);
     Warnings.LOG.info("broadcast {} is read through Spark's TorrentBroadcast", id);
     return broadcast.value();
   }
@@ -149,18 +140,6 @@ final class Places {
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
       throw new InterruptedIOException("interrupted while the driver replaces broadcast " + id);
-    }
-  }
-
-  private static final class SparksClasses extends ObjectInputStream {
-    SparksClasses(byte[] bytes) throws IOException {
-      super(new ByteArrayInputStream(bytes));
-    }
-
-    @Override
-    protected Class<?> resolveClass(ObjectStreamClass described)
-        throws IOException, ClassNotFoundException {
-      return Class.forName(described.getName(), false, SparkEnv.class.getClassLoader());
     }
   }
 }

@@ -1,12 +1,15 @@
 package io.bigcast.spark;
 
 import java.util.Map;
+import org.apache.spark.broadcast.Broadcast;
 
 /**
  * What the Python package (python/src/bigcast/_spark.py) asks of the driver's JVM, through the
  * gateway that PySpark has to it. Not for applications.
  */
 public final class PythonSupport {
+  private static final long WAIT_MS = 10_000;
+
   private PythonSupport() {}
 
   /**
@@ -18,6 +21,39 @@ public final class PythonSupport {
    */
   public static Map<String, String> connection() throws BigcastException {
     return DriverSide.forPython();
+  }
+
+  /** There is a broadcast whose blob has this name. */
+  public static void made(String name) throws BigcastException {
+    DriverSide.currentOrThrow().pythonValues().made(name);
+  }
+
+  /** It was destroyed. */
+  public static void destroyed(String name) throws BigcastException {
+    DriverSide.currentOrThrow().pythonValues().forget(name);
+  }
+
+  /**
+   * Waits for a broadcast that executors can't read any more; returns its name, null if there is none
+   * yet, or "" if the application has ended. The driver's program must ask all the time.
+   */
+  public static String nextLost() throws InterruptedException {
+    try {
+      return DriverSide.currentOrThrow().pythonValues().nextLost(WAIT_MS);
+    } catch (BigcastException e) {
+      return PythonValues.ENDED;
+    }
+  }
+
+  /** @param instead its bytes by sc.broadcast, as a file */
+  public static void replaced(String name, Broadcast<?> instead) throws BigcastException {
+    DriverSide.currentOrThrow().pythonValues().replaced(name, instead);
+  }
+
+  public static void notReplaced(String name, String why) throws BigcastException {
+    DriverSide.currentOrThrow()
+        .pythonValues()
+        .notReplaced(name, new BigcastException(BigcastException.Code.NOT_FOUND, why));
   }
 
   /** A warning in the driver's log, once. */

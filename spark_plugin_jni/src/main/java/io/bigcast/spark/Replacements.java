@@ -1,8 +1,6 @@
 package io.bigcast.spark;
 
-import java.io.ByteArrayOutputStream;
 import java.io.IOException;
-import java.io.ObjectOutputStream;
 import java.util.HashMap;
 import java.util.Map;
 import java.util.concurrent.LinkedBlockingQueue;
@@ -155,13 +153,7 @@ final class Replacements {
     }
     Broadcast<Object> torrent =
         sparks.newBroadcast(value, false, broadcast.id, true, ValueReader.<Object>anyTag());
-    ByteArrayOutputStream handle = new ByteArrayOutputStream();
-    try (ObjectOutputStream out = new ObjectOutputStream(handle)) {
-      out.writeObject(torrent);
-    } catch (IOException e) {
-      throw new BigcastException(BigcastException.Code.INTERNAL, "Spark's handle: " + e);
-    }
-    broadcast.moveToTorrent(handle.toByteArray());
+    broadcast.moveToTorrent(Handles.toBytes(torrent));
   }
 
   /** Executors that read the first blob have the value as it was then, and so must all others. */

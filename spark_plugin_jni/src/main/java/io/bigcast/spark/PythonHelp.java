@@ -1,0 +1,163 @@
+package io.bigcast.spark;
+
+import java.io.BufferedReader;
+import java.io.File;
+import java.io.IOException;
+import java.io.InputStreamReader;
+import java.net.InetAddress;
+import java.net.ServerSocket;
+import java.net.Socket;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.attribute.PosixFilePermissions;
+import java.security.MessageDigest;
+import java.util.concurrent.SynchronousQueue;
+import java.util.concurrent.ThreadPoolExecutor;
+import java.util.concurrent.TimeUnit;
+import org.apache.spark.SparkEnv;
+import org.apache.spark.api.python.PythonBroadcast;
+
+/**
+ * Helps this executor's Python workers to what they can't read from a node (python/src/bigcast/
+ * _spark.py asks): a file with the broadcast's bytes, which it gets from the driver by one of Spark's
+ * broadcasts. On a loopback port, which is written into a file of the executor's own local directory,
+ * with a token that nobody else has: a worker sends the token, a space and a blob's name in a line,
+ * and gets a line "ok PATH" or "error MESSAGE". Thread-safe.
+ */
+final class PythonHelp implements AutoCloseable {
+  static final String FILE = "bigcast-python";
+  private static final int THREADS_MAX = 16;
+  private static final int LINE_MAX = 512;
+  private static final int LINE_TIMEOUT_MS = 5_000;
+  private static final long ASK_AGAIN_MS = 50;
+
+  private final ServerSocket server;
+  private final byte[] token;
+  private final Path file;
+
+  /** What comes while all are busy is refused. */
+  private final ThreadPoolExecutor workers =
+      new ThreadPoolExecutor(
+          0, THREADS_MAX, 5, TimeUnit.SECONDS, new SynchronousQueue<>(),
+          task -> DriverSide.daemon(task, "bigcast-python-help"));
+
+  private PythonHelp(ServerSocket server, Path file) {
+    this.server = server;
+    this.file = file;
+    this.token = AppIdentity.create().secret.getBytes(StandardCharsets.US_ASCII);
+  }
+
+  /** Null, which is told, if this executor can't. */
+  static PythonHelp start() {
+    File[] directories = SparkEnv.get().blockManager().diskBlockManager().localDirs();
+    if (directories.length == 0) {
+      return null;
+    }
+    ServerSocket server = null;
+    try {
+      server = new ServerSocket(0, THREADS_MAX, InetAddress.getLoopbackAddress());
+      PythonHelp help = new PythonHelp(server, directories[0].toPath().resolve(FILE));
+      help.writeFile();
+      DriverSide.daemon(help::serve, "bigcast-python-help").start();
+      return help;
+    } catch (IOException | UnsupportedOperationException e) {
+      Warnings.LOG.info("Python workers get no help from this executor: {}", e.toString());
+      close(server);
+      return null;
+    }
+  }
+
+  private void writeFile() throws IOException {
+    Path made = Files.createTempFile(
+        file.getParent(), FILE, "",
+        PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rw-------")));
+    String line = server.getLocalPort() + " " + new String(token, StandardCharsets.US_ASCII);
+    Files.write(made, line.getBytes(StandardCharsets.US_ASCII));
+    Files.move(made, file);
+  }
+
+  private void serve() {
+    while (!server.isClosed()) {
+      Socket caller = null;
+      try {
+        caller = server.accept();
+        Socket accepted = caller;
+        workers.execute(() -> answer(accepted));
+      } catch (IOException | RuntimeException e) {
+        Warnings.LOG.debug("a Python worker's call", e);
+        close(caller);
+      }
+    }
+  }
+
+  private void answer(Socket caller) {
+    try {
+      caller.setSoTimeout(LINE_TIMEOUT_MS);
+      String[] words = line(caller).split(" ");
+      byte[] given = words[0].getBytes(StandardCharsets.US_ASCII);
+      if (words.length == 2 && MessageDigest.isEqual(token, given)) {
+        caller.getOutputStream().write((find(words[1]) + "\n").getBytes(StandardCharsets.UTF_8));
+      }
+    } catch (IOException | RuntimeException e) {
+      Warnings.LOG.debug("a Python worker's call", e);
+    } finally {
+      close(caller);
+    }
+  }
+
+  /** Of at most LINE_MAX characters: who calls may be anybody. */
+  private static String line(Socket caller) throws IOException {
+    BufferedReader in =
+        new BufferedReader(
+            new InputStreamReader(caller.getInputStream(), StandardCharsets.US_ASCII), LINE_MAX);
+    StringBuilder line = new StringBuilder();
+    for (int next = in.read(); next >= 0 && next != '\n'; next = in.read()) {
+      line.append((char) next);
+      if (line.length() > LINE_MAX) {
+        throw new IOException("a line of more than " + LINE_MAX + " characters");
+      }
+    }
+    return line.toString();
+  }
+
+  private static String find(String name) {
+    try {
+      byte[] handle = PythonValues.LATER;
+      while (handle.length == 0) {
+        handle = ExecutorSide.ask(new PythonValueRequest(name));
+        if (handle.length == 0) {
+          Thread.sleep(ASK_AGAIN_MS);
+        }
+      }
+      // Once an executor, whoever asks: Spark keeps it, and drops it with the broadcast.
+      return "ok " + ((PythonBroadcast) Handles.of(handle).value()).path();
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      return "error the executor ends";
+    } catch (Throwable e) {
+      return "error " + String.valueOf(e.getMessage()).replace('\n', ' ');
+    }
+  }
+
+  @Override
+  public void close() {
+    close(server);
+    workers.shutdownNow();
+    try {
+      Files.deleteIfExists(file);
+    } catch (IOException e) {
+      Warnings.LOG.debug("it goes with its directory", e);
+    }
+  }
+
+  private static void close(AutoCloseable what) {
+    try {
+      if (what != null) {
+        what.close();
+      }
+    } catch (Exception e) {
+      Warnings.LOG.debug("closing", e);
+    }
+  }
+}
