@@ -36,26 +36,23 @@ ScrubTurn Store::scrub(uint64_t bytes) {
 Store::BlobPtr Store::next_to_scrub(uint32_t& index) {
   const Lock lock(mutex_);
   while (true) {
-    const auto it = by_serial_.lower_bound(scrub_serial_);
-    if (it == by_serial_.end()) {
+    if (!scrub_left_.empty()) {
+      index = scrub_left_.back();
+      scrub_left_.pop_back();
+      const auto it = by_serial_.find(scrub_serial_);
+      if (it != by_serial_.end()) return it->second;
+      scrub_left_.clear();
+    }
+    const auto next = by_serial_.upper_bound(scrub_serial_);
+    if (next == by_serial_.end()) {
       scrub_serial_ = 0;
       return nullptr;
     }
-    if (it->first != scrub_serial_) {
-      scrub_serial_ = it->first;
-      scrub_left_.clear();
-      for (const auto& [number, chunk] : it->second->chunks) {
-        if (chunk.on_disk && !chunk.damaged) scrub_left_.push_back(number);
-      }
-      std::sort(scrub_left_.begin(), scrub_left_.end(), std::greater<>());
+    scrub_serial_ = next->first;
+    for (const auto& [number, chunk] : next->second->chunks) {
+      if (chunk.on_disk && !chunk.damaged) scrub_left_.push_back(number);
     }
-    if (scrub_left_.empty()) {
-      ++scrub_serial_;
-      continue;
-    }
-    index = scrub_left_.back();
-    scrub_left_.pop_back();
-    return it->second;
+    std::sort(scrub_left_.begin(), scrub_left_.end(), std::greater<>());
   }
 }
 
