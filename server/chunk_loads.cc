@@ -15,15 +15,22 @@ LoadedChunk::~LoadedChunk() noexcept(false) = default;
 kj::Promise<kj::Own<LoadedChunk>> ChunkLoads::load(BlobId id, uint32_t index, uint32_t chunk_size) {
   const auto found = under_way_.find({id, index});
   if (found != under_way_.end()) return found->second.addBranch();
+  // The promise is what runs then, and perhaps nobody else's any more: it goes in a later turn.
+  const auto end = [this, id, index] {
+    auto ended = under_way_.extract({id, index});
+    kj::evalLater([ended = kj::mv(ended)]() mutable {
+      const auto gone = kj::mv(ended);
+    }).detach([](kj::Exception&&) {});
+  };
   auto reading = read(id, index, chunk_size)
                      .then(
-                         [this, id, index](kj::Own<LoadedChunk> loaded) {
-                           under_way_.erase({id, index});
+                         [this, end](kj::Own<LoadedChunk> loaded) {
+                           end();
                            core_.make_room_ahead();
                            return loaded;
                          },
-                         [this, id, index](kj::Exception&& exception) -> kj::Own<LoadedChunk> {
-                           under_way_.erase({id, index});
+                         [end](kj::Exception&& exception) -> kj::Own<LoadedChunk> {
+                           end();
                            kj::throwFatalException(kj::mv(exception));
                          });
   const auto entry = under_way_.emplace(std::pair(id, index), reading.fork()).first;
