@@ -83,7 +83,7 @@ TEST_CASE("when all memory is pinned or awaited, what is on disk is served never
   TestClient client = login(loop, home.node.tcp());
   Caller caller(loop, client.session);
   const auto cold = caller.put_blob({.name = "cold", .chunk_size = kChunk}, 8);
-  const auto pinned = caller.put_blob({.name = "pinned", .chunk_size = kChunk}, 4);
+  const auto pinned = caller.put_blob({.name = "pinned", .chunk_size = kChunk}, 3);
   REQUIRE(home.store().pin(pinned.id));
   // An open stream speaks for the rest.
   const auto needed = caller.put_blob({.name = "needed", .chunk_size = kChunk}, 8);
