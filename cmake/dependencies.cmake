@@ -16,12 +16,17 @@ pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(rocksdb REQUIRED IMPORTED_TARGET rocksdb)
 pkg_check_modules(tomlplusplus REQUIRED IMPORTED_TARGET tomlplusplus)
 
-# What libraries in other people's processes link, too.
+# What is linked into portable targets, too.
 bigcast_dependency(fmt SHARED fmt::fmt STATIC libfmt.a)
 bigcast_dependency(spdlog SHARED spdlog::spdlog STATIC libspdlog.a libfmt.a)
 bigcast_dependency(crypto SHARED OpenSSL::Crypto STATIC libcrypto.a)
 bigcast_dependency(lz4 SHARED PkgConfig::lz4 STATIC liblz4.a)
 bigcast_dependency(xxhash SHARED PkgConfig::xxhash STATIC libxxhash.a)
 bigcast_dependency(uv SHARED PkgConfig::uv STATIC libuv_a.a)
+bigcast_dependency(tomlplusplus SHARED PkgConfig::tomlplusplus STATIC libtomlplusplus.a)
+bigcast_dependency(prometheus SHARED prometheus-cpp::core STATIC libprometheus-cpp-core.a)
+bigcast_dependency(mimalloc SHARED mimalloc STATIC libmimalloc.a)
+bigcast_dependency(rocksdb SHARED PkgConfig::rocksdb
+  STATIC librocksdb.a libsnappy.a libz.a libbz2.a libzstd.a liblz4.a libgflags.a)
 bigcast_dependency(capnp-rpc SHARED CapnProto::capnp-rpc
   STATIC libcapnp-rpc.a libcapnp.a libkj-async.a libkj.a)

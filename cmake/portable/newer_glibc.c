@@ -1,5 +1,6 @@
 // What our libraries, and the static ones in them, take from glibc 2.29 to 2.36, in terms of glibc
 // 2.28. Linked into what must run there, and seen by nothing else.
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <link.h>
@@ -7,8 +8,12 @@
 #include <spawn.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
+#include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #define HIDDEN __attribute__((visibility("hidden")))
 
@@ -58,6 +63,39 @@ HIDDEN int posix_spawn_file_actions_addclosefrom_np(posix_spawn_file_actions_t* 
   int (*real)(posix_spawn_file_actions_t*, int) = (int (*)(posix_spawn_file_actions_t*, int))dlsym(
       RTLD_DEFAULT, "posix_spawn_file_actions_addclosefrom_np");
   return real != NULL ? real(actions, from) : ENOSYS;
+}
+
+// glibc 2.34, and Linux 5.9.
+static void close_listed(unsigned first, unsigned last) {
+  DIR* listed = opendir("/proc/self/fd");
+  if (listed == NULL) return;
+  for (struct dirent* entry = readdir(listed); entry != NULL; entry = readdir(listed)) {
+    const int fd = atoi(entry->d_name);
+    if (entry->d_name[0] != '.' && (unsigned)fd >= first && (unsigned)fd <= last &&
+        fd != dirfd(listed)) {
+      close(fd);
+    }
+  }
+  closedir(listed);
+}
+
+HIDDEN int close_range(unsigned first, unsigned last, int flags) {
+  const int done = (int)syscall(SYS_close_range, first, last, flags);
+  if (done == 0 || errno != ENOSYS || flags != 0) return done;
+  close_listed(first, last);
+  return 0;
+}
+
+// glibc 2.30.
+HIDDEN pid_t gettid(void) { return (pid_t)syscall(SYS_gettid); }
+
+// glibc 2.36, for std::random_device.
+HIDDEN uint32_t arc4random(void) {
+  uint32_t number;
+  while (getrandom(&number, sizeof number, 0) != (ssize_t)sizeof number) {
+    if (errno != EINTR) abort();
+  }
+  return number;
 }
 
 // glibc 2.35. GCC 12's unwinder asks this, and nothing else, for the tables of a program counter.

@@ -1,7 +1,6 @@
-# Libraries that run in other people's processes, on machines we don't know: the JNI and the Python
-# library. They need glibc 2.28 (RHEL 8, Debian 10, Ubuntu 18.10) or newer, and no other library.
-option(BIGCAST_PORTABLE "Make the JNI and the Python library need glibc 2.28 and nothing else" OFF)
-
+# What runs on machines that we don't know: the JNI and the Python library, in other people's processes,
+# and the jar's bigcastd. They need glibc 2.28 (RHEL 8, Debian 10, Ubuntu 18.10) or newer and no other
+# library.
 if(DEFINED ENV{BIGCAST_CACHE})
   set(bigcast_cache $ENV{BIGCAST_CACHE})
 elseif(DEFINED ENV{XDG_CACHE_HOME})
@@ -11,12 +10,16 @@ else()
 endif()
 set(BIGCAST_STATIC_LIBRARIES ${bigcast_cache}/static-libraries
   CACHE PATH "What scripts/lib/static_libraries made")
+if(EXISTS ${BIGCAST_STATIC_LIBRARIES}/versions)
+  set(portable_possible ON)
+else()
+  set(portable_possible OFF)
+endif()
+option(BIGCAST_PORTABLE "Make what is shipped need glibc 2.28 and nothing else" ${portable_possible})
 
-if(BIGCAST_PORTABLE)
-  if(NOT EXISTS ${BIGCAST_STATIC_LIBRARIES}/versions)
-    message(FATAL_ERROR "No static libraries in ${BIGCAST_STATIC_LIBRARIES}: run "
-      "scripts/lib/static_libraries, or configure with -DBIGCAST_PORTABLE=OFF")
-  endif()
+if(NOT BIGCAST_PORTABLE)
+  message(STATUS "What is built needs libraries of this machine: BIGCAST_PORTABLE is off")
+else()
   find_package(Python3 REQUIRED COMPONENTS Interpreter)
   set(stub_libraries ${CMAKE_BINARY_DIR}/stub_libraries)
   add_custom_command(
@@ -28,6 +31,8 @@ if(BIGCAST_PORTABLE)
   add_library(bigcast_newer_glibc OBJECT ${CMAKE_CURRENT_LIST_DIR}/newer_glibc.c)
   target_compile_definitions(bigcast_newer_glibc PRIVATE _GNU_SOURCE)
   target_compile_options(bigcast_newer_glibc PRIVATE -Wall -Wextra)
+  add_library(bigcast_old_start OBJECT ${CMAKE_CURRENT_LIST_DIR}/old_start.c)
+  target_compile_options(bigcast_old_start PRIVATE -Wall -Wextra)
 endif()
 
 # bigcast_dependency(<name> SHARED <target> STATIC <archives>): bigcast::<name>, which is SHARED for all
@@ -50,19 +55,37 @@ function(bigcast_dependency name)
   add_library(bigcast::${name} ALIAS bigcast_${name}_dependency)
 endfunction()
 
+# bigcast_portable(<target>)
+function(bigcast_portable target)
+  set_target_properties(${target} PROPERTIES BIGCAST_IS_PORTABLE ON)
+  target_link_libraries(${target} PRIVATE bigcast_newer_glibc)
+  add_dependencies(${target} bigcast_stub_libraries)
+  set_property(TARGET ${target} APPEND PROPERTY LINK_DEPENDS ${stub_libraries}/libc.so)
+  target_link_options(${target} PRIVATE -L${stub_libraries} -static-libstdc++ -static-libgcc
+    LINKER:--no-as-needed LINKER:--gc-sections)
+endfunction()
+
+# bigcast_portable_program(<target> <name> LINKS <libraries>): <build>/portable/<name>, of main.cc.
+function(bigcast_portable_program target name)
+  cmake_parse_arguments(arg "" "" "LINKS" ${ARGN})
+  add_executable(${target} main.cc)
+  target_link_libraries(${target} PRIVATE ${arg_LINKS} bigcast_old_start)
+  bigcast_portable(${target})
+  target_link_options(${target} PRIVATE LINKER:--wrap=__libc_start_main)
+  set_target_properties(${target} PROPERTIES
+    OUTPUT_NAME ${name} RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/portable)
+endfunction()
+
 # bigcast_guest(<target> <exports.map>): a library in a host process that is not ours: nothing of it
 # may be seen by, or taken from, the other guests.
 function(bigcast_guest target exports)
   target_link_options(${target} PRIVATE
     LINKER:--version-script=${exports} LINKER:--no-undefined LINKER:-Bsymbolic
-    LINKER:--exclude-libs,ALL LINKER:--gc-sections)
+    LINKER:--exclude-libs,ALL)
   set_target_properties(${target} PROPERTIES
-    LINK_DEPENDS ${exports} LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib)
+    LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib)
+  set_property(TARGET ${target} APPEND PROPERTY LINK_DEPENDS ${exports})
   if(BIGCAST_PORTABLE)
-    set_target_properties(${target} PROPERTIES BIGCAST_IS_PORTABLE ON)
-    target_link_libraries(${target} PRIVATE bigcast_newer_glibc)
-    add_dependencies(${target} bigcast_stub_libraries)
-    target_link_options(${target} PRIVATE
-      -L${stub_libraries} -static-libstdc++ -static-libgcc LINKER:--no-as-needed)
+    bigcast_portable(${target})
   endif()
 endfunction()

@@ -17,7 +17,7 @@ import sys
 LIBRARIES = ["libc.so.6", "libm.so.6", "ld-linux-x86-64.so.2"]
 KEPT = ["libpthread.so.0", "libdl.so.2"]
 SYMBOL = re.compile(
-    r"^\s*\d+: [0-9a-f]+\s+(?P<size>\d+)\s+(?P<type>FUNC|IFUNC|OBJECT)\s+(?P<bind>GLOBAL|WEAK)"
+    r"^\s*\d+: (?P<address>[0-9a-f]+)\s+(?P<size>\d+)\s+(?P<type>FUNC|IFUNC|OBJECT)\s+(?P<bind>GLOBAL|WEAK)"
     r"\s+DEFAULT\s+(?!UND)\S+\s+(?P<name>[^@\s]+)@@?GLIBC_(?P<version>[0-9.]+)")
 
 
@@ -26,7 +26,7 @@ def number(version):
 
 
 def symbols_of(library, newest):
-    """{name: (version, type, bind, size)} of what a program linked for glibc NEWEST may use."""
+    """{name: (version, type, bind, size, address)} of what a program linked for glibc NEWEST may use."""
     path = subprocess.run(["gcc", f"-print-file-name={library}"], capture_output=True, text=True,
                           check=True).stdout.strip()
     table = subprocess.run(["readelf", "--dyn-syms", "-W", path], capture_output=True, text=True,
@@ -38,21 +38,27 @@ def symbols_of(library, newest):
             continue
         kept = found.get(match["name"])
         if kept is None or number(kept[0]) < number(match["version"]):
-            found[match["name"]] = (match["version"], match["type"], match["bind"], match["size"])
+            found[match["name"]] = (match["version"], match["type"], match["bind"], match["size"],
+                                    match["address"])
     if not found:
         sys.exit(f"stub_libraries.py: no symbols in {path}")
     return found
 
 
 def assembler(symbols):
-    lines = []
-    for name, (version, kind, bind, size) in sorted(symbols.items()):
-        lines += [".data" if kind == "OBJECT" else ".text",
-                  f".{'weak' if bind == 'WEAK' else 'globl'} {name}",
+    lines, before = [], None
+    # Names of one variable stay names of one: a program that has a copy of environ is found to need
+    # __environ to be the same.
+    for name, (version, kind, bind, size, address) in sorted(
+            symbols.items(), key=lambda one: (one[1][4], one[0])):
+        if address != before:
+            lines += [".data" if kind == "OBJECT" else ".text", ".balign 64"]
+            label, before = f"at_{address}_{len(lines)}", address
+            lines += [f"{label}:", f".zero {max(1, int(size)) if kind == 'OBJECT' else 1}"]
+        lines += [f".{'weak' if bind == 'WEAK' else 'globl'} {name}",
                   f".type {name}, {'@object' if kind == 'OBJECT' else '@function'}",
                   f".size {name}, {size}",
-                  f"{name}:",
-                  f".zero {max(1, int(size)) if kind == 'OBJECT' else 1}",
+                  f".set {name}, {label}",
                   f".symver {name}, {name}@@@GLIBC_{version}"]
     return "\n".join([*lines, '.section .note.GNU-stack,"",@progbits', ""])
 

@@ -28,6 +28,10 @@ from netns import Hosts, available  # noqa: E402
 
 JOB = "BroadcastProbe"
 SYSTEMS = ("torrent", "bigcast")
+# Bigcast with the one setting of Spark's that has chunks encrypted and leaves the network alone; and
+# plain Spark with it.
+SEALED = {"sealed": "bigcast", "torrent-sealed": "torrent"}
+SEALED_CONF = {"spark.io.encryption.enabled": "true"}
 FLOOR_FACTOR = 1.2
 # The value in a heap, as a multiple of its --size.
 HEAP_FACTOR = {"bytes": 1, "longs": 1, "map": 3}
@@ -61,6 +65,7 @@ class Bench:
     def run(self, system):
         """The program's figures, each a list with a number for each repeat, and the traffic."""
         arguments = self._arguments
+        carrier = SEALED.get(system, system)
         slots = self._executors * arguments.hosts
         result = self._work_dir / f"{system}.json"
         conf = {
@@ -71,13 +76,14 @@ class Bench:
             "spark.scheduler.minRegisteredResourcesRatio": "1.0",
             "spark.scheduler.maxRegisteredResourcesWaitingTime": "120s",
             "spark.serializer": SERIALIZERS[arguments.serializer],
-            **(bigcast_conf(arguments.jar) if system == "bigcast" else {}),
+            **(bigcast_conf(arguments.jar) if carrier == "bigcast" else {}),
+            **(SEALED_CONF if system in SEALED else {}),
             **dict(pair.split("=", 1) for pair in arguments.conf),
         }
         log_path = self._work_dir / f"{system}.log"
         with open(log_path, "wb") as log:
             process = self._cluster.submit(
-                ["--class", JOB, str(self._program), system, arguments.kind]
+                ["--class", JOB, str(self._program), carrier, arguments.kind]
                 + [str(arguments.size), str(slots), str(arguments.repeats), str(result)],
                 conf, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
             )
@@ -191,14 +197,16 @@ def parse_arguments():
     )
     parser.add_argument("--spark-home", default=os.environ.get("SPARK_HOME"), help="(set by bench)")
     parser.add_argument("--jar", type=pathlib.Path, default=os.environ.get("plugin_jar"))
-    parser.add_argument("--systems", default=",".join(SYSTEMS), help=f"of {','.join(SYSTEMS)}")
+    parser.add_argument("--systems", default=",".join(SYSTEMS),
+                        help=f"of {','.join([*SYSTEMS, *SEALED])} (sealed: chunks are encrypted)")
     parser.add_argument("--conf", action="append", default=[], help="NAME=VALUE for both")
     parser.add_argument("--repeats", type=measure.positive, default=3, help="default 3")
     parser.add_argument("--quick", action="store_true", help="32m, 1 host, one run: does it work?")
     parser.add_argument("--json", action="store_true", help="also print JSON lines")
     arguments = parser.parse_args()
     arguments.executors = [measure.positive(count) for count in arguments.executors.split(",")]
-    arguments.systems = [system for system in SYSTEMS if system in arguments.systems.split(",")]
+    asked = arguments.systems.split(",")
+    arguments.systems = [system for system in (*SYSTEMS, *SEALED) if system in asked]
     if arguments.quick:
         arguments.hosts, arguments.size, arguments.repeats = 1, 32 * MEBI, 1
     if arguments.size > 2047 * MEBI:

@@ -103,6 +103,38 @@ need_spark() {
   export spark_python SPARK_HOME
 }
 
+# need_spark_of_maven: Spark 3.5 for Scala 2.13, of which PyPI has none: its Python and scripts, and
+# Maven's jars of Spark SQL and all that it needs. (Of this version Maven has neither MLlib nor GraphX
+# for Scala 2.13.)
+need_spark_of_maven() {
+  local venv=$cache/spark-3.5-scala2.13 packages
+  need_spark 3.5
+  if [ ! -e "$venv/complete" ]; then
+    say "fetching Spark ${spark_versions[3.5]} for Scala 2.13 by Maven into $venv"
+    need_packages "${java_packages[@]}"
+    packages=${SPARK_HOME#"$cache/spark-${spark_versions[3.5]}/"}
+    rm -rf "$venv"
+    mkdir -p "$venv/$packages"
+    ln -s "../spark-${spark_versions[3.5]}/bin" "$venv/bin"
+    find "$SPARK_HOME" -mindepth 1 -maxdepth 1 ! -name jars -exec ln -s -t "$venv/$packages" {} +
+    cat >"$venv/pom.xml" <<END
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>io.bigcast</groupId><artifactId>spark-of-maven</artifactId><version>1</version>
+  <dependencies><dependency>
+    <groupId>org.apache.spark</groupId><artifactId>spark-sql_2.13</artifactId>
+    <version>${spark_versions[3.5]}</version>
+  </dependency></dependencies>
+</project>
+END
+    mvn -B -q -f "$venv/pom.xml" dependency:copy-dependencies \
+      "-DoutputDirectory=$venv/$packages/jars" </dev/null
+    touch "$venv/complete"
+  fi
+  spark_python=$venv/bin/python
+  SPARK_HOME=$(echo "$venv"/lib/python3*/site-packages/pyspark)
+}
+
 # need_arrays: NumPy, pandas and Arrow, of lines that every Spark from 3.4 to 4.0 takes, beside the
 # Spark that need_spark has set.
 need_arrays() {
@@ -113,11 +145,22 @@ need_arrays() {
   touch "$venv/arrays"
 }
 
+# need_connect: what a Spark Connect client needs beside the Spark 4 that need_spark has set.
+need_connect() {
+  local venv=${spark_python%/bin/python}
+  [ -e "$venv/connect" ] && return
+  say "installing Spark Connect's client from PyPI into $venv"
+  "$venv/bin/pip" install --no-input -q "pyspark[connect]==${venv##*/spark-}" 'pandas<3' </dev/null
+  touch "$venv/connect"
+}
+
 # build PRESET: configures and builds a preset, quietly unless it fails. The log is kept beside it.
 build() {
   local log=build/$1.log
   mkdir -p build
-  [ "$1" != release ] || "$root/scripts/lib/static_libraries"
+  if [ "$1" = release ] && ! "$root/scripts/lib/static_libraries"; then
+    say "going on without: what is built will need the libraries of this machine"
+  fi
   say "building preset $1 (takes minutes the first time; $log has its output)"
   if ! { cmake --preset "$1" && cmake --build --preset "$1"; } >"$log" 2>&1 </dev/null; then
     tail -n 60 "$log" >&2

@@ -28,10 +28,19 @@ kill -TERM $node
 wait $node
 test -s /usr/share/bigcast/bigcast-spark-plugin.jar
 test -s /usr/share/doc/bigcast/README.md
+grep -q 'get and look after blobs' /usr/share/man/man1/bigcast.1
+grep -q doctor /usr/share/bash-completion/completions/bigcast
+
+# What the service needs: its user, its settings, and a unit that names what is there.
+id bigcast
+bigcastd --config /etc/bigcast/bigcastd.toml --check-config >/dev/null
+grep -q '^User=bigcast$' /usr/lib/systemd/system/bigcastd.service
+grep -q "^ExecStart=$(command -v bigcastd) " /usr/lib/systemd/system/bigcastd.service
 
 apt-get -q -y purge bigcast
 test ! -e /usr/bin/bigcastd
 test ! -e /usr/share/bigcast
+test ! -e /etc/bigcast
 echo everything worked
 """
 

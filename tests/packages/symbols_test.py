@@ -1,11 +1,13 @@
-"""Libraries in other people's processes need glibc, no newer one than they promise, and no more.
+"""What runs on other people's machines needs glibc, no newer one than it promises, and no more.
 
-usage: symbols_test.py NEWEST LIBRARY..."""
+usage: symbols_test.py NEWEST BUILD; exit code 77 where the build is not portable."""
 
+import pathlib
 import re
 import subprocess
 import sys
 
+FILES = ["lib/libbigcast_jni.so", "lib/libbigcast.so", "portable/bigcastd", "portable/bigcast"]
 ALLOWED = {"libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "ld-linux-x86-64.so.2"}
 
 
@@ -20,7 +22,7 @@ def number(version):
 def problems_of(library, newest):
     needed = set(re.findall(r"NEEDED\s+(\S+)", output_of("objdump", "-p", library)))
     if not needed:
-        yield "needs no library at all: is it one?"
+        yield "needs no library at all: is it what ships?"
     for name in sorted(needed - ALLOWED):
         yield f"needs {name}"
     for line in output_of("objdump", "-T", library).splitlines():
@@ -29,15 +31,17 @@ def problems_of(library, newest):
             yield f"needs {match[3]} of {match[1]}_{match[2]}"
 
 
-def main(newest, libraries):
-    found = [f"{library}: {problem}" for library in libraries
-             for problem in problems_of(library, newest)]
-    print("\n".join(found) or f"{len(libraries)} libraries run with glibc {newest}")
+def main(newest, build):
+    if not (build / "portable").is_dir():
+        print("this build is not portable: scripts/lib/static_libraries found no sources")
+        sys.exit(77)
+    found = [f"{file}: {problem}" for file in FILES for problem in problems_of(build / file, newest)]
+    print("\n".join(found) or f"{len(FILES)} files run with glibc {newest}")
     sys.exit(1 if found else 0)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 3:
+    if len(sys.argv) != 3:
         print(__doc__)
         sys.exit(2)
-    main(sys.argv[1], sys.argv[2:])
+    main(sys.argv[1], pathlib.Path(sys.argv[2]))

@@ -1,6 +1,7 @@
 """Which combinations a Spark line runs."""
 
 import combinations
+import connect
 import faults
 import hosts
 import security
@@ -12,6 +13,7 @@ ALL = {
     "pyspark-min0": combinations.pyspark_min0,
     "pyspark-kryo-defaults": combinations.pyspark_kryo_defaults,
     "pyspark-arrays": combinations.pyspark_arrays,
+    "pyspark-encrypted": combinations.pyspark_encrypted,
     "hosts": hosts.on_hosts,
     "faults": faults.on_hosts,
     "shared": shared.contexts_on_one_node,
@@ -19,6 +21,8 @@ ALL = {
     "shared-server-killed": shared.server_killed,
     "driver-killed": combinations.driver_killed,
     "many": combinations.many,
+    "connect": connect.server,
+    "ssl-rpc": combinations.ssl_rpc,
     "upload-fails": combinations.upload_fails,
     "disk-full": combinations.disk_full,
     "unreachable": combinations.unreachable,
@@ -39,8 +43,14 @@ ALL = {
 # The suite of jobs, by each serializer and from Python: what every Spark line must run.
 JOBS = ["java-min0", "kryo-defaults", "pyspark-min0"]
 # In this order: what takes longest starts first.
-FULL = {"3.5": list(ALL), "4": [*JOBS, "upload-fails", "unreachable"]} | {
-    line: JOBS for line in ("3.4", "4.0", "4.1", "4.2")}
+JOBS_4 = [*JOBS, "connect"]
+FULL = {
+    "3.4": JOBS,
+    "3.5-scala2.13": JOBS,  # what of it Maven has: no MLlib and GraphX
+    "3.5": [name for name in ALL if name not in ("connect", "ssl-rpc")],
+    "4.0": [*JOBS_4, "ssl-rpc"], "4.1": [*JOBS_4, "ssl-rpc"], "4.2": [*JOBS_4, "ssl-rpc"],
+    "4": [*JOBS_4, "upload-fails", "unreachable"],
+}
 QUICK = {"3.5": ["java-min0", "pyspark-min0", "hosts", "unreachable"]}
 
 

@@ -17,7 +17,9 @@ class Spark:
 
     def __init__(self, line, cache, work):
         self.line = line
-        found = sorted(glob.glob(f"{cache}/spark-{line}*/lib/python3*/site-packages/pyspark"))
+        place = "lib/python3*/site-packages/pyspark"
+        found = sorted(each for folder in (f"spark-{line}", f"spark-{line}.*")
+                       for each in glob.glob(f"{cache}/{folder}/{place}"))
         if not found:
             raise SystemExit(f"no Spark {line} in {cache}: run `scripts/test`, which installs it")
         self.home = pathlib.Path(found[-1])
@@ -31,7 +33,8 @@ class Spark:
 
         Without the plugin's jar (None) the jobs that call it are left out."""
         jobs = HERE / "jobs"
-        sources = [*jobs.glob("*.java"), *(jobs.glob("plugin/*.java") if plugin else [])]
+        sources = [*jobs.glob("*.java"), *(jobs.glob("plugin/*.java") if plugin else []),
+                   *(jobs.glob("mllib/*.java") if list(self.home.glob("jars/spark-mllib_*")) else [])]
         self._jar(work / "user", self.user_jar, jobs.glob("ext/*.java"), "")
         self._jar(work / "jobs", self.jobs_jar, sources,
                   f"{self.home}/jars/*:{self.user_jar}:{plugin or ''}")

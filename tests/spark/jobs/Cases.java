@@ -61,6 +61,18 @@ final class Cases {
     }
   }
 
+  /** Has LibraryCases, which only exists beside MLlib, add its cases. */
+  void addLibraries() throws ReflectiveOperationException {
+    Class<?> libraries;
+    try {
+      libraries = Class.forName("io.bigcast.sparktest.LibraryCases");
+    } catch (ClassNotFoundException e) {
+      System.err.println("no MLlib and no GraphX: their cases are left out");
+      return;
+    }
+    libraries.getMethod("addTo", Cases.class).invoke(null, this);
+  }
+
   /** Runs the cases that match the filter, all of them whatever fails. */
   void run(PrintStream out) {
     for (Map.Entry<String, Body> each : bodies.entrySet()) {

@@ -18,7 +18,7 @@ public final class Main {
     Cases cases = new Cases(session);
     RddCases.addTo(cases);
     SqlCases.addTo(cases);
-    LibraryCases.addTo(cases);
+    cases.addLibraries();
     cases.addPublishing("addTo");
     LifecycleCases.addTo(cases);
     RddCases.addKillTo(cases);

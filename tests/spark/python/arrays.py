@@ -54,6 +54,25 @@ def kill_node(broadcast):
     raise AssertionError("there is no node")
 
 
+def ask_for_help():
+    """In a worker: the mode of the file that has the token, and answers to four questions."""
+    import socket
+
+    file = pathlib.Path(os.environ["SPARK_LOCAL_DIRS"].split(",")[0], "bigcast-python")
+    port, token = file.read_text(encoding="ascii").split()
+
+    def ask(line):
+        with socket.create_connection(("127.0.0.1", int(port))) as executor:
+            with contextlib.suppress(ConnectionError):
+                executor.sendall(line.encode("ascii"))
+                return executor.makefile().readline()
+            return ""
+
+    lines = ["0" * len(token) + " x\n", token + "0 x\n", token + " " + "x" * 1000 + "\n",
+             token + " x\n"]
+    return [file.stat().st_mode & 0o777, *map(ask, lines)]
+
+
 class Arrays(Runner):
     def seen_in_tasks(self, function):
         return self.context.parallelize(range(TASKS), TASKS).map(function).collect()
@@ -163,6 +182,13 @@ class Arrays(Runner):
         again = self.shared(matrix)
         found = self.seen_in_tasks(lambda i: float(again.value[i].sum()))
         equal(found, [float(matrix[i].sum()) for i in range(TASKS)], "through another home")
+
+    def py_help_needs_the_token(self):
+        """What executors give their workers, nobody else gets; and only what exists."""
+        [(mode, *answers)] = self.context.parallelize([0], 1).map(lambda _: ask_for_help()).collect()
+        equal(mode, 0o600, "who may read the token")
+        equal(answers[:3], ["", "", ""], "without the token, with a longer one, with too long a line")
+        equal(answers[3].startswith("error NOT_FOUND"), True, f"of what is not there: {answers[3]}")
 
     def py_pickling_fails(self):
         try:

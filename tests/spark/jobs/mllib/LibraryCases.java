@@ -29,8 +29,11 @@ import scala.Tuple2;
 import scala.reflect.ClassTag;
 import scala.reflect.ClassTag$;
 
-/** What Spark's own libraries broadcast. Their results are known beforehand. */
-final class LibraryCases {
+/**
+ * What Spark's own libraries broadcast. Their results are known beforehand. In a folder of its own,
+ * because it is not compiled for a Spark without MLlib.
+ */
+public final class LibraryCases {
   private final Cases cases;
   private final SparkSession session;
 
@@ -39,7 +42,7 @@ final class LibraryCases {
     this.session = cases.session;
   }
 
-  static void addTo(Cases cases) {
+  public static void addTo(Cases cases) {
     LibraryCases libraries = new LibraryCases(cases);
     cases.add("lib_matrix_product", libraries::matrixProduct);
     cases.add("lib_k_means", libraries::kMeans);

@@ -1,0 +1,142 @@
+"""What the documents say can be followed: links lead somewhere, commands and their flags exist, settings
+that are named exist, and the README's quick start works as it is written.
+
+usage: docs_test.py ROOT BINARIES"""
+
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import unittest
+
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+SUBCOMMAND = re.compile(r"^ {2}([a-z]+) {2,}", re.M)
+SPARK_KEY = re.compile(r"spark\.bigcast\.[A-Za-z.]*[A-Za-z]")
+PROGRAMS = ("bigcast", "bigcastd")
+
+
+def documents():
+    listed = subprocess.run(["git", "-C", ROOT, "ls-files", "*.md"], capture_output=True, text=True,
+                            check=True).stdout.split()
+    return [ROOT / name for name in listed]
+
+
+def without_code(text):
+    return re.sub(r"`[^`]*`", "", re.sub(r"^(?: {4}|\t).*$", "", text, flags=re.M))
+
+
+def anchors(path):
+    """As the usual renderers make them of headings."""
+    found = set()
+    for heading in re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.M):
+        plain = re.sub(r"[^\w\- ]", "", re.sub(r"[`*]", "", heading).strip().lower())
+        found.add(plain.replace(" ", "-"))
+    return found
+
+
+def commands(text):
+    """The command lines in code that is set off, and in backquotes."""
+    blocks = re.findall(r"^ {4}(.*(?:\\\n.*)*)$", text, re.M)
+    for line in [*blocks, *re.findall(r"`([^`\n]+)`", text)]:
+        yield line.replace("\\\n", " ")
+
+
+def help_of(*command):
+    done = subprocess.run([BINARIES / command[0], *command[1:], "--help"], capture_output=True,
+                          text=True, check=False)
+    return done.stdout if done.returncode == 0 else None
+
+
+class Documents(unittest.TestCase):
+    def test_links_lead_somewhere(self):
+        broken = []
+        for document in documents():
+            for target in LINK.findall(without_code(document.read_text(encoding="utf-8"))):
+                if re.match(r"[a-z]+:", target):
+                    continue
+                path, _, anchor = target.partition("#")
+                file = (document.parent / path).resolve() if path else document
+                if not file.exists():
+                    broken.append(f"{document.name}: {target}: no such file")
+                elif anchor and file.suffix == ".md" and anchor not in anchors(file):
+                    broken.append(f"{document.name}: {target}: no such heading")
+        self.assertEqual([], broken)
+
+    def test_scripts_that_are_named_exist(self):
+        missing = []
+        for document in documents():
+            for line in commands(document.read_text(encoding="utf-8")):
+                words = line.split()
+                for word in words[:1]:
+                    if re.fullmatch(r"(scripts|tests|build/release/bin)/[\w./-]+", word):
+                        there = BINARIES / pathlib.Path(word).name
+                        if not (ROOT / word).exists() and not there.exists():
+                            missing.append(f"{document.name}: {word}")
+                if words[:1] == ["scripts/bench"] and words[1:]:
+                    if not (ROOT / "scripts/bench.d" / f"{words[1]}.py").exists():
+                        missing.append(f"{document.name}: {line}")
+        self.assertEqual([], missing)
+
+    def test_commands_and_flags_that_are_named_exist(self):
+        top = {program: help_of(program) for program in PROGRAMS}
+        subcommands = {name: help_of("bigcast", name) for name in SUBCOMMAND.findall(top["bigcast"])}
+        self.assertIn("put", subcommands)
+        wrong = []
+        for document in documents():
+            for line in commands(document.read_text(encoding="utf-8")):
+                line = re.sub(r"\s#.*", "", line).strip()
+                words = line.split()
+                if words[:1] not in ([program] for program in PROGRAMS) or words[-1].isdigit():
+                    continue  # "bigcast login 1" is a label of key derivation
+                known = top[words[0]]
+                named = [word for word in words[1:] if word in subcommands]
+                if words[0] == "bigcast":
+                    known += "".join(subcommands[name] or "" for name in named[:1])
+                    first = next((w for w in words[1:] if re.fullmatch(r"[a-z]+", w)), None)
+                    if len(words) > 1 and re.fullmatch(r"[a-z]+", words[1]) and first not in subcommands:
+                        wrong.append(f"{document.name}: {line}: no command '{first}'")
+                wrong += [f"{document.name}: {line}: no flag {flag}" for flag in FLAG.findall(line)
+                          if not re.search(re.escape(flag) + r"(?![\w-])", known)]
+        self.assertEqual([], wrong)
+
+    def test_spark_settings_that_are_named_exist(self):
+        known = set(SPARK_KEY.findall((ROOT / "docs/SPARK-CONFIG.md").read_text(encoding="utf-8")))
+        self.assertIn("spark.bigcast.minSize", known)
+        unknown = [f"{document.name}: {key}" for document in documents()
+                   for key in SPARK_KEY.findall(document.read_text(encoding="utf-8"))
+                   if key not in known and not any(k.startswith(key + ".") for k in known)]
+        self.assertEqual([], unknown)
+
+    def test_the_quick_start_works(self):
+        text = (ROOT / "README.md").read_text(encoding="utf-8")
+        [block] = re.findall(r"## On the command line\n\n((?: {4}.*\n)+)", text)
+        lines = [re.sub(r"\s+#.*", "", line.strip()) for line in block.splitlines()]
+        self.assertTrue(lines[0].startswith("cmake "), "the first builds, as this tree was built")
+        self.assertEqual("PATH=$PWD/build/release/bin:$PATH", lines[1])
+        script = ["set -em", f"PATH={shlex.quote(str(BINARIES))}:$PATH"]
+        for line in lines[2:]:
+            if line.startswith("bigcastd"):
+                # The same, on ports of its own, since others may use the usual ones.
+                line = line.replace("bigcastd", "bigcastd --listen 127.0.0.1:0 --http none >ready")
+            script.append(line)
+            if line.endswith("&"):
+                script += ["for _ in $(seq 600); do grep -q listen= ready && break; sleep 0.1; done",
+                           "export BIGCAST_SERVER=$(sed -n 's/.*listen=\\([^ ]*\\).*/\\1/p' ready)"]
+        script += ["wait", "cmp big.bin copy.bin"]
+        with tempfile.TemporaryDirectory(prefix="bigcast-docs-") as folder:
+            (pathlib.Path(folder) / "big.bin").write_bytes(os.urandom(9_000_000))
+            done = subprocess.run(["bash", "-c", "\n".join(script)], cwd=folder, text=True,
+                                  capture_output=True, timeout=120, check=False)
+        self.assertEqual(0, done.returncode, done.stdout + done.stderr)
+        self.assertIn("team/big", done.stdout)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    ROOT, BINARIES = (pathlib.Path(argument).resolve() for argument in sys.argv[1:3])
+    unittest.main(argv=[sys.argv[0], *sys.argv[3:]], verbosity=2)
