@@ -498,23 +498,22 @@ std::vector<BlobStat> Store::list(std::string_view name_space, std::string_view 
   const std::string base = fmt::format("{}/", name_space);
   const std::string wanted = base + std::string(prefix);
   limit = std::min(limit, limits::kListPageMax + 1);  // one beyond a page tells that there is more
-  std::vector<BlobStat> result;
   const Lock lock(mutex_);
-  auto it = names_.lower_bound(wanted);
-  if (!after.empty() && base + std::string(after) >= wanted) {
-    it = names_.upper_bound(base + std::string(after));
-  }
-  for (; it != names_.end() && result.size() < limit && it->first.starts_with(wanted); ++it) {
-    result.push_back(stat_of(*blobs_.at(it->second)));
-  }
-  return result;
+  const bool begins_after = !after.empty() && base + std::string(after) >= wanted;
+  return list_from(
+      begins_after ? names_.upper_bound(base + std::string(after)) : names_.lower_bound(wanted),
+      wanted, limit);
 }
 
 std::vector<BlobStat> Store::list_all(std::string_view after_key, size_t limit) const {
-  limit = std::min(limit, limits::kListPageMax);
-  std::vector<BlobStat> result;
   const Lock lock(mutex_);
-  for (auto it = names_.upper_bound(after_key); it != names_.end() && result.size() < limit; ++it) {
+  return list_from(names_.upper_bound(after_key), "", std::min(limit, limits::kListPageMax));
+}
+
+std::vector<BlobStat> Store::list_from(Names::const_iterator it, std::string_view prefix,
+                                       size_t limit) const {
+  std::vector<BlobStat> result;
+  for (; it != names_.end() && result.size() < limit && it->first.starts_with(prefix); ++it) {
     result.push_back(stat_of(*blobs_.at(it->second)));
   }
   return result;

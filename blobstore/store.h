@@ -222,6 +222,9 @@ class Store final : public BlobStore {
   // store.cc
   Result<BlobPtr> find_blob(BlobId id) const;
   BlobStat stat_of(const StoredBlob& blob) const;
+  using Names = std::map<std::string, BlobId, std::less<>>;
+  std::vector<BlobStat> list_from(Names::const_iterator it, std::string_view prefix,
+                                  size_t limit) const;
   Result<void> check_create(const CreateOptions& options) const;
   Result<void> check_complete(const StoredBlob& blob, uint64_t size, uint32_t chunk_count) const;
   Result<Digest128> root_of(const StoredBlob& blob, uint32_t chunk_count,
@@ -354,8 +357,8 @@ class Store final : public BlobStore {
   mutable std::mutex mutex_;  // guards what follows
   std::condition_variable changed_;
   std::unordered_map<BlobId, BlobPtr> blobs_;
-  std::map<std::string, BlobId, std::less<>> names_;  // of homes
-  std::map<uint64_t, BlobPtr> by_serial_;             // all of blobs_
+  Names names_;                            // of homes
+  std::map<uint64_t, BlobPtr> by_serial_;  // all of blobs_
   std::set<std::pair<TimePoint, BlobId>> expiries_;
   std::map<std::string, std::shared_ptr<NamespaceShare>, std::less<>> shares_;  // with blobs
   // Resident chunks in order of eviction; once more those that can leave without the disk (relays',

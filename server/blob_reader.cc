@@ -93,7 +93,7 @@ kj::Promise<void> BlobService::read(ReadContext context) {
     return kj::READY_NOW;
   }
   if (kind_ == Kind::kRelayed) reader_->reads(context.getParams().getIndex());
-  return serve(context, 0).attach(core_.count_running());
+  return serve(context, 0).attach(core_.count_running(), core_.time(core_.metrics->calls.read));
 }
 
 kj::Promise<void> BlobService::serve(ReadContext context, uint32_t rereads) {

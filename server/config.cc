@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "base/nearest_name.h"
+#include "server/metrics.h"
 #include "server/settings.h"
 
 namespace bigcast {
@@ -179,6 +180,8 @@ struct Flags {
   bool check_config = false;
   bool example_config = false;
   bool config_reference = false;
+  bool metrics_reference = false;
+  bool man = false;
 };
 
 void declare(CLI::App& app, Flags& flags) {
@@ -192,6 +195,9 @@ void declare(CLI::App& app, Flags& flags) {
                "print a TOML file with all settings at their presets, and exit");
   app.add_flag("--config-reference", flags.config_reference,
                "print the settings as a table in Markdown, and exit");
+  app.add_flag("--metrics-reference", flags.metrics_reference,
+               "print the metrics as a table in Markdown, and exit");
+  app.add_flag("--man", flags.man, "print the man page, bigcastd(8), and exit");
   for (size_t i = 0; i < settings().size(); i++) {
     const Setting& setting = settings()[i];
     std::string help = setting.help;
@@ -217,8 +223,9 @@ void declare(CLI::App& app, Flags& flags) {
 }
 
 Result<void> refuse_extras(const CLI::App& app) {
-  std::vector<std::string> names = {"--config",       "--version",        "--help",
-                                    "--check-config", "--example-config", "--config-reference"};
+  std::vector<std::string> names = {
+      "--config",           "--version",           "--help", "--check-config", "--example-config",
+      "--config-reference", "--metrics-reference", "--man"};
   for (const Setting& setting : settings()) names.push_back(setting.flag());
   for (const std::string& extra : app.remaining()) {
     const std::string name = extra.substr(0, extra.find('='));
@@ -287,6 +294,8 @@ Result<CommandLine> parse_command_line(int argc, const char* const* argv,
   if (flags.version) return printing(version_text());
   if (flags.example_config) return printing(example_config());
   if (flags.config_reference) return printing(settings_reference());
+  if (flags.metrics_reference) return printing(Metrics::reference());
+  if (flags.man) return printing(man_page());
 
   CommandLine line;
   if (flags.check_config) line.action = CommandLine::Action::kCheckConfig;

@@ -54,6 +54,18 @@ kj::Own<void> NodeCore::count_running() {
   return kj::heap<Count>(kj::addRef(*this));
 }
 
+kj::Own<void> NodeCore::time(Histogram& histogram) {
+  struct Timing {
+    Timing(kj::Own<NodeCore> core, Histogram& histogram)
+        : core(kj::mv(core)), histogram(histogram), began(this->core->clock.now()) {}
+    ~Timing() noexcept(false) { histogram.observe(seconds_of(core->clock.now() - began)); }
+    kj::Own<NodeCore> core;
+    Histogram& histogram;
+    const TimePoint began;
+  };
+  return kj::heap<Timing>(kj::addRef(*this), histogram);
+}
+
 void NodeCore::background(kj::Promise<void> task) {
   if (tasks_.get() != nullptr) tasks_->add(kj::mv(task));
 }

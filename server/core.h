@@ -61,6 +61,8 @@ class NodeCore final : public kj::Refcounted {
 
   // Counts a call that a draining node waits for, until the result is destroyed.
   kj::Own<void> count_running();
+  // Observes how long the result lives.
+  kj::Own<void> time(Histogram& histogram);
   size_t running() const { return running_; }
 
   // Ends a blob for all who use it here, then frees what the store has of it. From then on the id

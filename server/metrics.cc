@@ -1,8 +1,11 @@
 #include "server/metrics.h"
 
+#include <fmt/format.h>
 #include <prometheus/metric_family.h>
 #include <prometheus/text_serializer.h>
 
+#include <limits>
+#include <set>
 #include <sstream>
 #include <utility>
 #include <vector>
@@ -30,6 +33,27 @@ class Families {
   void counters(std::string name, std::string help, const LabelledValues& values) {
     add(std::move(name), std::move(help), MetricType::Counter, values);
   }
+  // A histogram for each value of a label; with one that has no name, just one.
+  void histograms(std::string name, std::string help,
+                  const std::vector<std::pair<ClientMetric::Label, const Histogram*>>& values) {
+    MetricFamily family{"bigcast_" + std::move(name), std::move(help), MetricType::Histogram, {}};
+    for (const auto& [label, histogram] : values) {
+      ClientMetric metric;
+      if (!label.name.empty()) metric.label.push_back(label);
+      uint64_t count = 0;
+      for (size_t i = 0; i < histogram->bounds().size(); i++) {
+        count += histogram->count(i);
+        metric.histogram.bucket.push_back({count, histogram->bounds()[i]});
+      }
+      count += histogram->count(histogram->bounds().size());
+      metric.histogram.bucket.push_back({count, std::numeric_limits<double>::infinity()});
+      metric.histogram.sample_count = count;
+      metric.histogram.sample_sum = histogram->sum();
+      family.metric.push_back(std::move(metric));
+    }
+    families_.push_back(std::move(family));
+  }
+  const std::vector<MetricFamily>& all() const { return families_; }
   std::string text() const {
     std::ostringstream out;
     prometheus::TextSerializer().Serialize(out, families_);
@@ -118,56 +142,127 @@ void add_namespaces(Families& out, const std::vector<NamespaceUsage>& namespaces
              reserved);
 }
 
-}  // namespace
+void add_times(Families& out, const Metrics& metrics) {
+  const Metrics::CallTimes& calls = metrics.calls;
+  out.histograms("call_seconds",
+                 "Time to the answer of a call; a read waits for what is still written or fetched, "
+                 "a credit for room.",
+                 {{{"method", "credit"}, &calls.credit},
+                  {{"method", "put"}, &calls.put},
+                  {{"method", "seal"}, &calls.seal},
+                  {{"method", "open"}, &calls.open},
+                  {{"method", "read"}, &calls.read}});
+  out.histograms("relay_first_chunk_seconds",
+                 "Time from the first fetch of another node's blob to its first chunk.",
+                 {{{}, &metrics.relay_first_chunk_seconds}});
+  out.histograms("relay_complete_seconds",
+                 "Time from the first fetch of another node's blob to its last chunk, if all came.",
+                 {{{}, &metrics.relay_complete_seconds}});
+  out.histograms("fanout_efficiency",
+                 "Of blobs that were fetched whole: their stored bytes over link_speed, divided by "
+                 "the time it took. Nothing without link_speed.",
+                 {{{}, &metrics.fanout_efficiency}});
+}
 
-std::string Metrics::render(const StoreUsage& usage,
-                            const std::vector<NamespaceUsage>& namespaces) const {
+void add_queues(Families& out, const Metrics& metrics) {
+  out.gauge("uploads_open", "Uploads that are not sealed yet.", metrics.uploads_open);
+  out.gauge("credits_waiting", "Chunks that writers wait to be let send: back-pressure.",
+            metrics.credits_waiting);
+  out.gauge("calls_running", "Calls that wait for chunks, the pool or room to answer.",
+            metrics.calls_running);
+}
+
+void add_state(Families& out, const Metrics& metrics) {
+  out.gauge("sessions", "Sessions that are logged in.", metrics.sessions);
+  out.gauge("connections", "RPC connections.", metrics.connections);
+  out.gauge("leases", "Leases that live or are in their grace.", metrics.leases);
+  out.gauge("relayed_blobs", "Blobs that this node fetches from their homes.",
+            metrics.relayed_blobs);
+  out.gauge("receive_reserve_used_bytes", "Credit granted to uploads and fetches.",
+            metrics.credit_bytes);
+  out.gauge("serve_reserve_used_bytes", "Chunks read and not yet sent.",
+            metrics.serve_buffer_bytes);
+  out.gauge("draining", "1 when the node is about to stop.", metrics.draining ? 1 : 0);
+}
+
+void add_moved(Families& out, const Metrics& metrics, const StoreUsage& usage) {
+  out.counters("served_bytes_total", "Stored bytes of chunks served, by path.",
+               {{{"path", "located"}, metrics.bytes_served_located},
+                {{"path", "inline"}, metrics.bytes_served_inline},
+                {{"path", "relay"}, metrics.bytes_served_relay}});
+  out.counter("chunks_served_total", "Chunks served to readers and relays.", metrics.chunks_served);
+  out.counter("chunks_received_total", "Chunks received from uploads.", metrics.chunks_received);
+  out.counter("received_bytes_total", "Stored bytes received from uploads.",
+              metrics.bytes_received);
+  out.counter("served_peer_bytes_total",
+              "Stored bytes of chunks served to other nodes (in path inline).",
+              metrics.bytes_served_peer);
+  out.counters("chunks_fetched_total", "Chunks of others' blobs fetched, by who gave them.",
+               {{{"from", "home"}, metrics.chunks_fetched_home},
+                {{"from", "peer"}, metrics.chunks_fetched_peer}});
+  out.counters("fetched_bytes_total", "Stored bytes of others' blobs fetched, by who gave them.",
+               {{{"from", "home"}, metrics.bytes_fetched_home},
+                {{"from", "peer"}, metrics.bytes_fetched_peer}});
+  out.counter("prefetched_bytes_total", "Stored bytes fetched before a reader asked for them.",
+              metrics.bytes_prefetched);
+  out.counter("prefetch_wasted_bytes_total", "Stored bytes fetched that no reader asked for.",
+              metrics.bytes_prefetch_wasted);
+  out.counter("peer_fetch_failures_total", "Chunks that a peer was asked for and did not bring.",
+              metrics.peer_fetch_failures);
+  out.counter("chunks_refetched_total", "Chunks fetched again, their copy being gone or not kept.",
+              metrics.chunks_refetched);
+  out.counters(
+      "checksum_failures_total", "Chunks whose checksum was wrong, by where they were.",
+      {{{"at", "network"}, metrics.checksum_failures}, {{"at", "store"}, usage.checksum_failures}});
+  out.counters("uploads_total", "Uploads by what became of them.",
+               {{{"event", "started"}, metrics.uploads_started},
+                {{"event", "sealed"}, metrics.uploads_sealed},
+                {{"event", "aborted"}, metrics.uploads_aborted}});
+  out.counter("login_failures_total", "Logins that were refused.", metrics.login_failures);
+  out.counter("connections_shed_total",
+              "Connections closed for want of room: the oldest not logged in, else the newest.",
+              metrics.connections_shed);
+  out.counter("leases_expired_total", "Leases whose grace ended.", metrics.leases_expired);
+}
+
+Families families_of(const Metrics& metrics, const StoreUsage& usage,
+                     const std::vector<NamespaceUsage>& namespaces) {
   Families out;
   out.gauges("build_info", "1, labelled with the version.",
              {{{"version", BIGCAST_VERSION}, uint64_t{1}}});
   add_store(out, usage);
   add_namespaces(out, namespaces);
-  out.gauge("sessions", "Sessions that are logged in.", sessions);
-  out.gauge("connections", "RPC connections.", connections);
-  out.gauge("leases", "Leases that live or are in their grace.", leases);
-  out.gauge("relayed_blobs", "Blobs that this node fetches from their homes.", relayed_blobs);
-  out.gauge("receive_reserve_used_bytes", "Credit granted to uploads and fetches.", credit_bytes);
-  out.gauge("serve_reserve_used_bytes", "Chunks read and not yet sent.", serve_buffer_bytes);
-  out.gauge("draining", "1 when the node is about to stop.", draining ? 1 : 0);
-  out.counters("served_bytes_total", "Stored bytes of chunks served, by path.",
-               {{{"path", "located"}, bytes_served_located},
-                {{"path", "inline"}, bytes_served_inline},
-                {{"path", "relay"}, bytes_served_relay}});
-  out.counter("chunks_served_total", "Chunks served to readers and relays.", chunks_served);
-  out.counter("chunks_received_total", "Chunks received from uploads.", chunks_received);
-  out.counter("received_bytes_total", "Stored bytes received from uploads.", bytes_received);
-  out.counter("served_peer_bytes_total",
-              "Stored bytes of chunks served to other nodes (in path inline).", bytes_served_peer);
-  out.counters("chunks_fetched_total", "Chunks of others' blobs fetched, by who gave them.",
-               {{{"from", "home"}, chunks_fetched_home}, {{"from", "peer"}, chunks_fetched_peer}});
-  out.counters("fetched_bytes_total", "Stored bytes of others' blobs fetched, by who gave them.",
-               {{{"from", "home"}, bytes_fetched_home}, {{"from", "peer"}, bytes_fetched_peer}});
-  out.counter("prefetched_bytes_total", "Stored bytes fetched before a reader asked for them.",
-              bytes_prefetched);
-  out.counter("prefetch_wasted_bytes_total", "Stored bytes fetched that no reader asked for.",
-              bytes_prefetch_wasted);
-  out.counter("peer_fetch_failures_total", "Chunks that a peer was asked for and did not bring.",
-              peer_fetch_failures);
-  out.counter("chunks_refetched_total", "Chunks fetched again, their copy being gone or not kept.",
-              chunks_refetched);
-  out.counters(
-      "checksum_failures_total", "Chunks whose checksum was wrong, by where they were.",
-      {{{"at", "network"}, checksum_failures}, {{"at", "store"}, usage.checksum_failures}});
-  out.counters("uploads_total", "Uploads by what became of them.",
-               {{{"event", "started"}, uploads_started},
-                {{"event", "sealed"}, uploads_sealed},
-                {{"event", "aborted"}, uploads_aborted}});
-  out.counter("login_failures_total", "Logins that were refused.", login_failures);
-  out.counter("connections_shed_total",
-              "Connections closed for want of room: the oldest not logged in, else the newest.",
-              connections_shed);
-  out.counter("leases_expired_total", "Leases whose grace ended.", leases_expired);
-  return out.text();
+  add_state(out, metrics);
+  add_queues(out, metrics);
+  add_moved(out, metrics, usage);
+  add_times(out, metrics);
+  return out;
+}
+
+}  // namespace
+
+std::string Metrics::render(const StoreUsage& usage,
+                            const std::vector<NamespaceUsage>& namespaces) const {
+  return families_of(*this, usage, namespaces).text();
+}
+
+std::string Metrics::reference() {
+  const char* const kTypes[] = {"counter", "gauge", "summary", "untyped", "histogram"};
+  const Metrics metrics;
+  NamespaceUsage quota;
+  quota.has_own_quota = true;
+  const Families all = families_of(metrics, {}, {quota});
+  std::string text = "| metric | type | labels | what it tells |\n|---|---|---|---|\n";
+  for (const MetricFamily& family : all.all()) {
+    std::set<std::string> labels;
+    for (const ClientMetric& metric : family.metric) {
+      for (const auto& label : metric.label) labels.insert("`" + label.name + "`");
+    }
+    text +=
+        fmt::format("| `{}` | {} | {} | {} |\n", family.name,
+                    kTypes[static_cast<size_t>(family.type)], fmt::join(labels, " "), family.help);
+  }
+  return text;
 }
 
 }  // namespace bigcast

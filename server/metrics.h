@@ -1,13 +1,46 @@
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "base/clock.h"
 #include "blobstore/blob_store.h"
 
 namespace bigcast {
+
+inline double seconds_of(Duration duration) {
+  return std::chrono::duration<double>(duration).count();
+}
+
+// How often a value was at most each of some bounds. Any thread may observe and read.
+class Histogram {
+ public:
+  explicit Histogram(std::vector<double> bounds)
+      : bounds_(std::move(bounds)), counts_(bounds_.size() + 1) {}
+  void observe(double value) {
+    const auto at = std::ranges::lower_bound(bounds_, value) - bounds_.begin();
+    counts_[static_cast<size_t>(at)]++;
+    sum_ += value;
+  }
+  const std::vector<double>& bounds() const { return bounds_; }  // ascending
+  // Of values above the bound before, the last one: above all.
+  uint64_t count(size_t bucket) const { return counts_[bucket]; }
+  double sum() const { return sum_; }
+
+  static Histogram of_seconds() {
+    return Histogram({.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30});
+  }
+  static Histogram of_ratio() { return Histogram({.1, .2, .3, .4, .5, .6, .7, .8, .9, 1}); }
+
+ private:
+  const std::vector<double> bounds_;
+  std::vector<std::atomic<uint64_t>> counts_;
+  std::atomic<double> sum_{0};
+};
 
 // What a node counts, and how Prometheus sees it. Any thread may count and render. Labels are
 // bounded: never a blob or a peer, nor a namespace that the configuration does not name.
@@ -38,6 +71,19 @@ struct Metrics {
   Number connections_shed{0};  // closed before they logged in, to make room
   Number leases_expired{0};
 
+  // How long calls took, from when they came to their answer.
+  struct CallTimes {
+    Histogram credit = Histogram::of_seconds();
+    Histogram put = Histogram::of_seconds();
+    Histogram seal = Histogram::of_seconds();
+    Histogram open = Histogram::of_seconds();
+    Histogram read = Histogram::of_seconds();
+  } calls;
+  // Of blobs that this node relays, since it asked for the first chunk.
+  Histogram relay_first_chunk_seconds = Histogram::of_seconds();
+  Histogram relay_complete_seconds = Histogram::of_seconds();
+  Histogram fanout_efficiency = Histogram::of_ratio();
+
   // Gauges, set by the loop.
   Number sessions{0};
   Number connections{0};
@@ -45,7 +91,13 @@ struct Metrics {
   Number relayed_blobs{0};
   Number credit_bytes{0};
   Number serve_buffer_bytes{0};
+  Number uploads_open{0};
+  Number credits_waiting{0};
+  Number calls_running{0};
   std::atomic<bool> draining{false};
+
+  // A table of all metrics for people, in Markdown: docs/METRICS.md.
+  static std::string reference();
 
   // The text exposition format, version 0.0.4.
   // Of the namespaces those without a quota, which anybody may invent, are one label.

@@ -267,10 +267,7 @@ void Node::tick() {
   for (UploadService* upload : uploads) {
     if (core_->uploads.contains(upload)) upload->check_progress(now);
   }
-  Metrics& metrics = *core_->metrics;
-  metrics.leases = core_->leases.size();
-  metrics.credit_bytes = core_->credits->bytes_used();
-  metrics.serve_buffer_bytes = core_->serve_buffers.bytes_used();
+  set_gauges();
   if (core_->attached > 0) idle_since_ = now;
   if (config_.exit_when_idle && now - idle_since_ > *config_.exit_when_idle &&
       idle_.get() != nullptr) {
@@ -293,6 +290,22 @@ void Node::scrub(TimePoint now) {
                           scrubbing_ = false;
                           scrub_due_ -= static_cast<double>(turn.bytes);
                         }));
+}
+
+void Node::set_gauges() {
+  Metrics& metrics = *core_->metrics;
+  metrics.leases = core_->leases.size();
+  metrics.credit_bytes = core_->credits->bytes_used();
+  metrics.serve_buffer_bytes = core_->serve_buffers.bytes_used();
+  metrics.calls_running = core_->running();
+  uint64_t open = 0;
+  uint64_t waiting = 0;
+  for (const UploadService* upload : core_->uploads) {
+    open += upload->is_open() ? 1 : 0;
+    waiting += upload->credits_waiting();
+  }
+  metrics.uploads_open = open;
+  metrics.credits_waiting = waiting;
 }
 
 void Node::end_silent_sessions() {

@@ -68,6 +68,7 @@ class Node {
   kj::Promise<void> tick_forever(Duration interval);
   void tick();
   void scrub(TimePoint now);
+  void set_gauges();
   void end_silent_sessions();
   void expire_leases();
   void report_shedding();

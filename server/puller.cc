@@ -76,6 +76,9 @@ void Puller::fail_all(const Error& error) {
 void Puller::copies_dropped() {
   held_.clear();
   tried_.clear();
+  began_.reset();
+  first_bytes_ = first_chunks_ = 0;
+  is_complete_ = false;
   prefetch_from_ = 0;
   transfers_.clear();  // what readers wait for is asked for again
   prefetches_ = false;
@@ -112,6 +115,7 @@ void Puller::wake_in(uint32_t delay_ms) {
 void Puller::step() {
   if (blob_.ended()) return;
   end_beyond();
+  measure_complete();
   auto wanted = wanted_now();
   if (wanted.empty() && transfers_.empty()) sources_.clear();
   home_.step(std::move(wanted));
@@ -250,6 +254,7 @@ void Puller::start(rpc::Assignment::Reader assignment) {
     source = source_at(home->link->address(), true);
   }
   KJ_IF_MAYBE (from, source) {
+    if (!began_) began_ = core_.clock.now();
     auto& entry = transfers_[index];
     entry = kj::mv(transfer);
     entry->task =
@@ -372,7 +377,11 @@ void Puller::on_fetched(uint32_t index, kj::Own<FetchedChunk> fetched, const Tra
   const uint32_t size = fetched->meta.stored_size;
   (transfer.from_home ? metrics.chunks_fetched_home : metrics.chunks_fetched_peer)++;
   (transfer.from_home ? metrics.bytes_fetched_home : metrics.bytes_fetched_peer) += size;
-  if (has(tried_, index)) metrics.chunks_refetched++;
+  if (has(tried_, index)) {
+    metrics.chunks_refetched++;
+  } else {
+    measure_first(size);
+  }
   if (unread_.erase(index) > 0) metrics.bytes_prefetch_wasted += size;  // it left unread
   set(tried_, index, true);
   set(held_, index, fetched->kept);
@@ -392,6 +401,31 @@ void Puller::on_fetched(uint32_t index, kj::Own<FetchedChunk> fetched, const Tra
     }
   }
   finish(index, kj::mv(fetched));
+}
+
+void Puller::measure_first(uint32_t size) {
+  if (first_chunks_ == 0 && began_) {
+    core_.metrics->relay_first_chunk_seconds.observe(seconds_of(core_.clock.now() - *began_));
+  }
+  first_bytes_ += size;
+  first_chunks_++;
+  measure_complete();
+}
+
+// When all chunks of the blob, or of its stripe, have come, be they still here or not.
+void Puller::measure_complete() {
+  const auto end = blob_.sealed_end();
+  if (is_complete_ || !began_ || !end) return;
+  const Stripe stripe = blob_.stripe();
+  const uint32_t chunks = (end->chunk_count + stripe.count - 1 - stripe.index) / stripe.count;
+  if (first_chunks_ < chunks) return;
+  is_complete_ = true;
+  const double seconds = seconds_of(core_.clock.now() - *began_);
+  core_.metrics->relay_complete_seconds.observe(seconds);
+  if (core_.config.link_speed == 0 || seconds <= 0) return;
+  const double least =
+      static_cast<double>(first_bytes_) / static_cast<double>(core_.config.link_speed);
+  core_.metrics->fanout_efficiency.observe(least / seconds);
 }
 
 void Puller::on_home_failure(uint32_t index, const Error& error) {

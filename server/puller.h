@@ -127,6 +127,8 @@ class Puller final : private kj::TaskSet::ErrorHandler {
   void on_fetched(uint32_t index, kj::Own<FetchedChunk> fetched, const Transfer& transfer);
   void on_home_failure(uint32_t index, const Error& error);
   void finish(uint32_t index, kj::Own<FetchedChunk> fetched);
+  void measure_first(uint32_t size);
+  void measure_complete();
   void taskFailed(kj::Exception&& exception) override;
 
   NodeCore& core_;
@@ -145,6 +147,11 @@ class Puller final : private kj::TaskSet::ErrorHandler {
   std::map<uint32_t, uint32_t> unread_;  // prefetched: stored size
   HomeFollower home_;
   bool stepping_ = false;  // a step is due
+  // For the metrics: what came for the first time, since when.
+  std::optional<TimePoint> began_;
+  uint64_t first_bytes_ = 0;
+  uint32_t first_chunks_ = 0;
+  bool is_complete_ = false;
   kj::TaskSet tasks_;
 };
 

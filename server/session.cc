@@ -221,6 +221,7 @@ Result<BlobStat> SessionService::home_of(rpc::OpenTarget::Reader target) const {
 
 kj::Promise<void> SessionService::open(OpenContext context) {
   heard();
+  auto timing = core_.time(core_.metrics->calls.open);
   if (state_->opens >= limits::kOpensPerSessionMax) {
     reply_error(context.getResults().initResult(),
                 {ErrorCode::kResourceExhausted,
@@ -239,7 +240,8 @@ kj::Promise<void> SessionService::open(OpenContext context) {
   // Another node asks for what is here: it never makes us fetch.
   const bool may_relay = target.isRef() && !state_->is_peer;
   if (may_relay && stat.error().code == ErrorCode::kNotFound) {
-    if (const auto ref = rpc::read(target.getRef())) return open_relayed(context, *ref);
+    if (const auto ref = rpc::read(target.getRef()))
+      return open_relayed(context, *ref).attach(kj::mv(timing));
   }
   reply_error(context.getResults().initResult(), stat.error());
   return kj::READY_NOW;

@@ -11,6 +11,7 @@
 
 #include "base/ids.h"
 #include "base/log.h"
+#include "base/troff.h"
 #include "base/units.h"
 #include "eviction/policy.h"
 
@@ -181,6 +182,10 @@ const std::array kSettings = {
     Setting{kNetwork, "http", "HOST:PORT", "127.0.0.1:7421",
             "where to serve /metrics, /livez and /readyz; 'none'",
             [](C& c, const Text& text) { return set_address(c.http, text, kTcp); }},
+    Setting{kNetwork, "link_speed", "SIZE", "0",
+            "bytes a second that its network link carries (1 Gbit/s: 119m), for the metric "
+            "bigcast_fanout_efficiency; 0: unknown",
+            [](C& c, const Text& text) { return set_parsed(c.link_speed, text, parse_size); }},
     Setting{kNetwork, "name", "NAME", "bigcastd", "this node's name in logs and to its peers",
             [](C& c, const Text& text) { return set_name(c.name, text); }},
 
@@ -326,6 +331,40 @@ std::string settings_reference() {
                         setting.help, setting.reloads ? "yes" : "");
   }
   return text;
+}
+
+std::string man_page() {
+  std::string text = fmt::format(
+      ".TH BIGCASTD 8 \"\" \"bigcastd {}\"\n.SH NAME\nbigcastd \\- a node that keeps and spreads "
+      "large objects\n.SH SYNOPSIS\n\\fBbigcastd\\fR [\\fIOPTIONS\\fR]\n.SH DESCRIPTION\n"
+      "Serves the blobs of Spark applications and of \\fBbigcast\\fR(1). Each option is also a key "
+      "of "
+      "the TOML file that \\fB\\-\\-config\\fR names (disk_size) and an environment variable "
+      "(BIGCAST_DISK_SIZE); an option is stronger than a variable, and that than the file.\n"
+      ".SH OPTIONS\n.TP\n\\fB\\-\\-config\\fR \\fIFILE\\fR\nread settings from a TOML file\n"
+      ".TP\n\\fB\\-\\-check\\-config\\fR\ncheck all settings, print them with where they come "
+      "from, and exit\n",
+      BIGCAST_VERSION);
+  const char* section = nullptr;
+  for (const Setting& setting : kSettings) {
+    if (section != setting.section) text += fmt::format(".SS {}\n", troff(setting.section));
+    section = setting.section;
+    std::string help = setting.help;
+    if (!setting.is_flag() && *setting.preset != '\0')
+      help += fmt::format("; default {}", setting.preset);
+    if (setting.reloads) help += " (SIGHUP applies it)";
+    text += fmt::format(".TP\n\\fB{}\\fR{}\n{}\n", troff(setting.flag()),
+                        setting.is_flag() ? "" : fmt::format(" \\fI{}\\fR", troff(setting.value)),
+                        troff(help));
+  }
+  return text +
+         ".SH SIGNALS\n.TP\nTERM, INT\nrunning calls may end, new ones are refused; a second one "
+         "ends "
+         "it at once\n.TP\nHUP\nreads the settings again and opens its logs again\n"
+         ".SH EXIT STATUS\n0 ok, 1 error, 2 usage or configuration; in use by another process: 3 "
+         "the "
+         "socket, 4 a port, 5 the disk directory; 6 what is on the disk is damaged.\n"
+         ".SH SEE ALSO\n\\fBbigcast\\fR(1)\n";
 }
 
 }  // namespace bigcast

@@ -41,4 +41,7 @@ std::string example_config();
 // The settings as a table in Markdown.
 std::string settings_reference();
 
+// bigcastd(8), with all settings.
+std::string man_page();
+
 }  // namespace bigcast

@@ -122,7 +122,7 @@ kj::Promise<void> UploadService::credit(CreditContext context) {
       .then([context](const Result<void>& result) mutable {
         reply_void(context.getResults().initResult(), result);
       })
-      .attach(kj::defer([this] { credits_waiting_--; }));
+      .attach(kj::defer([this] { credits_waiting_--; }), core_.time(core_.metrics->calls.credit));
 }
 
 kj::Promise<Result<void>> UploadService::reserve(uint64_t bytes) {
@@ -230,6 +230,7 @@ kj::Promise<void> UploadService::put(PutContext context) {
         return store->put_chunk(id, meta, stored);
       })
       .then([this, context, meta = *meta, running = core_.count_running(),
+             timing = core_.time(core_.metrics->calls.put),
              credit = kj::mv(*credit)](Result<void> result) mutable {
         if (result) {
           core_.metrics->chunks_received++;
@@ -275,7 +276,8 @@ kj::Promise<void> UploadService::seal(SealContext context) {
       .on_pool([store = core_.store, id = id_, size, chunk_count, root] {
         return store->seal(id, size, chunk_count, root);
       })
-      .then([this, context, running = core_.count_running()](Result<BlobStat> sealed) mutable {
+      .then([this, context, running = core_.count_running(),
+             timing = core_.time(core_.metrics->calls.seal)](Result<BlobStat> sealed) mutable {
         if (!sealed) {
           reply_error(context.getResults().initResult(),
                       live_->ended() ? *live_->ended() : sealed.error());

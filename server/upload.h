@@ -27,6 +27,7 @@ class UploadService final : public rpc::Upload::Server {
 
   BlobId id() const { return id_; }
   bool is_open() const { return !sealed_ && !live_->ended(); }
+  uint32_t credits_waiting() const { return credits_waiting_; }
   // Ends the upload if it sits on credit that others may be waiting for: if nothing came for
   // limits::kProgressTimeoutMs since the oldest grant or the last progress. Progress is a chunk, or
   // limits::kProgressBytesMin on the connection while the chunk may still be queued behind them.

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/nearest_name.h"
+#include "base/troff.h"
 
 namespace bigcast::cli {
 
@@ -137,17 +138,6 @@ std::string fish_completion(const CLI::App& app) {
     text += fish_options(*command, fmt::format(" -n '__fish_seen_subcommand_from {}'", name));
   }
   return text;
-}
-
-// Text of a man page: a hyphen is a minus there, and a full stop must not begin a line.
-std::string troff(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '\\' || c == '-') out += '\\';
-    if ((c == '.' || c == '\'') && (out.empty() || out.back() == '\n')) out += "\\&";
-    out += c;
-  }
-  return out;
 }
 
 std::string man_options(const CLI::App& app) {

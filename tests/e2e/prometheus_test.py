@@ -69,7 +69,8 @@ class Prometheus(EndToEnd):
             return []
 
     def test_the_dashboard_finds_every_metric_that_it_names(self):
-        node = self.node("--memory", "64m", "--disk", self.scratch / "disk", "--disk-size", "64m")
+        node = self.node("--memory", "64m", "--disk", self.scratch / "disk", "--disk-size", "64m",
+                         "--quota", "t=32m")
         prometheus = self.scrape(node)
         self.assert_ok(self.bigcast(node, "put", "-", "--key", "t/x", input=b"x" * MIB))
         asked = list(questions())

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "base/troff.h"
+#include "server/metrics.h"
 #include "server/settings.h"
 #include "tests/server/fixture.h"
 
@@ -190,6 +192,16 @@ TEST_CASE("the example sets every setting to what it is anyway") {
   CHECK(parse({"--config", directory.write("as-is.toml", example_config()).c_str()}));
 }
 
+// Failing? build/release/bin/bigcastd --metrics-reference prints it.
+TEST_CASE("the table of metrics is made from the code") {
+  const std::string document = content_of(BIGCAST_SOURCE_DIR "/docs/METRICS.md");
+  const std::string begin = "<!-- metrics -->\n";
+  const size_t at = document.find(begin);
+  REQUIRE(at != std::string::npos);
+  const size_t table = at + begin.size();
+  CHECK(document.substr(table, document.find("<!-- /metrics -->") - table) == Metrics::reference());
+}
+
 // Failing? build/release/bin/bigcastd --example-config >docs/bigcastd.toml, and put what
 // --config-reference prints between the marks in docs/CONFIG.md.
 TEST_CASE("the documents are made from the settings") {
@@ -203,7 +215,9 @@ TEST_CASE("the documents are made from the settings") {
   CHECK(reference.substr(table, reference.find("<!-- /settings -->") - table) ==
         settings_reference());
   const std::string help = parse({"--help"})->text;
+  const std::string man = parse({"--man"})->text;
   for (const Setting& setting : settings()) {
+    CHECK_MESSAGE(man.find(troff(setting.help)) != std::string::npos, setting.key);
     CHECK_MESSAGE(help.find(setting.flag()) != std::string::npos, setting.key);
   }
 }

@@ -181,7 +181,9 @@ TEST_CASE("metrics, liveness and readiness; SIGTERM drains and exits 0") {
   for (const char* line :
        {"bigcast_build_info{version=", "bigcast_blobs 1\n", "bigcast_chunks_received_total 2\n",
         "bigcast_sessions 1\n", "bigcast_uploads_total{event=\"sealed\"} 1\n",
-        "bigcast_store_budget_bytes{tier=\"memory\"} 67108864\n"}) {
+        "bigcast_store_budget_bytes{tier=\"memory\"} 67108864\n",
+        "bigcast_call_seconds_count{method=\"put\"} 2\n",
+        "bigcast_call_seconds_bucket{method=\"seal\",le=\"+Inf\"} 1\n"}) {
     CHECK_MESSAGE(contains(metrics, line), line << " is not in " << metrics);
   }
 

@@ -35,7 +35,7 @@ struct Pair {
 };
 
 TEST_CASE("a relay pulls each chunk once, however many readers wait") {
-  Pair pair;
+  Pair pair([](Config& config) { config.link_speed = limits::kMiB; });
   const auto ref = pair.at_home.put_blob({.until_removed = false}, kChunks);
   std::vector<rpc::Blob::Client> blobs;
   for (int i = 0; i < 4; i++) {
@@ -54,6 +54,11 @@ TEST_CASE("a relay pulls each chunk once, however many readers wait") {
   CHECK(pair.home.metrics().chunks_served == kChunks);
   CHECK(pair.relay.metrics().chunks_fetched_home == kChunks);
   CHECK(pair.relay.metrics().chunks_refetched == 0);
+  CHECK(pair.relay.metrics().relay_first_chunk_seconds.sum() > 0);
+  CHECK(pair.relay.metrics().relay_complete_seconds.sum() > 0);
+  CHECK(pair.relay.metrics().fanout_efficiency.sum() > 0);  // by the link_speed that it was told
+  CHECK(pair.home.metrics().relay_complete_seconds.sum() == 0);
+  CHECK(pair.relay.metrics().calls.read.sum() > 0);
   CHECK(read(pair.loop, blobs.front(), kChunks).is_end);
   CHECK(matches(read(pair.loop, blobs.front(), 0), make_chunk(0)));
   CHECK(pair.home.metrics().chunks_served == kChunks);  // the second time from the relay's store

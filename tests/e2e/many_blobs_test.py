@@ -1,0 +1,81 @@
+"""A node with many small blobs: its answers are as large, and its lists as cheap, as with few."""
+
+import json
+import os
+import resource
+import subprocess
+import time
+
+import harness
+from harness import EndToEnd
+
+FULL = bool(os.environ.get("BIGCAST_FULL"))
+COUNT = 100_000 if FULL else 1_500
+FEW = 300
+A_TIME = 2_500  # files that one command puts
+
+
+class ManyBlobs(EndToEnd):
+    def put(self, node, first, count):
+        names = [f"b{i:06}" for i in range(first, first + count)]
+        for name in names:
+            (self.scratch / name).write_bytes(name.encode())
+        done = subprocess.run([self.binaries / "bigcast", "--server", node.listen, "--quiet", "put",
+                               *names, "--key", "many/"], cwd=self.scratch, capture_output=True)
+        self.assertEqual((0, b""), (done.returncode, done.stderr))
+        for name in names:
+            (self.scratch / name).unlink()
+
+    def list_all(self, node):
+        """Its lines, and the most memory that it took, in bytes."""
+        process = subprocess.Popen([self.binaries / "bigcast", "--server", node.listen, "ls", "many"],
+                                   stdout=subprocess.PIPE)
+        lines = sum(1 for _ in process.stdout)
+        process.stdout.close()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        self.assertEqual(0, process.returncode)
+        return lines, usage.ru_maxrss * 1024
+
+    def sizes(self, node):
+        """Of each answer: how many lines or bytes it may not outgrow, and how long it took."""
+        result = {}
+        for path in ("/metrics", "/api/node", "/api/blobs"):
+            began = time.monotonic()
+            status, body = node.get(path)
+            took = time.monotonic() - began
+            self.assertEqual(200, status)
+            result[path] = len(body)
+            print(f"  {path}: {len(body)} bytes in {took * 1000:.1f} ms")
+        return result
+
+    def test_nothing_grows_with_them(self):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        node = self.node("--memory", "1g")
+        self.put(node, 0, FEW)
+        few_lines, few_memory = self.list_all(node)
+        few = self.sizes(node)
+        for first in range(FEW, COUNT, A_TIME):
+            self.put(node, first, min(A_TIME, COUNT - first))
+        many_lines, many_memory = self.list_all(node)
+        many = self.sizes(node)
+        print(f"  {COUNT} blobs, {hard} descriptors: ls took {many_memory >> 20} MiB, "
+              f"{few_memory >> 20} MiB for {FEW}")
+        self.assertEqual((FEW, COUNT), (few_lines, many_lines))
+        self.assertLess(many_memory, few_memory + (4 << 20))
+        for path, size in few.items():  # numbers have more digits
+            self.assertLess(many[path], size * 1.2 + 256, path)
+        # The page turns: from its first listing to its last.
+        after, pages, seen = "", 0, 0
+        while True:
+            listing = json.loads(node.get(f"/api/blobs?after={after}")[1])
+            seen += len(listing["blobs"])
+            pages += 1
+            if not listing["more"] or (not FULL and pages == 5):
+                break
+            after = listing["blobs"][-1]["key"]
+        self.assertEqual(COUNT if FULL else 500, seen)
+
+
+if __name__ == "__main__":
+    harness.main()
