@@ -34,7 +34,7 @@ struct Config {
   std::string disk_path;                               // empty: no disk tier
   uint64_t disk_bytes = 0;
   uint64_t scrub_rate = limits::kScrubRateDefault;  // bytes/s; 0: none
-  uint64_t link_speed = 0;  // bytes a second; 0: unknown
+  uint64_t link_speed = 0;                          // bytes a second; 0: unknown
   std::string secret_file;
   Secret secret;  // empty: an open node, on loopback only
   std::string http_password_file;

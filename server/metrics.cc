@@ -96,7 +96,8 @@ void add_store(Families& out, const StoreUsage& usage) {
             usage.disk_read_only ? 1 : 0);
   out.counter("chunks_quarantined_total", "Chunks of this home whose only copy here is damaged.",
               usage.chunks_quarantined);
-  out.gauge("chunks_damaged", "... of those, not repaired.", usage.chunks_damaged);
+  out.gauge("chunks_damaged", "Quarantined chunks that were not repaired since.",
+            usage.chunks_damaged);
   out.counter("chunks_repaired_total", "Damaged chunks on disk that were written anew.",
               usage.chunks_repaired);
   out.counter("chunks_scrubbed_total", "Chunks on disk that were verified in the background.",
