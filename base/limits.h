@@ -62,6 +62,7 @@ constexpr size_t kReceiveCacheMax = kReceiveReserve + 1 * kMiB;
 constexpr size_t kFdsPerMessageMax = 4;     // descriptors taken with one message
 constexpr size_t kHomesMax = 64;            // nodes named in a ref
 constexpr uint32_t kStripesMax = 16;        // homes that a blob's chunks are spread over
+constexpr uint32_t kReplicasMax = 4;        // homes that have the same chunks
 constexpr size_t kRefSizeMax = 32 * kKiB;   // a ref as bytes
 constexpr size_t kClientNameSizeMax = 256;  // as given at login
 constexpr uint32_t kAcceptPauseMs = 100;    // after running out of descriptors
@@ -129,6 +130,14 @@ constexpr uint32_t kPeerStallTimeoutMs = 4'000;   // a peer that brings no byte 
 constexpr uint32_t kHomeStallTimeoutMs = 10'000;  // ... a home: its credit is freed, and then again
 constexpr uint32_t kPeerLinkIdleMs = 60'000;      // an unused link to a peer is closed
 
+// Homes of the same blob.
+constexpr size_t kComparedMax = 4096;         // blobs in one comparison of two homes
+constexpr size_t kRemovedKnownMax = 1 << 16;  // removed blobs that a home still tells others about
+constexpr uint32_t kReplicaBeatMs = 500;      // a home looks at the others so often ...
+constexpr uint32_t kCompareMs = 10'000;       // ... and compares all blobs so often at least
+constexpr uint32_t kReplicaAwayMs = 2'000;    // a home out of reach counts as lost after this
+constexpr uint32_t kCopiesAtOnceMax = 2;      // that a home has made to replace lost ones
+
 // Disk tier.
 constexpr uint64_t kExtentSize = 256 * kMiB;
 constexpr uint32_t kDiskAlignment = 4096;
@@ -170,6 +179,7 @@ static_assert(kMemoryMarkMin <= kMemoryLowDefault && kMemoryLowDefault <= kMemor
 static_assert(kSessionRenewMs * 3 <= kSessionTimeoutMs);
 static_assert(kFollowerBeatMs * 2 < kFollowerSilentMs && kHomeStallTimeoutMs < kProgressTimeoutMs);
 static_assert(kWindowChunks <= kWantedMax);
+static_assert(kStripesMax * kReplicasMax <= kHomesMax);
 static_assert(kStrangersMax < kConnectionsMax);
 
 }  // namespace bigcast::limits

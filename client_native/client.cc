@@ -34,6 +34,8 @@ Result<BlobSummary> summary_of(rpc::BlobInfo::Reader info) {
   summary.ref = ref.to_bytes();
   summary.mappable = info.getMappable();
   summary.root_digest = hexadecimal(ref.root_digest);
+  summary.stripes = ref.stripes;
+  summary.replicas = ref.copies;
   for (const auto& home : ref.homes) summary.homes.push_back(home.to_string());
   return summary;
 }

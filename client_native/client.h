@@ -47,6 +47,9 @@ struct UploadOptions {
   // The chunks are spread over so many of the client's servers, the first that answer, so that
   // none of their links carries all of it. Names are then found at the first of them.
   uint32_t homes = 1;
+  // Each chunk is to be at so many homes: the first gets them, the others follow it. Sealed once
+  // all have everything. At most limits::kReplicasMax; together with `homes`, no more than servers.
+  uint32_t replicas = 1;
   bool durable = false;  // sealed once it would survive the node and its machine; one home only
   // Readers on a node's host may map it: its chunks are not compressed; one home only. No effect
   // where chunks are encrypted.
@@ -84,7 +87,9 @@ struct BlobSummary {
   bool sealed = false, relay = false, durable = false, mappable = false;
   std::string ref;                 // as Upload::seal returns it
   std::string root_digest;         // 32 hexadecimal digits
-  std::vector<std::string> homes;  // of several, each has every so manieth chunk
+  std::vector<std::string> homes;  // each has every `stripes`-th chunk
+  uint32_t stripes = 1;
+  uint32_t replicas = 1;  // how many homes are to have each chunk
 };
 
 struct NodeSummary {

@@ -81,8 +81,10 @@ class UploadJob final : private kj::TaskSet::ErrorHandler {
 
   UploadHome& home_of(uint32_t index) { return homes_[index % homes_.size()]; }
   template <typename T>
-  kj::Promise<Result<T>> bounded_call(UploadHome& home, kj::Promise<Result<T>> call) {
-    return bounded<T>(nodes_.loop(), *home.session, nodes_.targets().timeout_ms, kj::mv(call));
+  kj::Promise<Result<T>> bounded_call(UploadHome& home, kj::Promise<Result<T>> call,
+                                      WaitsFor waits_for = WaitsFor::kNode) {
+    return bounded<T>(nodes_.loop(), *home.session, nodes_.targets().timeout_ms, kj::mv(call),
+                      waits_for);
   }
 
   Nodes& nodes_;
@@ -318,7 +320,8 @@ kj::Promise<Result<std::string>> UploadJob::seal_at(UploadHome& home) {
             if (result.isError()) return tl::unexpected(rpc::read(result.getError()));
             BIGCAST_ASSIGN(auto ref, rpc::answered(rpc::read(result.getRef())));
             return check_sealed(std::move(ref));
-          }));
+          }),
+      options_.replicas > 1 ? WaitsFor::kWriter : WaitsFor::kNode);  // for the others to follow
 }
 
 // Readers believe the ref, so it must not say what only the home says.
@@ -392,6 +395,18 @@ Result<void> check_options(const UploadOptions& options) {
                                                  std::to_string(limits::kStripesMax) + ", not " +
                                                  std::to_string(options.homes));
   }
+  if (options.replicas < 1 || options.replicas > limits::kReplicasMax) {
+    return fail(ErrorCode::kInvalidArgument, "replicas: must be 1 to " +
+                                                 std::to_string(limits::kReplicasMax) + ", not " +
+                                                 std::to_string(options.replicas));
+  }
+  if (options.replicas > 1 && options.homes > 1) {
+    return fail(ErrorCode::kInvalidArgument,
+                "replicas: a blob that is spread over several homes can't have any yet");
+  }
+  if (options.replicas > 1 && options.durable) {
+    return fail(ErrorCode::kInvalidArgument, "replicas: a durable blob can't have any yet");
+  }
   if (options.mappable && options.homes > 1) {
     return fail(ErrorCode::kInvalidArgument, "mappable: a blob of several homes can't be mapped");
   }
@@ -426,10 +441,12 @@ Result<std::unique_ptr<Upload>> start_upload(const std::shared_ptr<ClientCore>& 
                                              const UploadOptions& options) {
   BIGCAST_TRY(check_options(options));
   const size_t servers = core->nodes().entry_points().size();
-  if (options.homes > servers) {
-    return fail(ErrorCode::kInvalidArgument, "homes: " + std::to_string(options.homes) +
-                                                 " are asked for, but only " +
-                                                 std::to_string(servers) + " servers are known");
+  const size_t wanted = size_t{options.homes} * options.replicas;
+  if (wanted > servers) {
+    return fail(ErrorCode::kInvalidArgument,
+                std::string(options.replicas > 1 ? "replicas" : "homes") + ": " +
+                    std::to_string(wanted) + " nodes are asked for, but only " +
+                    std::to_string(servers) + " servers are known");
   }
   auto upload = std::make_unique<UploadHandle>(core, options);
   BIGCAST_TRY(upload->create());

@@ -27,7 +27,7 @@ kj::Promise<Result<UploadHome>> create_at(Nodes& nodes, kj::Own<NodeSession> ses
   params.setMappable(options.mappable);
   if (options.durable) params.setDurability(rpc::Durability::DISK);
   params.setTtlMs(options.ttl_ms);
-  if (whole != nullptr) rpc::write(*whole, params.initStriped());
+  if (whole != nullptr) rpc::write(*whole, params.initPlaced());
   params.setStripe(static_cast<uint8_t>(stripe));
   auto& node = *session;
   return bounded<UploadHome>(
@@ -40,22 +40,23 @@ kj::Promise<Result<UploadHome>> create_at(Nodes& nodes, kj::Own<NodeSession> ses
       }));
 }
 
-// Finds homes for all stripes, then creates one at each.
-class StripedCreate {
+// Finds homes for all copies of all stripes, then creates each stripe at the first of its homes.
+class PlacedCreate {
  public:
-  StripedCreate(Nodes& nodes, const UploadOptions& options)
+  PlacedCreate(Nodes& nodes, const UploadOptions& options)
       : nodes_(nodes), options_(options), entries_(nodes.entry_points()) {}
 
   kj::Promise<Homes> run() {
-    if (found_.size() < options_.homes && position_ < entries_.size()) {
+    if (found_.size() < wanted() && position_ < entries_.size()) {
       return find_one(entries_[position_++]).then([this](Result<void> found) -> kj::Promise<Homes> {
         if (!found) return Homes(tl::unexpected(found.error()));
         return run();
       });
     }
-    if (found_.size() < options_.homes) {
-      return Homes(fail(ErrorCode::kUnavailable, "homes: " + std::to_string(options_.homes) +
-                                                     " are asked for, and " +
+    if (found_.size() < wanted()) {
+      const char* what = options_.replicas > 1 ? "replicas: " : "homes: ";
+      return Homes(fail(ErrorCode::kUnavailable, what + std::to_string(wanted()) +
+                                                     " nodes are asked for, and " +
                                                      std::to_string(found_.size()) +
                                                      " of the servers can be one" + missed_));
     }
@@ -69,6 +70,8 @@ class StripedCreate {
     rpc::Address advertised;
     Id128 epoch;
   };
+
+  size_t wanted() const { return size_t{options_.homes} * options_.replicas; }
 
   kj::Promise<Result<void>> find_one(const rpc::Address& address) {
     // The control session holds the lease, also while nothing is sent.
@@ -126,6 +129,11 @@ class StripedCreate {
     ref.name = options_.name;
     ref.stripes = options_.homes;
     for (const Found& found : found_) ref.homes.push_back(found.advertised);
+    ref.copies = options_.replicas;
+    if (options_.replicas == 1) return ref;
+    for (size_t i = position_; i < entries_.size(); i++) {
+      if (entries_[i].kind == rpc::Address::Kind::kTcp) ref.spares.push_back(entries_[i]);
+    }
     return ref;
   }
 
@@ -154,8 +162,8 @@ class StripedCreate {
 
 kj::Promise<Result<std::vector<UploadHome>>> create_at_homes(Nodes& nodes,
                                                              const UploadOptions& options) {
-  if (options.homes > 1) {
-    auto create = kj::heap<StripedCreate>(nodes, options);
+  if (options.homes > 1 || options.replicas > 1) {
+    auto create = kj::heap<PlacedCreate>(nodes, options);
     auto running = create->run();
     return running.attach(kj::mv(create));
   }

@@ -35,19 +35,23 @@ struct BlobRef {
   id @0 :Id128;
   size @1 :Int64;          # raw bytes, -1 while unknown
   chunkSize @2 :UInt32;
-  homes @3 :List(Endpoint);
+  homes @3 :List(Endpoint);  # each has all of it (of its stripe); readers go from one to the next
   rootDigestHi @4 :UInt64; # XXH3-128 over the chunks' digests (hi, lo as little-endian pairs) in
   rootDigestLo @5 :UInt64; # order; both 0 while unsealed
   nameSpace @6 :Text;
   name @7 :Text;
   stripes @8 :UInt8 = 1;
   # n > 1: chunk i is in stripe i % n. A stripe is a blob of its own, with the chunks' indexes, the
-  # size and the root digest of the whole: its id is the whole's with lo ^ its number, its home is
-  # homes[its number] (and, once there are replicas, every n-th after that).
+  # size and the root digest of the whole: its id is the whole's with lo ^ its number, its homes are
+  # homes[its number] and every n-th after that.
   stripe @9 :Int8 = -1;    # only this stripe, with its own id and homes; -1: all of the blob
   keyId @10 :Id128;
   # Of an encrypted blob: what its writer made the chunks' key from, beside a secret that no node
   # has (codec/chunk_seal.h). In refs that writers give to readers, not in those of nodes. Zero: none.
+  copies @11 :UInt8 = 1;
+  spares @12 :List(Endpoint);
+  # How many homes are to have each chunk, and where else a copy may be made when one is lost. Among
+  # writers and homes only.
 }
 
 struct BlobInfo {
@@ -150,6 +154,41 @@ interface Session {
 
   report @13 () -> (report :NodeReport);
   # What info says and more, for those who look after nodes.
+
+  # ---- Between the homes of a blob, over sessions of nodes (`peer`).
+
+  copy @14 (options :CreateOptions, lease :Id128) -> (result :CopyResult);
+  # Becomes a home of `options.placed`: follows the first of its homes as a relay does, while that is
+  # written, and keeps what it gets. The lease is as old as the copy, until somebody attaches to it.
+  compareBlobs @15 (at :Endpoint, blobs :List(Id128), removed :List(Id128))
+      -> (states :List(BlobState), epoch :Id128);
+  # The home `at` has `blobs`, and `removed` were removed there: so they are here. The states are of
+  # `blobs` here. At most limits::kComparedMax of either.
+}
+
+enum BlobState {
+  unknown @0;  # never here, or lost
+  home @1;     # here, or about to be
+  removed @2;  # here, and then removed for all
+}
+
+struct CopyResult {
+  union {
+    error @0 :Error;
+    copying :group {
+      copy @1 :Copy;
+      at @2 :Endpoint;  # by what name others know this node
+    }
+  }
+}
+
+interface Copy {
+  # A home in the making. Dropping it before `seal` frees all that came.
+
+  seal @0 (size :UInt64, chunkCount :UInt32, rootDigestHi :UInt64, rootDigestLo :UInt64)
+      -> (result :VoidResult);
+  # Answers once all chunks are here, and what the blob's durability promises holds here, too. From
+  # then on this node is a home as any other.
 }
 
 struct NodeReport {
@@ -214,8 +253,10 @@ struct CreateOptions {
   replace @4 :Bool;             # false: an existing name is ALREADY_EXISTS; true: it is replaced
                                 # when this blob is sealed
   announceFrom @5 :UInt64;      # announced once it is known to have so many raw bytes; 0: never
-  striped @6 :BlobRef;          # not null: one stripe of this blob. The writer chooses the id and
-  stripe @7 :UInt8;             # creates stripe 0, which has the name, first. The others end with it
+  placed @6 :BlobRef;           # not null: the writer chooses the id and the homes. This node is the
+                                # first of them, and has the others copy from it (see Session.copy)
+  stripe @7 :UInt8;             # of `placed`, if that has several: the one to create here. Stripe 0,
+                                # which has the name, comes first. The others end with it
   durability @8 :Durability;    # disk: not of a stripe
   ttlMs @9 :UInt64;             # removed so long after it was sealed, or after a node that kept it
                                 # started; at most limits::kTtlMsMax. 0: no such end

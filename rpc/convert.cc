@@ -36,7 +36,7 @@ bool has_sane_segment_count(std::string_view bytes) {
 
 Result<std::vector<Address>> read_homes(capnp::List<Endpoint>::Reader homes) {
   if (homes.size() > limits::kHomesMax) {
-    return bad_ref(fmt::format("at most {} homes", limits::kHomesMax));
+    return bad_ref(fmt::format("at most {} homes or spares", limits::kHomesMax));
   }
   std::vector<Address> addresses;
   addresses.reserve(homes.size());
@@ -131,6 +131,11 @@ void write(const BlobRefData& value, rpc::BlobRef::Builder out) {
   for (kj::uint i = 0; i < homes.size(); ++i) {
     write(value.homes[i], homes[i]);
   }
+  out.setCopies(static_cast<uint8_t>(value.copies));
+  if (!value.spares.empty()) {
+    auto spares = out.initSpares(static_cast<kj::uint>(value.spares.size()));
+    for (kj::uint i = 0; i < spares.size(); ++i) write(value.spares[i], spares[i]);
+  }
   out.setRootDigestHi(value.root_digest.hi);
   out.setRootDigestLo(value.root_digest.lo);
   out.setNameSpace(value.name_space.c_str());
@@ -154,6 +159,11 @@ Result<BlobRefData> read(rpc::BlobRef::Reader in) {
     return bad_ref(fmt::format("chunk size {} is out of range", ref.chunk_size));
   }
   BIGCAST_ASSIGN(ref.homes, read_homes(in.getHomes()));
+  BIGCAST_ASSIGN(ref.spares, read_homes(in.getSpares()));
+  ref.copies = in.getCopies();
+  if (ref.copies < 1 || ref.copies > limits::kReplicasMax) {
+    return bad_ref(fmt::format("copies must be 1 to {}, not {}", limits::kReplicasMax, ref.copies));
+  }
   ref.root_digest = {in.getRootDigestHi(), in.getRootDigestLo()};
   ref.name_space = to_std(in.getNameSpace());
   ref.name = to_std(in.getName());

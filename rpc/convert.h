@@ -30,7 +30,11 @@ struct BlobRefData {
   std::string name;
   uint32_t stripes = 1;
   std::optional<uint32_t> stripe;  // the ref of this stripe alone
-  bigcast::Id128 key_id;           // of an encrypted blob, from its writer; zero: none
+  // How many homes are to have it, and where else it may be copied to. Among writers and homes
+  // only.
+  uint32_t copies = 1;
+  std::vector<Address> spares;
+  bigcast::Id128 key_id;  // of an encrypted blob, from its writer; zero: none
 
   // The ref of one stripe of this blob, which is one of all of it; `index` is below `stripes`.
   BlobRefData of_stripe(uint32_t index) const;

@@ -9,6 +9,7 @@
 #include "server/announcements.h"
 #include "server/mappings.h"
 #include "server/relay.h"
+#include "server/replicas.h"
 
 namespace bigcast {
 namespace {
@@ -80,6 +81,7 @@ void NodeCore::remove_blob(BlobId id, const Error& reason) {
   live->end(id, reason);
   announcements->withdraw(id);
   if (trace) trace->ended(id);
+  if (replicas != nullptr) replicas->removed(id);
   if (is_removing(id)) return;
   auto removal = on_pool([store = store, id] {
                    return store->remove(id);
@@ -227,6 +229,9 @@ void write_ref(const NodeCore& core, const BlobStat& stat, rpc::BlobRef::Builder
   rpc::BlobRefData ref;
   if (auto whole = whole_ref(stat)) {
     ref = stat.stripe.index == 0 ? std::move(*whole) : whole->of_stripe(stat.stripe.index);
+    ref.spares.clear();
+    auto homes = core.replicas->homes_of(stat.id);
+    if (!homes.empty()) ref.homes = std::move(homes);
   } else {
     if (stat.role == BlobRole::kHome && core.advertised) ref.homes.push_back(*core.advertised);
     ref.stripes = stat.stripe.count;

@@ -37,6 +37,7 @@ class Announcements;
 class MappingProcess;
 class Mappings;
 class Relays;
+class Replicas;
 class StripeKeeper;
 class UploadService;
 struct SessionState;
@@ -106,6 +107,7 @@ class NodeCore final : public kj::Refcounted {
   std::unordered_set<SessionState*> pinners;  // those that pin anything
   Relays* relays = nullptr;                   // the node's, as is
   StripeKeeper* stripes = nullptr;
+  Replicas* replicas = nullptr;
   std::unique_ptr<TraceRecorder> trace;  // null: none is recorded
   size_t attached = 0;                   // sessions, but for peers'
   uint64_t link_generations = 0;         // connections made to other nodes so far
@@ -185,9 +187,11 @@ struct SessionState final : kj::Refcounted {
 // The stat of a blob if the namespace owns it, else NOT_FOUND: a foreign blob looks absent.
 Result<BlobStat> stat_in(const NodeCore& core, std::string_view name_space, BlobId id);
 
-// At a home of a striped blob: the ref it was created with, of all its stripes and unsealed.
+// At a home of a blob whose writer chose its homes: the ref it was created with, of all its stripes
+// and unsealed.
 std::optional<rpc::BlobRefData> whole_ref(const BlobStat& stat);
-// For a striped blob: of all of it from the home of stripe 0, else of the stripe that is here.
+// For a striped blob: of all of it from the home of stripe 0, else of the stripe that is here. For
+// one with replicas: with the homes that are known to have it now.
 void write_ref(const NodeCore& core, const BlobStat& stat, rpc::BlobRef::Builder out);
 void write_info(const NodeCore& core, const BlobStat& stat, rpc::BlobInfo::Builder out);
 template <typename ResultBuilder>

@@ -91,7 +91,7 @@ void HomeFollower::on_no_home() {
   if (blob_.ended()) return;
   const Error error = blob_.home_error();
   if (is_gone(error.code)) {
-    blob_.end(error);
+    blob_.home_gone(error);
     return;
   }
   const TimePoint now = core_.clock.now();
@@ -99,9 +99,11 @@ void HomeFollower::on_no_home() {
   const auto timeout = std::chrono::milliseconds(limits::kProgressTimeoutMs);
   if (!is_passing(error.code) || !blob_.is_attached() || now - *no_home_since_ >= timeout) {
     no_home_since_.reset();
+    if (blob_.keeps()) return blob_.end(error);
     puller_.fail_all(error);
   }
-  if (!puller_.is_awaited()) return;  // nobody to hurry for; the blob's watch goes on looking
+  if (!puller_.is_awaited() && !blob_.keeps())
+    return;  // nobody to hurry for; the blob's watch goes on looking
   puller_.wake_in(backoff_ms_);
   backoff_ms_ = std::min(2 * backoff_ms_, limits::kReconnectBackoffMaxMs);
 }
@@ -154,7 +156,10 @@ void HomeFollower::poll() {
 void HomeFollower::on_next(rpc::NextResult::Reader result) {
   if (!result.isOk()) {
     const Error error = rpc::read(result.getError());
-    if (is_gone(error.code)) return blob_.end(error);
+    if (is_gone(error.code)) {
+      blob_.home_gone(error);
+      return leave();
+    }
     log().warn("following blob {}: {}", blob_.id().to_string(), error.to_string());
     return leave();
   }

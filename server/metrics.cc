@@ -179,6 +179,8 @@ void add_state(Families& out, const Metrics& metrics) {
   out.gauge("leases", "Leases that live or are in their grace.", metrics.leases);
   out.gauge("relayed_blobs", "Blobs that this node fetches from their homes.",
             metrics.relayed_blobs);
+  out.gauge("blobs_under_replicated", "Blobs of this home that too few other homes have.",
+            metrics.blobs_under_replicated);
   out.gauge("receive_reserve_used_bytes", "Credit granted to uploads and fetches.",
             metrics.credit_bytes);
   out.gauge("serve_reserve_used_bytes", "Chunks read and not yet sent.",
@@ -224,6 +226,8 @@ void add_moved(Families& out, const Metrics& metrics, const StoreUsage& usage) {
               "Connections closed for want of room: the oldest not logged in, else the newest.",
               metrics.connections_shed);
   out.counter("leases_expired_total", "Leases whose grace ended.", metrics.leases_expired);
+  out.counter("blobs_copied_again_total", "Copies made at other nodes for homes that were lost.",
+              metrics.blobs_copied_again);
 }
 
 Families families_of(const Metrics& metrics, const StoreUsage& usage,

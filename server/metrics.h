@@ -70,6 +70,7 @@ struct Metrics {
   Number login_failures{0};
   Number connections_shed{0};  // closed before they logged in, to make room
   Number leases_expired{0};
+  Number blobs_copied_again{0};  // to another node, a home having been lost
 
   // How long calls took, from when they came to their answer.
   struct CallTimes {
@@ -89,6 +90,7 @@ struct Metrics {
   Number connections{0};
   Number leases{0};
   Number relayed_blobs{0};
+  Number blobs_under_replicated{0};
   Number credit_bytes{0};
   Number serve_buffer_bytes{0};
   Number uploads_open{0};

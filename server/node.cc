@@ -84,10 +84,12 @@ Node::Node(rpc::UvLoop& loop, const Config& config, std::shared_ptr<BlobStore> s
                                      std::make_shared<Metrics>())),
       relays_(*core_),
       stripes_(*core_),
+      replicas_(*core_),
       idle_since_(clock_.now()),
       scrub_told_(idle_since_) {
   core_->relays = &relays_;
   core_->stripes = &stripes_;
+  core_->replicas = &replicas_;
   // Blobs from before the start live as if their sessions had ended now.
   for (const LeaseId lease : core_->store->leases()) {
     core_->leases.attach(lease);
@@ -102,6 +104,7 @@ Node::~Node() noexcept(false) {
   accepted_.clear();
   relays_.clear();
   stripes_.clear();
+  replicas_.clear();
   // Calls that can't be cancelled (a put that the pool works on) hold on to their session, and
   // those that can take a turn of the loop to let go of what they read.
   auto& timer = loop_.timer();
@@ -333,6 +336,7 @@ void Node::expire_leases() {
               core_->leases_ending.erase(lease);
               log().info("lease {}: ended, {} blobs freed", lease.to_string(), removed.size());
               for (const BlobId id : removed) {
+                core_->replicas->lost(id);
                 core_->live->end(id, {ErrorCode::kNotFound, "the blob's lease has ended"});
               }
             }));

@@ -15,6 +15,7 @@
 #include "server/core.h"
 #include "server/http.h"
 #include "server/relay.h"
+#include "server/replicas.h"
 #include "server/session.h"
 #include "server/stripe_keeper.h"
 
@@ -80,6 +81,7 @@ class Node {
   kj::Own<NodeCore> core_;
   Relays relays_;
   StripeKeeper stripes_;
+  Replicas replicas_;
   Listeners listeners_;
   std::vector<rpc::Address> addresses_;
   std::map<uint64_t, Accepted> accepted_;

@@ -92,6 +92,17 @@ void Puller::prefetch() {
   wake();
 }
 
+void Puller::keep_all() {
+  keeps_ = true;
+  prefetch();
+}
+
+void Puller::settle() {
+  prefetches_ = false;
+  transfers_.clear();
+  home_.leave();
+}
+
 void Puller::forget_unread() {
   for (const auto& [index, size] : unread_) core_.metrics->bytes_prefetch_wasted += size;
   unread_.clear();
@@ -171,7 +182,7 @@ std::vector<uint32_t> Puller::wanted_now() {
   if (prefetches_) {
     const auto is_done = [&](uint32_t index) { return !stripe.has(index) || has(tried_, index); };
     while (prefetch_from_ < last && is_done(prefetch_from_)) prefetch_from_++;
-    uint32_t free = free_chunks();
+    uint32_t free = keeps_ ? limits::kWantedMax : free_chunks();
     for (uint32_t i = prefetch_from_; i < last && free > 0; i++) {
       if (wanted.size() >= limits::kWantedMax) break;
       if (!is_done(i) && is_free(i) && wanted.insert(i).second) free--;
@@ -328,15 +339,15 @@ kj::Promise<Puller::Outcome> Puller::keep(uint32_t index, ChunkSource::Response 
   fetched->bytes = {reinterpret_cast<const std::byte*>(data.begin()), meta->stored_size};
   fetched->credit = kj::mv(credit);
   fetched->response = kj::mv(response);
-  transfers_.at(index)->ahead = !is_near_reader(index);
+  transfers_.at(index)->ahead = !keeps_ && !is_near_reader(index);
   const Put why = transfers_.at(index)->ahead ? Put::kAhead : Put::kAwaited;
   return core_
       .on_pool([store = core_.store, id = blob_.id(), meta = *meta, bytes = fetched->bytes, why,
-                held = kj::addRef(*fetched)]() -> Result<bool> {
+                keeps = keeps_, held = kj::addRef(*fetched)]() -> Result<bool> {
         const auto stored = store->put_chunk(id, meta, bytes, why);  // verifies it
         if (stored) return true;
         const ErrorCode code = stored.error().code;
-        if (code == ErrorCode::kCorrupt || code == ErrorCode::kInvalidArgument) {
+        if (code == ErrorCode::kCorrupt || code == ErrorCode::kInvalidArgument || keeps) {
           return tl::unexpected(stored.error());
         }
         // Not kept, for want of room, a failing disk or because copies were just asked to go: those
@@ -365,7 +376,7 @@ void Puller::on_outcome(uint32_t index, Outcome outcome) {
       log().info("chunk {} of blob {} from {}: {}", index, blob_.id().to_string(),
                  from_home ? "its home" : "a peer", error.to_string());
       if (!from_home) core_.metrics->peer_fetch_failures++;
-      if (from_home) on_home_failure(index, error);
+      if (from_home || keeps_) on_home_failure(index, error);
     }
   }
   core_.destroy_later(kj::mv(transfer));  // its task is what runs now
@@ -387,6 +398,7 @@ void Puller::on_fetched(uint32_t index, kj::Own<FetchedChunk> fetched, const Tra
   set(held_, index, fetched->kept);
   if (fetched->kept) {
     home_.gained(index);
+    if (keeps_) blob_.live()->chunk_came(index);
     core_.make_room_ahead();
   } else {
     home_.failed(index, rpc::FetchFailure::DECLINED);
@@ -430,7 +442,7 @@ void Puller::measure_complete() {
 
 void Puller::on_home_failure(uint32_t index, const Error& error) {
   if (blob_.ended()) return;
-  if (is_gone(error.code)) return blob_.end(error);
+  if (is_gone(error.code)) return blob_.home_gone(error);
   Retry& retry = retries_[index];
   const TimePoint now = core_.clock.now();
   if (error.code == ErrorCode::kCorrupt) {
@@ -445,6 +457,7 @@ void Puller::on_home_failure(uint32_t index, const Error& error) {
       return;
     }
   }
+  if (keeps_) return blob_.end(error);
   set(tried_, index, true);
   finish(index, failed_fetch(error));
 }

@@ -74,6 +74,9 @@ class Puller final : private kj::TaskSet::ErrorHandler {
   kj::Promise<kj::Own<FetchedChunk>> fetch(uint32_t index);
   // From now on fetches all of the blob as it comes, as far as memory is free.
   void prefetch();
+  // As prefetch(), and takes the room it needs, as a home does.
+  void keep_all();
+  void settle();          // nothing is to be fetched any more
   void forget_unread();   // it is gone here: what nobody asked for was fetched for nothing
   void wake();            // the home was found (again), or the blob is sealed
   void copies_dropped();  // forgets what was here and was coming
@@ -142,6 +145,7 @@ class Puller final : private kj::TaskSet::ErrorHandler {
   std::vector<bool> held_;   // kept, as far as is known
   std::vector<bool> tried_;  // fetched or failed before: not fetched ahead again
   bool prefetches_ = false;
+  bool keeps_ = false;                   // ... and what can't be kept is the blob's end
   uint32_t prefetch_from_ = 0;           // all before it were tried
   bool prefetch_waits_ = false;          // for memory to become free
   std::map<uint32_t, uint32_t> unread_;  // prefetched: stored size

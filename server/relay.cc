@@ -11,13 +11,15 @@ namespace bigcast {
 
 // ---- RelayBlob: where the blob's home is.
 
-RelayBlob::RelayBlob(Relays& relays, const rpc::BlobRefData& ref)
+RelayBlob::RelayBlob(Relays& relays, const rpc::BlobRefData& ref, bool keeps)
     : relays_(relays),
       core_(kj::addRef(relays.core_)),
       id_(ref.id),
       ref_(ref),
+      keeps_(keeps),
       live_(core_->live->get(ref.id)),
       last_held_(core_->clock.now()),
+      created_(keeps),
       puller_(*core_, *this) {}
 
 RelayBlob::~RelayBlob() noexcept(false) { watcher_ = nullptr; }
@@ -42,6 +44,19 @@ RelayBlob::Home* RelayBlob::home() {
     if (home->link->is_current(home->generation)) return home;
   }
   return nullptr;
+}
+
+void RelayBlob::home_gone(const Error& why) {
+  // What its writer gave up is nowhere; and so is what its only home does not have.
+  if (ref_.homes.size() == 1 || why.code == ErrorCode::kAborted) return end(why);
+  home_ = nullptr;
+  puller_.wake();
+}
+
+// Each was asked. Who could not be reached may have it.
+void RelayBlob::no_home_found() {
+  if (homes_gone_ > 0 && homes_gone_ == ref_.homes.size()) return end(home_error_);
+  if (home_missed_) home_error_ = *home_missed_;
 }
 
 bool RelayBlob::is_home_current(uint64_t generation) {
@@ -87,6 +102,8 @@ kj::Promise<void> RelayBlob::find_home() {
   if (!finding_) {
     finding_ = true;
     home_ = nullptr;
+    homes_gone_ = 0;
+    home_missed_.reset();
     find_attempt_ =
         try_home(0)
             .catch_([this](kj::Exception&& exception) { home_error_ = rpc::to_error(exception); })
@@ -98,8 +115,12 @@ kj::Promise<void> RelayBlob::find_home() {
 
 kj::Promise<void> RelayBlob::try_home(size_t index) {
   RelayGroup* group = attached_group();
-  if (group == nullptr || index >= ref_.homes.size()) {
-    if (index == 0) home_error_ = {ErrorCode::kUnavailable, "the reader's session has ended"};
+  if (group == nullptr) {
+    home_error_ = {ErrorCode::kUnavailable, "the reader's session has ended"};
+    return kj::READY_NOW;
+  }
+  if (index >= ref_.homes.size()) {
+    no_home_found();
     return kj::READY_NOW;
   }
   auto link = group->link(ref_.homes[index], PeerLink::Kind::kControl);
@@ -108,6 +129,7 @@ kj::Promise<void> RelayBlob::try_home(size_t index) {
       .then([this, link = kj::mv(link)](Result<PeerLink::Open> open) mutable -> kj::Promise<void> {
         if (!open) {
           home_error_ = open.error();
+          home_missed_ = home_error_;
           return kj::READY_NOW;
         }
         return open_at(kj::mv(link), kj::mv(*open));
@@ -131,7 +153,7 @@ kj::Promise<void> RelayBlob::open_at(kj::Own<PeerLink> link, PeerLink::Open open
           home_error_ = result.isError()
                             ? rpc::read(result.getError())
                             : Error{ErrorCode::kUnsupported, "open: the home's answer is unknown"};
-          if (is_gone(home_error_.code)) end(home_error_);
+          if (is_gone(home_error_.code)) homes_gone_++;
           return kj::READY_NOW;
         }
         const auto opened = result.getOpened();
@@ -164,8 +186,19 @@ kj::Promise<void> RelayBlob::learn(rpc::BlobInfo::Reader info) {
       return kj::READY_NOW;
     }
   }
+  // Homes may have taken the place of others since our ref was made.
+  for (const auto& home : ref->homes) {
+    const bool is_new = std::ranges::find(ref_.homes, home) == ref_.homes.end();
+    if (is_new && !relays_.is_myself(home) && ref_.homes.size() < limits::kHomesMax) {
+      ref_.homes.push_back(home);
+    }
+  }
   if (!info.getSealed() || sealed_end_ || !ref->size) return kj::READY_NOW;
   const FetchedChunk::End sealed_end{info.getChunkCount(), *ref->size};
+  if (keeps_) {  // sealed once all of it is here
+    sealed_end_ = sealed_end;
+    return kj::READY_NOW;
+  }
   return core_
       ->on_pool([store = core_->store, id = id_, size = *ref->size, count = info.getChunkCount(),
                  root = ref->root_digest] { return store->seal(id, size, count, root); })
@@ -233,15 +266,17 @@ kj::Promise<void> RelayBlob::watch(uint32_t backoff_ms) {
 
 kj::Promise<void> RelayBlob::on_event(rpc::BlobEvent event) {
   if (event == rpc::BlobEvent::REMOVED) {
-    end({ErrorCode::kNotFound, fmt::format("blob {} was removed", id_.to_string())});
+    home_gone({ErrorCode::kNotFound, fmt::format("blob {} was removed", id_.to_string())});
     return kj::READY_NOW;
   }
+  if (keeps_) return kj::READY_NOW;  // not meant for homes
   puller_.copies_dropped();
   return core_->on_pool([store = core_->store, id = id_] { return store->drop_chunks(id); })
       .then([](const Result<void>&) {});
 }
 
 bool RelayBlob::expired(TimePoint now) {
+  if (keeps_) return false;  // whoever wants it kept says when that ends
   if (attached_group() != nullptr && home() != nullptr) last_held_ = now;
   return now - last_held_ > core_->config.lease_grace;
 }
@@ -249,14 +284,41 @@ bool RelayBlob::expired(TimePoint now) {
 void RelayBlob::end(const Error& reason) {
   if (live_->ended()) return;
   auto self = kj::addRef(*this);
+  if (settled_) return puller_.fail_all(reason);  // the home lives on
   if (created_) {
-    core_->metrics->relayed_blobs--;
+    if (!keeps_) core_->metrics->relayed_blobs--;
     core_->remove_blob(id_, reason);
   } else {
     core_->live->end(id_, reason);
   }
   puller_.fail_all(reason);
   puller_.forget_unread();
+  relays_.forget(id_);
+}
+
+// ---- RelayBlob: becoming a home.
+
+kj::Promise<Result<void>> RelayBlob::until_whole(FetchedChunk::End end) {
+  sealed_end_ = end;
+  puller_.wake();
+  return until_whole(stripe().index);
+}
+
+kj::Promise<Result<void>> RelayBlob::until_whole(uint32_t from) {
+  if (live_->ended()) return Result<void>(tl::unexpected(*live_->ended()));
+  const std::vector<bool>& held = puller_.held();
+  while (from < sealed_end_->chunk_count && from < held.size() && held[from]) {
+    from += stripe().count;
+  }
+  if (from >= sealed_end_->chunk_count) return Result<void>();
+  return live_->chunk_event(from).then([this, from] { return until_whole(from); });
+}
+
+void RelayBlob::settle() {
+  settled_ = true;
+  puller_.settle();
+  home_ = nullptr;
+  live_->sealed();
   relays_.forget(id_);
 }
 
@@ -355,7 +417,7 @@ kj::Promise<Result<kj::Own<RelayBlob>>> Relays::open(const rpc::BlobRefData& ref
         fail(ErrorCode::kNotFound, fmt::format("no blob {} here", wanted.id.to_string())));
   }
   auto& entry = blobs_[wanted.id];
-  if (entry.get() == nullptr) entry = kj::refcounted<RelayBlob>(*this, wanted);
+  if (entry.get() == nullptr) entry = kj::refcounted<RelayBlob>(*this, wanted, false);
   if (entry->name_space() != name_space) {
     return Opened(
         fail(ErrorCode::kNotFound, fmt::format("no blob {} here", wanted.id.to_string())));
@@ -368,6 +430,27 @@ kj::Promise<Result<kj::Own<RelayBlob>>> Relays::open(const rpc::BlobRefData& ref
     blob->end(ready.error());
     return fail(ready.error().code, ready.error().message);
   });
+}
+
+Result<kj::Own<RelayBlob>> Relays::keep(const rpc::BlobRefData& ref) {
+  rpc::BlobRefData source = ref;
+  std::erase_if(source.homes, [this](const auto& address) { return is_myself(address); });
+  auto& entry = blobs_[source.id];
+  if (entry.get() != nullptr) {
+    return fail(ErrorCode::kAlreadyExists,
+                fmt::format("blob {} is being fetched here", ref.id.to_string()));
+  }
+  entry = kj::refcounted<RelayBlob>(*this, source, true);
+  entry->use_by(kj::addRef(*groups_.at({source.name_space, LeaseId{}})));
+  entry->keep();
+  return kj::addRef(*entry);
+}
+
+kj::Promise<void> Relays::make_way(BlobId id) {
+  const auto found = blobs_.find(id);
+  if (found == blobs_.end() || found->second->keeps()) return kj::READY_NOW;
+  found->second->end({ErrorCode::kUnavailable, "this node is about to be a home of the blob"});
+  return core_.removed(id).ignoreResult();
 }
 
 void Relays::tick(TimePoint now) {

@@ -26,7 +26,7 @@ class RelayGroup;
 
 // A blob that this node fetches from its homes. Each chunk is fetched once however many readers
 // wait for it. Its chunks stay in the store while a session of its lease is attached, and for the
-// lease's grace after that.
+// lease's grace after that. One that `keeps` is about to be a home itself (server/copy.h).
 class RelayBlob final : public kj::Refcounted {
  public:
   struct Home {
@@ -35,7 +35,8 @@ class RelayBlob final : public kj::Refcounted {
     uint64_t generation;
   };
 
-  RelayBlob(Relays& relays, const rpc::BlobRefData& ref);
+  // keeps: all of it is fetched, and kept, by the home that the store has of it already.
+  RelayBlob(Relays& relays, const rpc::BlobRefData& ref, bool keeps);
   ~RelayBlob() noexcept(false);
 
   BlobId id() const { return id_; }
@@ -47,9 +48,13 @@ class RelayBlob final : public kj::Refcounted {
   kj::Own<Puller::Reader> new_reader() { return kj::heap<Puller::Reader>(puller_); }
   kj::Promise<kj::Own<FetchedChunk>> fetch(uint32_t index);
   void prefetch() { puller_.prefetch(); }
+  void keep() { puller_.keep_all(); }
   // True once nobody has been attached, or no home was heard of, for the grace.
   bool expired(TimePoint now);
   void end(const Error& reason);  // for all who read it; frees its chunks
+  // Of one that keeps: what others need to know of it before it is a home.
+  kj::Promise<Result<void>> until_whole(FetchedChunk::End end);
+  void settle();  // it is a home now: whoever has it open finds all of it in the store
 
   // For the puller.
   bool ended() const { return live_->ended().has_value(); }
@@ -61,6 +66,9 @@ class RelayBlob final : public kj::Refcounted {
   Home* home();                   // null if it is not connected
   bool is_home_current(uint64_t generation);
   void home_lost(uint64_t generation);
+  // The home answered that it does not have it (any more): another may, else this is its end.
+  void home_gone(const Error& why);
+  bool keeps() const { return keeps_; }
   const Error& home_error() const { return home_error_; }
   void set_home_error(Error error) { home_error_ = std::move(error); }
   kj::Promise<void> learn(rpc::BlobInfo::Reader info);
@@ -70,6 +78,8 @@ class RelayBlob final : public kj::Refcounted {
  private:
   RelayGroup* attached_group();
   kj::Promise<void> try_home(size_t index);
+  void no_home_found();
+  kj::Promise<Result<void>> until_whole(uint32_t from);
   kj::Promise<void> open_at(kj::Own<PeerLink> link, PeerLink::Open open);
   Result<void> create_in_store(uint32_t chunk_size, bool mappable);
 
@@ -80,7 +90,9 @@ class RelayBlob final : public kj::Refcounted {
   Relays& relays_;
   kj::Own<NodeCore> core_;
   const BlobId id_;
-  const rpc::BlobRefData ref_;
+  rpc::BlobRefData ref_;  // with the homes that are known by now
+  const bool keeps_;
+  bool settled_ = false;
   kj::Own<LiveBlob> live_;
   std::vector<kj::Own<RelayGroup>> groups_;
   TimePoint last_held_;  // attached, with a home that answers
@@ -88,6 +100,8 @@ class RelayBlob final : public kj::Refcounted {
   std::optional<FetchedChunk::End> sealed_end_;
   kj::Maybe<Home> home_;
   Error home_error_{ErrorCode::kUnavailable, "no home was asked yet"};
+  size_t homes_gone_ = 0;             // of those asked by the attempt under way: it is not there
+  std::optional<Error> home_missed_;  // ... and one of them could not be reached
   bool finding_ = false;
   kj::Maybe<kj::ForkedPromise<void>> find_attempt_;
   Puller puller_;
@@ -134,6 +148,11 @@ class Relays {
   // Requires: a use() of that namespace and lease. NOT_FOUND, UNAVAILABLE, ...
   kj::Promise<Result<kj::Own<RelayBlob>>> open(const rpc::BlobRefData& ref,
                                                const std::string& name_space, LeaseId lease);
+  // The blob that `ref` names, a home of which the store has here, is fetched from its other homes.
+  // Requires: a use() of its namespace and no lease. ALREADY_EXISTS if it is fetched here already.
+  Result<kj::Own<RelayBlob>> keep(const rpc::BlobRefData& ref);
+  // Ends what is relayed of it here, if anything, and resolves when that is gone.
+  kj::Promise<void> make_way(BlobId id);
   // Requires: a use() of that namespace and lease.
   Result<void> follow_home(const rpc::Address& home, const std::string& name_space, LeaseId lease);
   NodeCore& core() { return core_; }

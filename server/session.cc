@@ -1,15 +1,19 @@
 #include "server/session.h"
 
 #include <fmt/format.h>
+#include <kj/debug.h>
 #include <unistd.h>
 
 #include <algorithm>
 
 #include "base/log.h"
 #include "server/blob_reader.h"
+#include "server/copy.h"
+#include "server/copy_maker.h"
 #include "server/host_facts.h"
 #include "server/mappings.h"
 #include "server/relay.h"
+#include "server/replicas.h"
 #include "server/report.h"
 #include "server/stripe_keeper.h"
 #include "server/upload.h"
@@ -88,7 +92,8 @@ kj::Promise<void> SessionService::report(ReportContext context) {
       });
 }
 
-Result<bigcast::CreateOptions> SessionService::check_create(rpc::CreateOptions::Reader in) const {
+Result<bigcast::CreateOptions> SessionService::check_create(rpc::CreateOptions::Reader in,
+                                                            LeaseId lease) const {
   if (core_.draining) return fail(ErrorCode::kUnavailable, "this node is about to stop");
   bigcast::CreateOptions options;
   options.name = to_std(in.getName());
@@ -101,14 +106,14 @@ Result<bigcast::CreateOptions> SessionService::check_create(rpc::CreateOptions::
                 fmt::format("at most {} uploads a session", limits::kUploadsPerSessionMax));
   }
   if (!in.getUntilRemoved()) {
-    if (state_->lease.is_zero()) {
+    if (lease.is_zero()) {
       return fail(ErrorCode::kInvalidArgument,
                   "untilRemoved: must be set in a session without a lease");
     }
-    if (core_.leases_ending.contains(state_->lease)) {
+    if (core_.leases_ending.contains(lease)) {
       return fail(ErrorCode::kUnavailable, "the lease has just ended; try again");
     }
-    options.lease = state_->lease;
+    options.lease = lease;
   }
   options.id = BlobId::random();
   options.name_space = state_->name_space;
@@ -120,31 +125,33 @@ Result<bigcast::CreateOptions> SessionService::check_create(rpc::CreateOptions::
                 fmt::format("ttlMs: {} is above {}", in.getTtlMs(), limits::kTtlMsMax));
   }
   options.ttl = std::chrono::milliseconds(in.getTtlMs());
-  if (in.hasStriped()) BIGCAST_TRY(check_striped(in, options));
+  if (in.hasPlaced()) BIGCAST_TRY(check_placed(in, options));
   return options;
 }
 
-// Takes over what the writer says of a striped blob, of which one stripe is to be here.
-Result<void> SessionService::check_striped(rpc::CreateOptions::Reader in,
-                                           bigcast::CreateOptions& options) const {
+// Takes over what the writer says of a blob that is to be here, or one stripe of it.
+Result<void> SessionService::check_placed(rpc::CreateOptions::Reader in,
+                                          bigcast::CreateOptions& options) const {
   const auto refuse = [](std::string message) {
     return fail(ErrorCode::kInvalidArgument, std::move(message));
   };
-  BIGCAST_ASSIGN(rpc::BlobRefData whole, rpc::read(in.getStriped()));
-  if (whole.stripes < 2 || whole.stripe || whole.homes.size() != whole.stripes) {
-    return refuse("striped: must be a whole blob of at least two stripes, with a home for each");
+  BIGCAST_ASSIGN(rpc::BlobRefData whole, rpc::read(in.getPlaced()));
+  if (whole.stripe || whole.stripes * whole.copies < 2) {
+    return refuse("placed: must be a whole blob of several stripes or copies");
+  }
+  if (whole.stripes > 1 && whole.copies > 1) {
+    return refuse("copies: a blob of several stripes can't have copies yet");
+  }
+  if (whole.copies > 1 && options.durability == Durability::kDisk) {
+    return refuse("copies: a durable blob can't have copies yet");
   }
   if (whole.name_space != options.name_space || whole.name != options.name ||
       whole.chunk_size != options.chunk_size) {
-    return refuse("striped: namespace, name and chunk size must be those of the stripe");
+    return refuse("placed: namespace, name and chunk size must be those of the stripe");
   }
   const uint32_t stripe = in.getStripe();
   if (stripe >= whole.stripes) {
     return refuse(fmt::format("stripe: must be below {}, not {}", whole.stripes, stripe));
-  }
-  if (core_.advertised != whole.homes[stripe]) {
-    return refuse(fmt::format("striped: the home of stripe {} is {}, which is not this node",
-                              stripe, whole.homes[stripe].to_string()));
   }
   options.id = rpc::stripe_id(whole.id, stripe);
   options.stripe = {stripe, whole.stripes};
@@ -154,13 +161,28 @@ Result<void> SessionService::check_striped(rpc::CreateOptions::Reader in,
   return {};
 }
 
+Result<void> SessionService::check_first_home(const bigcast::CreateOptions& options) const {
+  if (options.note.empty()) return {};
+  BIGCAST_ASSIGN(const auto whole, rpc::BlobRefData::from_bytes(options.note));
+  const uint32_t stripe = options.stripe.index;
+  if (whole.homes.size() != size_t{whole.stripes} * whole.copies) {
+    return fail(ErrorCode::kInvalidArgument,
+                "placed: must have a home for each copy of each stripe");
+  }
+  if (core_.advertised == whole.homes[stripe]) return {};
+  return fail(ErrorCode::kInvalidArgument,
+              fmt::format("placed: the home of stripe {} is {}, which is not this node", stripe,
+                          whole.homes[stripe].to_string()));
+}
+
 kj::Promise<void> SessionService::create(CreateContext context) {
   heard();
   auto stat = [&]() -> Result<BlobStat> {
     BIGCAST_ASSIGN(const bigcast::CreateOptions options,
-                   check_create(context.getParams().getOptions()));
+                   check_create(context.getParams().getOptions(), state_->lease));
+    BIGCAST_TRY(check_first_home(options));
     if (core_.is_removing(options.id)) {
-      return fail(ErrorCode::kAlreadyExists, "striped: a blob of that id was just removed");
+      return fail(ErrorCode::kAlreadyExists, "placed: a blob of that id was just removed");
     }
     BIGCAST_TRY(core_.store->create(options));
     return core_.store->stat(options.id);
@@ -173,10 +195,87 @@ kj::Promise<void> SessionService::create(CreateContext context) {
   auto created = result.initCreated();
   write_ref(core_, *stat, created.initRef());
   const auto options = context.getParams().getOptions();
-  created.setUpload(kj::heap<UploadService>(kj::addRef(*state_), *stat, options.getAnnounceFrom()));
-  if (stat->stripe.index > 0) {
-    if (const auto whole = whole_ref(*stat)) core_.stripes->keep(stat->id, *whole);
+  auto upload = kj::heap<UploadService>(kj::addRef(*state_), *stat, options.getAnnounceFrom());
+  const auto whole = whole_ref(*stat);
+  if (whole && stat->stripe.index > 0) core_.stripes->keep(stat->id, *whole);
+  if (!whole || whole->copies < 2) {
+    created.setUpload(kj::mv(upload));
+    return kj::READY_NOW;
   }
+  auto started = upload->start_copies(*stat, *whole, options.getReplace());
+  rpc::Upload::Client client = kj::mv(upload);
+  created.setUpload(client);
+  return started.then([context, client = kj::mv(client)](const Result<void>& copies) mutable {
+    if (!copies) reply_error(context.getResults().initResult(), copies.error());
+  });
+}
+
+// ---- Between homes.
+
+Result<bigcast::CreateOptions> SessionService::check_copy(
+    rpc::Session::CopyParams::Reader params) const {
+  if (!state_->is_peer || !core_.advertised) {
+    return fail(ErrorCode::kInvalidArgument, "copy: only from node to node");
+  }
+  BIGCAST_ASSIGN(auto options, check_create(params.getOptions(), rpc::read(params.getLease())));
+  BIGCAST_ASSIGN(auto whole, rpc::BlobRefData::from_bytes(options.note));
+  if (options.note.empty() || whole.copies < 2 || whole.homes.empty()) {
+    return fail(ErrorCode::kInvalidArgument, "placed: must name the homes to copy from");
+  }
+  return options;
+}
+
+kj::Promise<void> SessionService::copy(CopyContext context) {
+  heard();
+  auto options = check_copy(context.getParams());
+  if (!options) {
+    reply_error(context.getResults().initResult(), options.error());
+    return kj::READY_NOW;
+  }
+  const BlobId id = options->id;
+  return core_.relays->make_way(id).then([this, context, options = std::move(*options)]() mutable {
+    auto copy = start_copy(options);
+    auto result = context.getResults().initResult();
+    if (!copy) return reply_error(result, copy.error());
+    auto copying = result.initCopying();
+    copying.setCopy(kj::mv(*copy));
+    rpc::write(*core_.advertised, copying.initAt());
+    state_->audit("copy", options.name, options.id, options.size);
+  });
+}
+
+Result<rpc::Copy::Client> SessionService::start_copy(const bigcast::CreateOptions& options) {
+  const auto here = stat_in(core_, state_->name_space, options.id);
+  if (here && here->role == BlobRole::kHome && here->sealed) {
+    return rpc::Copy::Client(kj::heap<CopyService>(
+        kj::addRef(*state_), options.id, kj::Maybe<kj::Own<RelayBlob>>(nullptr), kj::Own<void>()));
+  }
+  if (core_.is_removing(options.id)) {
+    return fail(ErrorCode::kUnavailable, "copy: the blob was just removed here");
+  }
+  auto use = core_.relays->use(state_->name_space, LeaseId{});
+  BIGCAST_ASSIGN(const auto ref, rpc::BlobRefData::from_bytes(options.note));
+  BIGCAST_TRY(core_.store->create(options));
+  if (!options.lease.is_zero() && !core_.leases.alive(options.lease)) {
+    core_.leases.attach(options.lease);  // its grace begins
+    core_.leases.detach(options.lease);
+  }
+  auto relayed = core_.relays->keep(ref.of_stripe(options.stripe.index));
+  if (!relayed) {
+    core_.remove_blob(options.id, relayed.error());
+    return tl::unexpected<Error>(relayed.error());
+  }
+  return rpc::Copy::Client(
+      kj::heap<CopyService>(kj::addRef(*state_), options.id, kj::mv(*relayed), kj::mv(use)));
+}
+
+kj::Promise<void> SessionService::compareBlobs(CompareBlobsContext context) {
+  heard();
+  const auto params = context.getParams();
+  const bool fits = params.getBlobs().size() <= limits::kComparedMax &&
+                    params.getRemoved().size() <= limits::kComparedMax;
+  KJ_REQUIRE(fits && state_->is_peer, "compareBlobs: only from node to node, and within limits");
+  core_.replicas->compare(*state_, params, context.getResults());
   return kj::READY_NOW;
 }
 
@@ -356,6 +455,7 @@ kj::Promise<void> SessionService::dropCopies(DropCopiesContext context) {
     core_.store->release(stat->id);
     if (core_.trace) core_.trace->released(stat->id);
     if (LiveBlob* live = core_.live->find(stat->id)) live->drop_copies();
+    if (!state_->is_peer) core_.replicas->drop_copies(stat->id);
   }
   reply_void(context.getResults().initResult(), result);
   return kj::READY_NOW;

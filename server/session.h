@@ -27,11 +27,17 @@ class SessionService final : public rpc::Session::Server {
   kj::Promise<void> returnMapping(ReturnMappingContext context) override;
   kj::Promise<void> pin(PinContext context) override;
   kj::Promise<void> unpin(UnpinContext context) override;
+  kj::Promise<void> copy(CopyContext context) override;
+  kj::Promise<void> compareBlobs(CompareBlobsContext context) override;
 
  private:
   void heard() { state_->heard(); }
-  Result<bigcast::CreateOptions> check_create(rpc::CreateOptions::Reader options) const;
-  Result<void> check_striped(rpc::CreateOptions::Reader in, bigcast::CreateOptions& options) const;
+  Result<bigcast::CreateOptions> check_create(rpc::CreateOptions::Reader options,
+                                              LeaseId lease) const;
+  Result<void> check_placed(rpc::CreateOptions::Reader in, bigcast::CreateOptions& options) const;
+  Result<void> check_first_home(const bigcast::CreateOptions& options) const;
+  Result<bigcast::CreateOptions> check_copy(rpc::Session::CopyParams::Reader params) const;
+  Result<rpc::Copy::Client> start_copy(const bigcast::CreateOptions& options);
   Result<BlobStat> find_home(const std::string& name) const;
   Result<BlobStat> home_of(BlobId id) const;
   Result<BlobStat> home_of(rpc::OpenTarget::Reader target) const;

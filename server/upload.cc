@@ -7,6 +7,8 @@
 
 #include "base/log.h"
 #include "server/announcements.h"
+#include "server/copy_maker.h"
+#include "server/replicas.h"
 
 namespace bigcast {
 namespace {
@@ -47,6 +49,24 @@ UploadService::~UploadService() noexcept(false) {
   }
 }
 
+kj::Promise<Result<void>> UploadService::start_copies(const BlobStat& stat,
+                                                      const rpc::BlobRefData& whole, bool replace) {
+  std::vector<rpc::Address> candidates;
+  for (const auto& home : whole.of_stripe(stat.stripe.index).homes) {
+    if (home != core_.advertised) candidates.push_back(home);
+  }
+  const auto others = static_cast<uint32_t>(candidates.size());
+  candidates.insert(candidates.end(), whole.spares.begin(), whole.spares.end());
+  copies_ = std::make_unique<CopyMaker>(core_, stat, whole, std::move(candidates), others, replace);
+  return copies_->start();
+}
+
+kj::Promise<Result<void>> UploadService::seal_copies(uint64_t size, uint32_t chunk_count,
+                                                     Digest128 root) {
+  if (!copies_ || sealed_) return Result<void>();
+  return copies_->seal({size, chunk_count, root});
+}
+
 void UploadService::announce(uint64_t size) {
   if (announce_from_ == 0 || size < announce_from_) return;
   announce_from_ = 0;
@@ -56,6 +76,7 @@ void UploadService::announce(uint64_t size) {
 void UploadService::abort(const Error& reason) {
   granted_.clear();
   core_.metrics->uploads_aborted++;
+  if (copies_) core_.replicas->given_up(id_);  // one that is sealed already asks
   core_.remove_blob(id_, reason);
 }
 
@@ -272,9 +293,12 @@ kj::Promise<void> UploadService::seal(SealContext context) {
   const Digest128 given{context.getParams().getRootDigestHi(),
                         context.getParams().getRootDigestLo()};
   const auto root = given == Digest128{} ? std::nullopt : std::optional(given);
-  return core_
-      .on_pool([store = core_.store, id = id_, size, chunk_count, root] {
-        return store->seal(id, size, chunk_count, root);
+  return seal_copies(size, chunk_count, given)
+      .then([this, size, chunk_count, root](Result<void> copied) -> kj::Promise<Result<BlobStat>> {
+        if (!copied) return Result<BlobStat>(tl::unexpected<Error>(copied.error()));
+        return core_.on_pool([store = core_.store, id = id_, size, chunk_count, root] {
+          return store->seal(id, size, chunk_count, root);
+        });
       })
       .then([this, context, running = core_.count_running(),
              timing = core_.time(core_.metrics->calls.seal)](Result<BlobStat> sealed) mutable {
@@ -284,20 +308,23 @@ kj::Promise<void> UploadService::seal(SealContext context) {
           return;
         }
         if (!sealed_) {
-          finish_seal(sealed->replaced);
+          finish_seal(*sealed);
           session_->audit("put", name_, id_, sealed->size);
         }
         write_ref(core_, *sealed, context.getResults().initResult().initRef());
       });
 }
 
-void UploadService::finish_seal(const std::optional<BlobId>& replaced) {
+void UploadService::finish_seal(const BlobStat& stat) {
   sealed_ = true;
+  if (copies_) core_.replicas->keep(stat, copies_->homes());
+  copies_.reset();
   granted_.clear();
   core_.metrics->uploads_sealed++;
   live_->sealed();
-  if (replaced) {
-    core_.remove_blob(*replaced, {ErrorCode::kNotFound, fmt::format("'{}' was replaced", name_)});
+  if (stat.replaced) {
+    core_.remove_blob(*stat.replaced,
+                      {ErrorCode::kNotFound, fmt::format("'{}' was replaced", name_)});
   }
 }
 

@@ -3,12 +3,15 @@
 #include <kj/async.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
 #include "server/core.h"
 
 namespace bigcast {
+
+class CopyMaker;
 
 // One blob being written here. Dropping it before it is sealed frees the blob.
 //
@@ -20,6 +23,11 @@ class UploadService final : public rpc::Upload::Server {
   // The blob exists in the store already. `announce_from`: raw bytes, 0: never.
   UploadService(kj::Own<SessionState> session, const BlobStat& stat, uint64_t announce_from);
   ~UploadService() noexcept(false);
+
+  // The blob is to have other homes, too, as `whole` names them: they follow this one from now on.
+  // Each of them, or a spare in its place; else the error. To be called once, before all else.
+  kj::Promise<Result<void>> start_copies(const BlobStat& stat, const rpc::BlobRefData& whole,
+                                         bool replace);
 
   kj::Promise<void> credit(CreditContext context) override;
   kj::Promise<void> put(PutContext context) override;
@@ -48,7 +56,8 @@ class UploadService final : public rpc::Upload::Server {
   Result<bigcast::ChunkMeta> check_put(rpc::Upload::PutParams::Reader params);
   Result<kj::Own<CreditPool::Credit>> use_credit(uint32_t bytes);
   Result<void> check_seal(uint64_t size, uint32_t chunk_count) const;
-  void finish_seal(const std::optional<BlobId>& replaced);  // by it
+  kj::Promise<Result<void>> seal_copies(uint64_t size, uint32_t chunk_count, Digest128 root);
+  void finish_seal(const BlobStat& stat);
   void abort(const Error& reason);
   void announce(uint64_t size);  // once it is known to have so many bytes
   // So much has come since the oldest grant that its chunk can't be on the way any more.
@@ -63,8 +72,9 @@ class UploadService final : public rpc::Upload::Server {
   const std::optional<uint64_t> size_;
   uint64_t announce_from_;  // 0: never, or done
   bool sealed_ = false;
-  uint64_t bytes_wanted_ = 0;    // granted or waited for, in whole pages; unknown size only
-  uint64_t bytes_reserved_ = 0;  // unknown size only
+  std::unique_ptr<CopyMaker> copies_;  // null: this is the only home
+  uint64_t bytes_wanted_ = 0;          // granted or waited for, in whole pages; unknown size only
+  uint64_t bytes_reserved_ = 0;        // unknown size only
   uint32_t credits_waiting_ = 0;
   std::vector<Granted> granted_;  // oldest first
   TimePoint progress_at_{};

@@ -27,6 +27,7 @@ struct Typed {
   std::optional<std::string> timeout;
   std::string chunk_size;
   std::string homes = "1";
+  std::string replicas = "1";
   std::string durability = "memory";
   std::string key;
   std::vector<std::string> keys;
@@ -84,6 +85,8 @@ void declare_transfers(CLI::App& app, Typed& typed, CommandLine& line) {
       ->type_name("memory|disk");
   put->add_option("--chunk-size", typed.chunk_size, "64k to 16m; default 4m")->type_name("SIZE");
   put->add_option("--homes", typed.homes, "spread it over so many of the servers; default 1")
+      ->type_name("N");
+  put->add_option("--replicas", typed.replicas, "keep it at so many of the servers; default 1")
       ->type_name("N");
   put->add_option("--ttl", typed.ttl, "remove it so long after it was put, at most 366 days")
       ->type_name("DURATION");
@@ -217,13 +220,15 @@ std::optional<uint64_t> parse_number(std::string_view text) {
   return number;
 }
 
-Result<uint32_t> read_homes(const std::string& text, size_t servers) {
-  const auto homes = parse_number(text);
-  const size_t most = std::min<size_t>(servers, limits::kStripesMax);
-  if (homes && *homes >= 1 && *homes <= most) return static_cast<uint32_t>(*homes);
-  return fail(ErrorCode::kInvalidArgument, "--homes: \"" + text + "\" is not a number from 1 to " +
-                                               std::to_string(most) +
-                                               ", as many as --server names");
+// How many of the servers an option asks for.
+Result<uint32_t> read_servers(const std::string& option, const std::string& text, size_t servers,
+                              uint32_t limit) {
+  const auto count = parse_number(text);
+  const size_t most = std::min<size_t>(servers, limit);
+  if (count && *count >= 1 && *count <= most) return static_cast<uint32_t>(*count);
+  return fail(ErrorCode::kInvalidArgument,
+              option + ": \"" + text + "\" is not a number from 1 to " + std::to_string(most) +
+                  (most < limit ? ", as many as --server names" : ""));
 }
 
 Result<void> read_put_keys(const Typed& typed, CommandLine& line) {
@@ -265,7 +270,10 @@ Result<void> read_put(const Typed& typed, CommandLine& line) {
     }
     line.chunk_size = static_cast<uint32_t>(*size);
   }
-  BIGCAST_ASSIGN(line.homes, read_homes(typed.homes, line.servers.size()));
+  const size_t servers = line.servers.size();
+  BIGCAST_ASSIGN(line.homes, read_servers("--homes", typed.homes, servers, limits::kStripesMax));
+  BIGCAST_ASSIGN(line.replicas,
+                 read_servers("--replicas", typed.replicas, servers, limits::kReplicasMax));
   if (typed.ttl) {
     const auto ttl = parse_duration(*typed.ttl);
     if (!ttl || *ttl <= Duration::zero()) {

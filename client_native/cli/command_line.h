@@ -67,6 +67,7 @@ struct CommandLine {
   bool compress = true;
   uint32_t chunk_size = limits::kChunkSizeDefault;
   uint32_t homes = 1;
+  uint32_t replicas = 1;
   uint64_t bench_bytes = 256 * limits::kMiB;
   uint32_t interval_ms = 2000;          // top
   std::optional<uint32_t> repetitions;  // ... nothing: until it is interrupted

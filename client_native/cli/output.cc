@@ -180,6 +180,7 @@ std::string text_of(const BlobSummary& blob) {
   if (blob.expires_in_ms) text += fmt::format("expires in  {}\n", human_ms(*blob.expires_in_ms));
   if (blob.pins > 0) text += fmt::format("pins        {}\n", blob.pins);
   if (blob.sealed) text += fmt::format("digest      {}\n", blob.root_digest);
+  if (blob.replicas > 1) text += fmt::format("replicas    {}\n", blob.replicas);
   if (blob.homes.size() > 1) text += fmt::format("homes       {}\n", fmt::join(blob.homes, ", "));
   return text;
 }
@@ -209,6 +210,7 @@ std::string json_of(const BlobSummary& blob) {
   value["pins"] = blob.pins;
   value["root_digest"] = blob.sealed ? Json(blob.root_digest) : Json();
   value["homes"] = blob.homes;
+  value["replicas"] = blob.replicas;
   return dump(value);
 }
 

@@ -128,6 +128,7 @@ Result<TransferReport> put(Client& client, const CommandLine& line, size_t i) {
   options.until_removed = true;
   options.replace = line.replace;
   options.homes = line.homes;
+  options.replicas = line.replicas;
   options.durable = line.durable;
   options.mappable = line.mappable;
   options.ttl_ms = line.ttl_ms;

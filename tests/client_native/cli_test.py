@@ -153,7 +153,7 @@ class Cli(unittest.TestCase):
         self.assertEqual(("default/a", 1000, 1), (put["key"], put["size"], put["chunks"]))
         blob = ["key", "id", "sealed", "relay", "size", "stored_size", "chunk_size", "chunks",
                 "memory_bytes", "disk_bytes", "age_ms", "durability", "ttl_ms", "expires_in_ms", "pins",
-                "root_digest", "homes"]
+                "root_digest", "homes", "replicas"]
         self.assertEqual(blob, list(self.json_line("stat", "default/a")))
         self.assertEqual(blob, list(self.json_line("ls")))
         self.assertEqual({"removed": "default/a"}, self.json_line("rm", "default/a"))

@@ -1,0 +1,185 @@
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <functional>
+#include <list>
+#include <string>
+
+#include "tests/server/fixture.h"
+
+namespace bigcast::testing {
+namespace {
+
+constexpr uint32_t kChunks = 24;
+constexpr uint64_t kSize = uint64_t{kChunks} * kSmallChunk;
+
+struct Host {
+  Host(rpc::UvLoop& loop, LeaseId lease)
+      : node(loop, [](Config& config) { config.lease_grace = std::chrono::milliseconds(300); }),
+        client(login(loop, node.tcp(), {.lease = lease})),
+        caller(loop, client.session) {}
+  bool has(BlobId id) { return node.core().store->stat(id).has_value(); }
+  uint32_t chunks(BlobId id) {
+    const auto stat = node.core().store->stat(id);
+    return stat ? stat->chunk_count : 0;
+  }
+
+  TestNode node;
+  TestClient client;
+  Caller caller;
+};
+
+struct Cluster {
+  explicit Cluster(uint32_t count) {
+    for (uint32_t i = 0; i < count; i++) hosts.emplace_back(loop, lease);
+  }
+  Host& host(size_t index) { return *std::next(hosts.begin(), static_cast<ptrdiff_t>(index)); }
+
+  // Of two homes, the first hosts; the others are spares.
+  NewBlob new_blob() {
+    rpc::BlobRefData ref;
+    ref.id = BlobId::random();
+    ref.chunk_size = kSmallChunk;
+    ref.name_space = "app";
+    ref.name = "blob";
+    ref.copies = 2;
+    for (Host& host : hosts) {
+      auto& addresses = ref.homes.size() < ref.copies ? ref.homes : ref.spares;
+      addresses.push_back(*host.node.core().advertised);
+    }
+    return {.until_removed = false, .striped = ref};
+  }
+  Created create() {
+    auto created = host(0).caller.create(new_blob());
+    REQUIRE_MESSAGE(created, (created ? "" : created.error().to_string()));
+    return *created;
+  }
+  void send(Created& blob, uint32_t first = 0, uint32_t end = kChunks) {
+    for (uint32_t i = first; i < end; i++) {
+      REQUIRE(host(0).caller.send(blob.upload, make_chunk(i)));
+    }
+  }
+  rpc::BlobRefData seal(Created& blob) {
+    const auto ref = host(0).caller.seal(blob.upload, kSize, kChunks, root_of_chunks(kChunks));
+    REQUIRE_MESSAGE(ref, (ref ? "" : ref.error().to_string()));
+    return *ref;
+  }
+  rpc::BlobRefData put() {
+    Created blob = create();
+    send(blob);
+    return seal(blob);
+  }
+  void until_gone(BlobId id) {
+    run_until(
+        loop, [&] { return std::ranges::none_of(hosts, [&](Host& host) { return host.has(id); }); },
+        "the end of all copies");
+  }
+  void check_reads(Host& at, const rpc::BlobRefData& ref, uint32_t first = 0) {
+    auto opened = at.caller.open_ref(ref);
+    REQUIRE_MESSAGE(opened, (opened ? "" : opened.error().to_string()));
+    for (uint32_t i = first; i < kChunks; i++) {
+      CHECK(matches(read(loop, *opened, i), make_chunk(i)));
+    }
+  }
+
+  rpc::UvLoop loop;
+  const LeaseId lease = LeaseId::random();
+  std::list<Host> hosts;
+};
+
+TEST_CASE("a replica has the chunks while they come, and all of them when the blob is sealed") {
+  Cluster cluster(2);
+  Created blob = cluster.create();
+  cluster.send(blob, 0, kChunks / 2);
+  run_until(
+      cluster.loop, [&] { return cluster.host(1).chunks(blob.ref.id) == kChunks / 2; }, "chunks");
+  CHECK(cluster.host(1).caller.open_home(blob.ref.id).error().code == ErrorCode::kNotFound);
+  cluster.send(blob, kChunks / 2);
+  const auto ref = cluster.seal(blob);
+  CHECK(ref.homes.size() == 2);
+  CHECK(ref.spares.empty());
+  const auto copy = cluster.host(1).node.core().store->stat(ref.id);
+  REQUIRE(copy);
+  CHECK(copy->sealed);
+  CHECK(copy->role == BlobRole::kHome);
+  CHECK(copy->lease == cluster.lease);
+  CHECK(copy->root_digest == root_of_chunks(kChunks));
+  CHECK(cluster.host(0).node.metrics().chunks_served == kChunks);  // once each
+  CHECK(cluster.host(1).caller.stat("blob")->id == ref.id);
+}
+
+TEST_CASE("an upload that is given up leaves no copy") {
+  Cluster cluster(2);
+  BlobId id;
+  {
+    Created blob = cluster.create();
+    id = blob.ref.id;
+    cluster.send(blob, 0, kChunks / 2);
+  }
+  cluster.until_gone(id);
+}
+
+TEST_CASE("what is removed at one home is removed at all, and a lease's end ends every copy") {
+  for (const bool is_removed : {true, false}) {
+    CAPTURE(is_removed);
+    Cluster cluster(3);
+    const auto ref = cluster.put();
+    if (is_removed) {
+      CHECK(cluster.host(1).caller.remove_name("blob"));
+    } else {
+      for (Host& host : cluster.hosts) host.client.connection = nullptr;
+    }
+    cluster.until_gone(ref.id);
+    run_for(cluster.loop, std::chrono::milliseconds(3 * limits::kReplicaBeatMs));
+    CHECK(std::ranges::none_of(cluster.hosts, [&](Host& host) { return host.has(ref.id); }));
+    for (Host& host : cluster.hosts) CHECK(host.node.metrics().blobs_under_replicated == 0);
+  }
+}
+
+TEST_CASE("a relay goes on at the other home when one is gone, and a spare takes its place") {
+  Cluster cluster(3);
+  const auto ref = cluster.put();
+  Host relay(cluster.loop, cluster.lease);
+  auto opened = relay.caller.open_ref(ref);
+  REQUIRE(opened);
+  CHECK(matches(read(cluster.loop, *opened, 0), make_chunk(0)));
+  cluster.hosts.pop_front();
+  for (uint32_t i = 1; i < kChunks; i++) {
+    CHECK(matches(read(cluster.loop, *opened, i), make_chunk(i)));
+  }
+  CHECK(relay.node.metrics().chunks_refetched == 0);
+  run_until(
+      cluster.loop,
+      [&] {
+        return cluster.host(1).chunks(ref.id) == kChunks &&
+               cluster.host(0).node.metrics().blobs_under_replicated == 0;
+      },
+      "a copy at the spare");
+  const auto now = cluster.host(0).caller.stat("blob");
+  REQUIRE(now);
+  CHECK(now->homes.size() == 2);
+  CHECK(now->homes.back() == *cluster.host(1).node.core().advertised);
+}
+
+TEST_CASE("bad plans are refused before anything is stored") {
+  Cluster cluster(2);
+  const auto refused = [&](const std::function<void(NewBlob&)>& change) {
+    NewBlob blob = cluster.new_blob();
+    change(blob);
+    const auto created = cluster.host(0).caller.create(blob);
+    return !created && created.error().code == ErrorCode::kInvalidArgument;
+  };
+  CHECK(refused([](NewBlob& blob) { blob.striped->copies = limits::kReplicasMax + 1; }));
+  CHECK(refused([](NewBlob& blob) { blob.striped->copies = 0; }));
+  CHECK(refused([](NewBlob& blob) { blob.striped->homes.pop_back(); }));
+  CHECK(refused([](NewBlob& blob) { blob.striped->stripes = 2; }));
+  CHECK(refused([](NewBlob& blob) { std::swap(blob.striped->homes[0], blob.striped->homes[1]); }));
+  CHECK(cluster.host(0).node.core().store->usage().blobs == 0);
+
+  auto request = cluster.host(0).client.session.copyRequest();  // by a client
+  rpc::write(*cluster.new_blob().striped, request.initOptions().initPlaced());
+  CHECK(request.send().wait(cluster.loop.wait_scope()).getResult().isError());
+}
+
+}  // namespace
+}  // namespace bigcast::testing
