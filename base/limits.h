@@ -159,6 +159,13 @@ constexpr size_t kBlobsMax = 1u << 20;
 constexpr size_t kQuotasMax = 64;          // namespaces with a quota of their own, or labels
 constexpr uint64_t kPinnedShare = 2;       // pins hold at most this part of the memory budget
 constexpr uint32_t kDemotionsPerTurn = 4;  // ahead of need, until other work has its turn
+// Memory above the high mark is made free ahead of need, down to the low one; percent of the
+// budget.
+constexpr uint32_t kMemoryMarkMin = 50;
+constexpr uint32_t kMemoryHighDefault = 95;
+constexpr uint32_t kMemoryLowDefault = 90;
+constexpr uint64_t kScrubRateDefault = 8 * kMiB;  // bytes/s that are verified where they rest
+constexpr uint64_t kScrubRateMax = 16 * kGiB;
 constexpr uint32_t kReadAttemptsMax = 64;  // of a chunk that moves while it is read
 // Dead blobs' memory files, kept for their pages.
 constexpr size_t kSpareFilesMax = 8;
@@ -168,6 +175,7 @@ static_assert(kChunkSizeMax <= kServeReserve && kChunkSizeMax <= kReceiveReserve
 static_assert(kReceiveReserve + kServeReserve <= 32 * kMiB);
 static_assert(uint64_t{kChunkSizeMax} <= kExtentSize);
 static_assert(kDiskBufferSize % kDiskAlignment == 0 && kChunkSizeMin % kDiskAlignment == 0);
+static_assert(kMemoryMarkMin <= kMemoryLowDefault && kMemoryLowDefault <= kMemoryHighDefault);
 static_assert(kSessionRenewMs * 3 <= kSessionTimeoutMs);
 static_assert(kFollowerBeatMs * 2 < kFollowerSilentMs && kHomeStallTimeoutMs < kProgressTimeoutMs);
 static_assert(kWindowChunks <= kWantedMax);

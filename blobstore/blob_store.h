@@ -81,9 +81,10 @@ using eviction::ReadOrder;
 
 struct StoreUsage {
   uint64_t memory_budget = 0;
-  uint64_t memory_used = 0;    // allocated pages of all chunks in memory ...
-  uint64_t memory_spare = 0;   // ... and of dead blobs, kept; the sum is never above the budget
-  uint64_t memory_mapped = 0;  // ... of what is used: held for mappings
+  uint64_t memory_used = 0;        // allocated pages of all chunks in memory ...
+  uint64_t memory_spare = 0;       // ... and of dead blobs, kept; the sum is never above the budget
+  uint64_t memory_unread_max = 0;  // chunks that are put ahead fill memory up to this
+  uint64_t memory_mapped = 0;      // ... of what is used: held for mappings
   uint64_t disk_budget = 0;
   uint64_t disk_used = 0;
   uint64_t reserved = 0;  // promised to homes' uploads, beyond what they have stored
@@ -94,10 +95,15 @@ struct StoreUsage {
   // Counted since the start.
   uint64_t chunks_demoted = 0;
   uint64_t chunks_dropped = 0;
+  uint64_t chunks_promoted = 0;  // brought back from disk because they were read
   uint64_t chunks_read_memory = 0;
   uint64_t chunks_read_disk = 0;
   uint64_t checksum_failures = 0;
   uint64_t chunks_quarantined = 0;  // homes' chunks whose only copy here is damaged
+  uint64_t chunks_damaged = 0;      // ... of those, still so
+  uint64_t chunks_repaired = 0;     // ... written anew, from memory or by whoever had them
+  uint64_t chunks_scrubbed = 0;     // read by scrub()
+  uint64_t scrub_cycles = 0;        // ... of all that is on disk
   uint64_t blobs_recovered = 0;     // found on disk at the start
   uint64_t blobs_lost = 0;          // ... and not whole
 };
@@ -136,6 +142,17 @@ struct MappableFile {
 struct MemoryFile {
   int fd = -1;
   uint32_t generation = 0;
+};
+
+// What scrub() did.
+struct ScrubTurn {
+  uint64_t bytes = 0;  // read; the index counts as an extent
+  bool cycle_ended = false;
+};
+
+struct DamagedChunk {
+  BlobId id;
+  ChunkMeta meta;
 };
 
 // A chunk's stored bytes where they rest, not verified again. While `pin` lives the chunk is
@@ -180,7 +197,11 @@ class BlobStore {
     // Bytes that the homes of a namespace may take, in both tiers, reservations included; what is
     // pinned is among them. 0: no limit but the budgets.
     std::map<std::string, uint64_t, std::less<>> quotas;
-    uint64_t default_quota = 0;    // of a namespace that is not among them
+    uint64_t default_quota = 0;  // of a namespace that is not among them
+    // Percent of the memory budget, limits::kMemoryMarkMin to 100, low <= high: what
+    // make_room_ahead begins above, and where it ends.
+    uint32_t memory_high = limits::kMemoryHighDefault;
+    uint32_t memory_low = limits::kMemoryLowDefault;
     const Clock* clock = nullptr;  // required; must outlive the store
   };
 
@@ -201,7 +222,8 @@ class BlobStore {
   virtual Result<void> reserve(BlobId id, uint64_t total) = 0;
 
   // Verifies and stores one chunk, making room first. Only what was reserved is sure to fit. The
-  // same chunk again is a no-op; another digest for it is INVALID_ARGUMENT. For a relay with no
+  // same chunk again is a no-op, unless the one here is damaged: that is repaired, also of a sealed
+  // blob. Another digest for it is INVALID_ARGUMENT. For a relay with no
   // room: RESOURCE_EXHAUSTED, and the chunk is simply not kept.
   virtual Result<void> put_chunk(BlobId id, const ChunkMeta& meta,
                                  std::span<const std::byte> stored, Put why = Put::kAwaited) = 0;
@@ -243,9 +265,15 @@ class BlobStore {
   // Counts as a read of the chunk, by `stream` if it is not 0: whoever locates it gets it. The
   // other calls that give a chunk are made after this one and don't count.
   virtual Result<Location> locate(BlobId id, uint32_t index, uint64_t stream = 0) = 0;
+  // The same for who reads nothing.
+  virtual Result<Location> peek(BlobId id, uint32_t index) const = 0;
   // Copies the stored bytes into `buffer` (at least the blob's chunk size) and verifies them.
   // NOT_FOUND: no such blob or chunk here. CORRUPT: the checksum failed.
   virtual Result<ChunkMeta> read_chunk(BlobId id, uint32_t index, std::span<std::byte> buffer) = 0;
+  // The same, and what was on disk only is then in memory, too: if there is room, and the policy
+  // finds it worth more than what would leave for it. It waits for nobody's room and writes nothing
+  // to disk; what it found no room for counts for make_room_ahead.
+  virtual Result<ChunkMeta> load_chunk(BlobId id, uint32_t index, std::span<std::byte> buffer) = 0;
   // The stored bytes in place, for as long as it takes to send them. NOT_FOUND: not resident in a
   // memory file, or limits::kServeReserve or a quarter of the memory budget is viewed: use
   // read_chunk.
@@ -275,6 +303,21 @@ class BlobStore {
   virtual StoreUsage usage() const = 0;
   // In order of name: those that have a quota of their own, and those that have blobs.
   virtual std::vector<NamespaceUsage> namespaces() const = 0;
+  // Whether memory is above the high mark, or a load found no room. Quick.
+  virtual bool wants_room_ahead() const = 0;
+  // Moves up to limits::kDemotionsPerTurn chunks out of memory, so that puts and loads seldom wait
+  // for the disk. True: there is more to do. Without room on disk it does nothing: what is
+  // dropped takes no time. Does I/O; for one thread at a time.
+  virtual bool make_room_ahead() = 0;
+  // Verifies where it rests the next of what is on disk, until at least `bytes` were read or all of
+  // it was verified; then the index as well. A relay's chunk that fails is dropped; a home's is
+  // written anew if memory has it, else quarantined: it is CORRUPT to readers until the same chunk
+  // is put again. A damaged index makes the tier read-only (disk_failure). Does I/O; for one thread
+  // at a time.
+  virtual ScrubTurn scrub(uint64_t bytes) = 0;
+  // Homes' chunks that are quarantined, at most `limit`: put_chunk of one, with bytes of the same
+  // digest, repairs it.
+  virtual std::vector<DamagedChunk> damaged_chunks(size_t limit) const = 0;
   // Frees pages that were kept for the next blob and not used for limits::kSpareKeepMs. To be
   // called every few seconds; blocks.
   virtual void trim() = 0;

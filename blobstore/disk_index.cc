@@ -265,10 +265,20 @@ rocksdb::Options small_options() {
 
 }  // namespace
 
-DiskIndex::DiskIndex(std::unique_ptr<rocksdb::DB> db) : db_(std::move(db)) {}
+DiskIndex::DiskIndex(std::string path, rocksdb::Env* env, std::unique_ptr<rocksdb::DB> db)
+    : path_(std::move(path)), env_(env), db_(std::move(db)) {}
 DiskIndex::~DiskIndex() = default;
 
 namespace {
+
+Result<void> opened(const rocksdb::Status& status) {
+  auto result = to_result(status);
+  // That a file is not there, or is not what the others say, is damage too.
+  if (!result && (status.IsInvalidArgument() || status.IsNotFound() || status.IsPathNotFound())) {
+    result.error().code = ErrorCode::kCorrupt;
+  }
+  return result;
+}
 
 Result<std::unique_ptr<rocksdb::DB>> open_database(const std::string& path, rocksdb::Env* env,
                                                    bool create) {
@@ -279,12 +289,7 @@ Result<std::unique_ptr<rocksdb::DB>> open_database(const std::string& path, rock
   rocksdb::DB* raw = nullptr;
   const rocksdb::Status status = rocksdb::DB::Open(options, path, &raw);
   std::unique_ptr<rocksdb::DB> db(raw);
-  auto opened = to_result(status);
-  // That a file is not there, or is not what the others say, is damage too.
-  if (!opened && (status.IsInvalidArgument() || status.IsNotFound() || status.IsPathNotFound())) {
-    opened.error().code = ErrorCode::kCorrupt;
-  }
-  BIGCAST_TRY(opened);
+  BIGCAST_TRY(opened(status));
   return db;
 }
 
@@ -318,7 +323,7 @@ Result<std::unique_ptr<DiskIndex>> DiskIndex::open(const std::string& path, rock
     BIGCAST_TRY(create_database(path, env));
   }
   BIGCAST_ASSIGN(auto db, open_database(path, env, false));
-  std::unique_ptr<DiskIndex> index(new DiskIndex(std::move(db)));
+  std::unique_ptr<DiskIndex> index(new DiskIndex(path, env, std::move(db)));
   BIGCAST_TRY(index->check_format());
   return index;
 }
@@ -335,8 +340,28 @@ Result<void> DiskIndex::check_format() const {
                                            ", this bigcastd reads " + std::to_string(kFormat));
 }
 
+// A second, read-only view begins as a start does: with the manifest and the log. Meanwhile nothing
+// may change them; the tables, which may be large, are read after that and never change.
+Result<void> DiskIndex::verify() {
+  {
+    const std::unique_lock lock(write_mutex_);
+    BIGCAST_TRY(to_result(db_->PauseBackgroundWork()));
+    rocksdb::Options options = small_options();
+    if (env_ != nullptr) options.env = env_;
+    rocksdb::DB* raw = nullptr;
+    const rocksdb::Status status = rocksdb::DB::OpenForReadOnly(options, path_, &raw);
+    delete raw;
+    BIGCAST_TRY(to_result(db_->ContinueBackgroundWork()));
+    BIGCAST_TRY(opened(status));
+  }
+  rocksdb::ReadOptions options;
+  options.readahead_size = limits::kIndexReadahead;
+  return to_result(db_->VerifyChecksum(options));
+}
+
 Result<void> DiskIndex::write(rocksdb::WriteBatch& batch, bool sync) {
   [[maybe_unused]] const auto turn = one_call_at_a_time();
+  const std::shared_lock lock(write_mutex_);
   if (was_full_) {
     BIGCAST_TRY(to_result(db_->Resume()));
     was_full_ = false;

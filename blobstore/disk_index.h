@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <shared_mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -78,13 +79,19 @@ class DiskIndex {
   using Visitor = std::function<void(BlobId, const BlobRow*, std::vector<ChunkRow>)>;
   Result<void> scan(const Visitor& visit) const;
   Result<bool> is_empty() const;
+  // Checks all files of the database where they are. CORRUPT says which is damaged. Writes wait for
+  // a part of it.
+  Result<void> verify();
 
  private:
-  explicit DiskIndex(std::unique_ptr<rocksdb::DB> db);
+  DiskIndex(std::string path, rocksdb::Env* env, std::unique_ptr<rocksdb::DB> db);
   Result<void> write(rocksdb::WriteBatch& batch, bool sync);
   Result<void> check_format() const;
 
+  const std::string path_;
+  rocksdb::Env* const env_;
   std::unique_ptr<rocksdb::DB> db_;
+  std::shared_mutex write_mutex_;      // shared by who writes; whoever reads the log has it alone
   std::atomic<bool> was_full_{false};  // RocksDB takes no write after that until it is resumed
 };
 

@@ -457,29 +457,59 @@ Result<void> DiskTier::erase(BlobId id) {
   return note_failure(index_->erase({&id, 1}));
 }
 
+Result<void> DiskTier::rewrite(const DiskRuns& runs, uint64_t size, const Source& source) {
+  BIGCAST_TRY(check_writable());
+  BIGCAST_TRY(write_runs(runs, size, source));
+  std::set<uint32_t> extents;
+  for (const DiskRun& run : runs) extents.insert(run.extent);
+  return sync(extents);
+}
+
+Result<void> DiskTier::verify_index() { return note_failure(index_->verify()); }
+
 Result<void> DiskTier::read(const DiskRuns& runs, std::span<std::byte> buffer, size_t capacity) {
-  const bool straight = is_aligned(buffer.data()) && capacity >= whole_blocks(buffer.size());
   size_t offset = 0;
+  if (!is_aligned(buffer.data()) || capacity < whole_blocks(buffer.size())) {
+    return read_pieces(runs, buffer.size(), [&](std::span<const std::byte> piece) {
+      std::memcpy(buffer.data() + offset, piece.data(), piece.size());
+      offset += piece.size();
+    });
+  }
   for (const DiskRun& run : runs) {
     const auto extent = file(run.extent);
     if (!extent) return fail(ErrorCode::kIo, extent_path(run.extent) + ": is gone");
     const uint64_t run_size = run.count * kBlock;
-    if (straight) {
-      BIGCAST_TRY(extent->read(run.block * kBlock, {buffer.data() + offset, run_size}));
-      offset += run_size;
-      continue;
-    }
-    const auto lent = buffers_.acquire();
+    BIGCAST_TRY(extent->read(run.block * kBlock, {buffer.data() + offset, run_size}));
+    offset += run_size;
+  }
+  return {};
+}
+
+// The chunk's first `size` bytes, through a lent buffer.
+Result<void> DiskTier::read_pieces(const DiskRuns& runs, uint64_t size,
+                                   const std::function<void(std::span<const std::byte>)>& visit) {
+  const auto lent = buffers_.acquire();
+  for (const DiskRun& run : runs) {
+    const auto extent = file(run.extent);
+    if (!extent) return fail(ErrorCode::kIo, extent_path(run.extent) + ": is gone");
+    const uint64_t run_size = run.count * kBlock;
     for (uint64_t at = 0; at < run_size;) {
       const auto piece = lent.bytes().first(std::min<uint64_t>(lent.bytes().size(), run_size - at));
       BIGCAST_TRY(extent->read(run.block * kBlock + at, piece));
-      const size_t wanted = std::min(piece.size(), buffer.size() - offset);
-      std::memcpy(buffer.data() + offset, piece.data(), wanted);
+      const auto wanted = std::min<uint64_t>(piece.size(), size);
+      visit(piece.first(wanted));
+      size -= wanted;
       at += piece.size();
-      offset += wanted;
     }
   }
   return {};
+}
+
+Result<Digest128> DiskTier::digest(const DiskRuns& runs, uint64_t size) {
+  PieceDigest digest;
+  BIGCAST_TRY(
+      read_pieces(runs, size, [&](std::span<const std::byte> piece) { digest.add(piece); }));
+  return digest.finish();
 }
 
 }  // namespace bigcast

@@ -95,6 +95,12 @@ class DiskTier {
   // Fills `buffer` with the chunk's first bytes.size() bytes and may write up to the next whole
   // block where `capacity` (from buffer's start) allows it: then, if aligned, without a copy.
   Result<void> read(const DiskRuns& runs, std::span<std::byte> buffer, size_t capacity);
+  // The digest of the chunk's `size` bytes as they are on disk now. IO, CORRUPT.
+  Result<Digest128> digest(const DiskRuns& runs, uint64_t size);
+  // Writes the chunk once more where it is, and syncs.
+  Result<void> rewrite(const DiskRuns& runs, uint64_t size, const Source& source);
+  // Checks the index's files; one that is damaged makes the tier read-only.
+  Result<void> verify_index();
   // Frees the blocks. Who still reads them gets other bytes: readers verify.
   void release(const DiskRuns& runs);
 
@@ -130,6 +136,8 @@ class DiskTier {
   void delete_empty_extents();
   std::shared_ptr<DiskFile> file(uint32_t extent);
   Result<void> write_runs(const DiskRuns& runs, uint64_t size, const Source& source);
+  Result<void> read_pieces(const DiskRuns& runs, uint64_t size,
+                           const std::function<void(std::span<const std::byte>)>& visit);
   Result<void> sync(const std::set<uint32_t>& extents);
   Result<void> check_writable() const;
   Result<void> note_failure(Result<void> result);

@@ -11,15 +11,11 @@
 namespace bigcast {
 namespace {
 
-uint64_t chunks_for(uint64_t size, uint32_t chunk_size) {
-  return (size + chunk_size - 1) / chunk_size;
-}
-
 // Of a blob's bytes, those in the stripe's chunks.
 uint64_t bytes_in_stripe(uint64_t size, uint32_t chunk_size, const Stripe& stripe) {
-  const uint64_t chunks = chunks_for(size, chunk_size);
+  const uint64_t chunks = chunks_in(size, chunk_size);
   if (chunks <= stripe.index) return 0;
-  const uint64_t in_stripe = chunks_for(chunks - stripe.index, stripe.count);
+  const uint64_t in_stripe = chunks_in(chunks - stripe.index, stripe.count);
   const bool has_last = stripe.has(static_cast<uint32_t>(chunks - 1));
   return in_stripe * chunk_size - (has_last ? chunks * chunk_size - size : 0);
 }
@@ -29,7 +25,7 @@ Result<void> check_size(uint64_t size, uint32_t chunk_size) {
     return fail(ErrorCode::kInvalidArgument,
                 fmt::format("size: {} is above the limit of {}", size, limits::kBlobSizeMax));
   }
-  if (chunks_for(size, chunk_size) > limits::kChunksPerBlobMax) {
+  if (chunks_in(size, chunk_size) > limits::kChunksPerBlobMax) {
     return fail(ErrorCode::kInvalidArgument,
                 fmt::format("size: {} in chunks of {} needs more than {} chunks", size, chunk_size,
                             limits::kChunksPerBlobMax));
@@ -48,6 +44,13 @@ Result<void> check_options(const BlobStore::Options& options) {
   }
   if (!options.disk_path.empty() && options.disk_budget == 0) {
     return refuse("disk_budget: must be set with disk_path");
+  }
+  if (options.memory_low < limits::kMemoryMarkMin || options.memory_low > options.memory_high ||
+      options.memory_high > 100) {
+    return refuse(
+        fmt::format("memory_low, memory_high: {} and {} are not percents from {} to 100 "
+                    "in this order",
+                    options.memory_low, options.memory_high, limits::kMemoryMarkMin));
   }
   return {};
 }
@@ -83,6 +86,8 @@ Result<std::unique_ptr<BlobStore>> open_store(const BlobStore::Options& options,
 Store::Store(const Options& options, std::unique_ptr<eviction::Policy> victims,
              std::unique_ptr<DiskTier> disk, uint64_t descriptors_max)
     : memory_budget_(options.memory_budget / kPage * kPage),
+      high_mark_(memory_budget_ * options.memory_high / 100),
+      low_mark_(memory_budget_ * options.memory_low / 100),
       descriptors_max_(descriptors_max),
       keeps_(options.keep),
       quotas_(options.quotas),
@@ -93,7 +98,8 @@ Store::Store(const Options& options, std::unique_ptr<eviction::Policy> victims,
       relay_victims_(eviction::make_policy(victims_->name(), memory_budget_)),
       disk_victims_(
           eviction::make_policy(victims_->name(), std::max<uint64_t>(options.disk_budget, 1))),
-      policies_{victims_.get(), relay_victims_.get(), disk_victims_.get()} {}
+      policies_{victims_.get(), relay_victims_.get(), disk_victims_.get()},
+      copies_(eviction::make_policy("fifo", std::max<uint64_t>(options.disk_budget, 1))) {}
 
 Result<Store::BlobPtr> Store::find_blob(BlobId id) const {
   const auto it = blobs_.find(id);
@@ -225,7 +231,7 @@ Result<void> Store::check_complete(const StoredBlob& blob, uint64_t size,
   if (blob.options.size && *blob.options.size != size) {
     return refuse(fmt::format("size: {} was declared, {} sealed", *blob.options.size, size));
   }
-  if (chunks_for(size, chunk_size) != chunk_count) {
+  if (chunks_in(size, chunk_size) != chunk_count) {
     return refuse(fmt::format("chunk_count: {} bytes are not {} chunks of {}", size, chunk_count,
                               chunk_size));
   }
@@ -372,6 +378,7 @@ Result<void> Store::free_chunks(Lock& lock, const BlobPtr& blob) {
   std::vector<StoredChunk*> ours;
   for (auto& [index, chunk] : blob->chunks) {
     unlist(chunk);
+    end_damage(chunk);
     chunk.version = ++versions_;
     chunk.doomed = true;
     count(chunk);
@@ -519,6 +526,8 @@ StoreUsage Store::usage() const {
   usage.memory_used = memory_used_;
   usage.memory_spare = spare_bytes_;
   usage.memory_mapped = held_;
+  usage.memory_unread_max = unread_max();
+  usage.chunks_damaged = damaged_.size();
   usage.disk_budget = disk_ ? disk_->budget() : 0;
   usage.disk_used = disk_ ? disk_->used() : 0;
   usage.reserved = reserved_;

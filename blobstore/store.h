@@ -23,9 +23,10 @@ Result<std::unique_ptr<BlobStore>> open_store(const BlobStore::Options& options,
                                               std::unique_ptr<Disk> disk);
 
 // One chunk's place. A chunk rests in memory (its blob's memory file, or `small`) or on disk, or
-// in both: a durable blob's, and any while its pages are given back. What moves it (a put, a
-// demotion, a drop) sets `busy` and is then its only mover; I/O happens without the lock. Whoever
-// wants a busy chunk gone sets `doomed`, and the mover frees it when its I/O ends.
+// in both: a durable blob's, one that was read back, and any while its pages are given back. What
+// moves it (a put, a demotion, a drop) sets `busy` and is then its only mover; I/O happens without
+// the lock. Whoever wants a busy chunk gone sets `doomed`, and the mover frees it when its I/O
+// ends.
 //
 // Readers take no part in this: they note `version`, read without the lock, and verify. Bytes that
 // fail were punched or overwritten meanwhile if `version` has changed, and are read again.
@@ -46,6 +47,7 @@ struct StoredChunk {
   bool on_disk = false;
   bool unread = false;   // of a relay: put ahead, and not read since
   bool listed = false;   // the policies have it
+  bool is_copy = false;  // its place on disk may be freed: copies_ has it
   bool damaged = false;  // of a home: its only copy fails its checksum
   uint64_t version = 0;
   uint32_t views = 0;                                   // while there are any it is not evicted
@@ -141,9 +143,10 @@ struct StoredBlob {
   }
 };
 
-// Six jobs in six files: store.cc answers the calls about blobs, store_chunks.cc moves chunks in
-// and out, store_space.cc finds the room for them, store_spare.cc keeps pages for the next blob,
-// store_durable.cc keeps what survives, store_mapped.cc what readers have mapped.
+// Seven jobs in seven files: store.cc answers the calls about blobs, store_chunks.cc moves chunks
+// in and out, store_space.cc finds the room for them, store_spare.cc keeps pages for the next blob,
+// store_durable.cc keeps what survives, store_mapped.cc what readers have mapped, store_scrub.cc
+// finds and mends what is damaged.
 class Store final : public BlobStore {
  public:
   Store(const Options& options, std::unique_ptr<eviction::Policy> victims,
@@ -165,7 +168,9 @@ class Store final : public BlobStore {
   void unpin(BlobId id) override;
   std::vector<BlobId> expired() const override;
   Result<Location> locate(BlobId id, uint32_t index, uint64_t stream) override;
+  Result<Location> peek(BlobId id, uint32_t index) const override;
   Result<ChunkMeta> read_chunk(BlobId id, uint32_t index, std::span<std::byte> buffer) override;
+  Result<ChunkMeta> load_chunk(BlobId id, uint32_t index, std::span<std::byte> buffer) override;
   Result<ChunkView> view_chunk(BlobId id, uint32_t index) override;
   Result<std::shared_ptr<const void>> hold(BlobId id) override;
   Result<MappableFile> map(BlobId id) override;
@@ -179,6 +184,10 @@ class Store final : public BlobStore {
   std::vector<BlobStat> list_all(std::string_view after_key, size_t limit) const override;
   StoreUsage usage() const override;
   std::vector<NamespaceUsage> namespaces() const override;
+  ScrubTurn scrub(uint64_t bytes) override;
+  std::vector<DamagedChunk> damaged_chunks(size_t limit) const override;
+  bool wants_room_ahead() const override;
+  bool make_room_ahead() override;
   void trim() override;
   std::vector<LeaseId> leases() const override;
   std::string disk_failure() const override;
@@ -253,10 +262,26 @@ class Store final : public BlobStore {
   void close_if_empty(StoredBlob& blob);
   // To be called whenever a chunk's place has changed and before it is erased.
   static void count(StoredChunk& chunk);
+  // The mover's last step with a chunk that stays.
+  void settle(StoredChunk& chunk);
+  static Location location_of(const StoredBlob& blob, uint32_t index);
+  Result<Source> read_somewhere(BlobId id, uint32_t index, std::span<std::byte> buffer);
+  void promote(BlobId id, const Source& source, std::span<const std::byte> stored);
   Source source_of(const StoredBlob& blob, const StoredChunk& chunk) const;
   Result<void> read_source(const Source& source, std::span<std::byte> buffer);
   void end_view(const BlobPtr& blob, const Source& source);
   Result<void> read_failed(BlobId id, const Source& source, Error error);
+
+  // store_scrub.cc
+  BlobPtr next_to_scrub(uint32_t& index);
+  uint64_t scrub_chunk(const BlobPtr& blob, uint32_t index);
+  void on_bad_copy(Lock& lock, const BlobPtr& blob, const Source& source, Error error);
+  Result<void> rewrite(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
+                       const DiskTier::Source& source);
+  void quarantine(StoredChunk& chunk);
+  void end_damage(StoredChunk& chunk);
+  Result<void> repair(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
+                      std::span<const std::byte> stored);
 
   // store_space.cc
   // Whether a home may take or reserve `bytes` more.
@@ -268,21 +293,32 @@ class Store final : public BlobStore {
   void add_reserved(StoredBlob& blob, int64_t bytes);
   std::shared_ptr<NamespaceShare> share_of(const std::string& name_space);
   void leave_share(StoredBlob& blob);
+  void drop_share_if_idle(const NamespaceShare& share);
   // Moves what the chunk needs from the blob's reservation, and more if that is not enough, to
   // homes_used_; returns what came from the reservation.
   Result<uint64_t> charge(StoredBlob& blob, StoredChunk& chunk);
   void cancel_reservation(StoredBlob& blob);
   Result<void> make_room(Lock& lock, const StoredChunk& chunk);
+  bool fits_in_memory(const StoredChunk& chunk) const;
+  bool is_above_mark() const;
+  // What nobody has asked for stays below what make_room_ahead makes free.
+  uint64_t unread_max() const { return disk_ ? low_mark_ : memory_budget_; }
   Result<bool> evict_one(Lock& lock);
   Victim next_victim(eviction::Policy& policy);
   void drop(Lock& lock, const Victim& victim);
   void leave_memory(Lock& lock, const BlobPtr& blob, StoredChunk& chunk);
+  static Result<void> copy_from_memory(const Source& source, uint64_t offset,
+                                       std::span<std::byte> buffer);
   Result<void> demote(Lock& lock, const BlobPtr& blob, StoredChunk& chunk);
   Result<void> write_to_disk(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
                              const DiskTier::Source& copy);
   // Lists the chunk, unless it is listed or held.
   void make_evictable(StoredChunk& chunk);
   void unlist(StoredChunk& chunk);
+  void set_aside(StoredChunk& chunk);  // what is held: only its copy may go
+  void list_copy(StoredChunk& chunk, bool is_copy);
+  bool free_copy(Lock& lock);  // false: there is none
+  void free_copy_of(Lock& lock, const BlobPtr& blob, StoredChunk& chunk);
   void count_read(StoredChunk& chunk, uint64_t stream);
   void begin_move() { ++moving_; }
   void end_move(bool settled);
@@ -309,6 +345,8 @@ class Store final : public BlobStore {
   bool give_up_spare(Lock& lock);
 
   const uint64_t memory_budget_;
+  const uint64_t high_mark_;  // of memory_used_: see make_room_ahead
+  const uint64_t low_mark_;
   const uint64_t descriptors_max_;
   const bool keeps_;
   const std::map<std::string, uint64_t, std::less<>> quotas_;
@@ -319,8 +357,8 @@ class Store final : public BlobStore {
   mutable std::mutex mutex_;  // guards what follows
   std::condition_variable changed_;
   std::unordered_map<BlobId, BlobPtr> blobs_;
-  Names names_;                                      // of homes
-  std::unordered_map<uint64_t, BlobPtr> by_serial_;  // all of blobs_
+  Names names_;                            // of homes
+  std::map<uint64_t, BlobPtr> by_serial_;  // all of blobs_
   std::set<std::pair<TimePoint, BlobId>> expiries_;
   std::map<std::string, std::shared_ptr<NamespaceShare>, std::less<>> shares_;  // with blobs
   // Resident chunks in order of eviction; once more those that can leave without the disk (relays',
@@ -331,6 +369,13 @@ class Store final : public BlobStore {
   const std::unique_ptr<eviction::Policy> relay_victims_;
   const std::unique_ptr<eviction::Policy> disk_victims_;
   const std::array<eviction::Policy*, 3> policies_;  // all of them
+  // Chunks on disk that memory has as well, in the order they came back; not durable blobs'. Their
+  // places on disk are free to whoever needs one, so they are in the way of no promise.
+  const std::unique_ptr<eviction::Policy> copies_;
+  uint64_t copied_ = 0;        // their bytes on disk ...
+  uint64_t homes_copied_ = 0;  // ... and their part of homes_on_disk_
+  bool making_room_ = false;   // from the high mark down to the low one
+  uint64_t room_wanted_ = 0;   // by the largest chunk that found none to be loaded into
   uint64_t memory_used_ = 0;
   // Beside memory_used_: pages in files that are parked, or that a blob has adopted and not used.
   uint64_t spare_bytes_ = 0;
@@ -344,8 +389,12 @@ class Store final : public BlobStore {
   uint64_t descriptors_ = 0;
   // Threads whose I/O will settle a chunk without waiting for room: to wait for them is safe.
   int moving_ = 0;
-  uint64_t settled_ = 0;      // moves that have changed what is free or evictable
-  uint64_t held_ = 0;         // bytes of blobs that are held for mappings ...
+  uint64_t settled_ = 0;  // moves that have changed what is free or evictable
+  // Where scrub() is: the blob it is in, and which of its chunks are still to come, the next last.
+  uint64_t scrub_serial_ = 0;
+  std::vector<uint32_t> scrub_left_;
+  std::set<std::pair<BlobId, uint32_t>> damaged_;  // homes' chunks in quarantine
+  uint64_t held_ = 0;                              // bytes of blobs that are held for mappings ...
   uint64_t held_beyond_ = 0;  // ... of those, what is in no home's share of the budgets
   uint64_t viewed_ = 0;       // bytes in views
   uint64_t pinned_ = 0;

@@ -51,14 +51,16 @@ Result<void> Store::put_chunk(BlobId id, const ChunkMeta& meta, std::span<const 
   lock.unlock();
   BIGCAST_TRY(verify_chunk(meta, stored));
   lock.lock();
+  const auto there = blob->chunks.find(meta.index);
+  if (there != blob->chunks.end() && there->second.damaged && there->second.meta == meta) {
+    return repair(lock, blob, there->second, stored);
+  }
   BIGCAST_ASSIGN(StoredChunk* const chunk, claim(lock, blob, meta));
   if (chunk == nullptr) return {};
   chunk->unread = why == Put::kAhead && !blob->is_home();
   auto filled = fill(lock, blob, *chunk, stored);
   if (filled && !chunk->doomed) {
-    chunk->busy = false;
-    make_evictable(*chunk);
-    changed_.notify_all();
+    settle(*chunk);
     return {};
   }
   discard(lock, blob, *chunk);
@@ -175,6 +177,7 @@ void Store::discard(Lock& lock, const BlobPtr& blob, StoredChunk& chunk) {
   chunk.doomed = true;
   chunk.version = ++versions_;
   count(chunk);
+  end_damage(chunk);
   begin_move();
   free_pages(lock, blob, chunk);
   add_used(*blob, -static_cast<int64_t>(chunk.charged));
@@ -206,6 +209,12 @@ void Store::free_pages(Lock& lock, const BlobPtr& blob, StoredChunk& chunk) {
   close_if_empty(*blob);
 }
 
+void Store::settle(StoredChunk& chunk) {
+  chunk.busy = false;
+  make_evictable(chunk);
+  changed_.notify_all();
+}
+
 void Store::count(StoredChunk& chunk) {
   Footprint now;
   if (chunk.readable()) now = {1, chunk.meta.stored_size, chunk.pages, chunk.disk_bytes};
@@ -223,25 +232,38 @@ void Store::close_if_empty(StoredBlob& blob) {
   --descriptors_;
 }
 
-Result<Location> Store::locate(BlobId id, uint32_t index, uint64_t stream) {
-  const Lock lock(mutex_);
-  BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
+Location Store::location_of(const StoredBlob& blob, uint32_t index) {
   Location location;
-  if (blob->sealed && index >= blob->sealed_chunks) {
+  if (blob.sealed && index >= blob.sealed_chunks) {
     location.presence = Presence::kEnd;
     return location;
   }
-  const auto it = blob->chunks.find(index);
-  if (it == blob->chunks.end() || !it->second.readable()) return location;
-  StoredChunk& chunk = it->second;
-  count_read(chunk, stream);
+  const auto it = blob.chunks.find(index);
+  if (it == blob.chunks.end() || !it->second.readable()) return location;
+  const StoredChunk& chunk = it->second;
   location.meta = chunk.meta;
   location.presence = Presence::kElsewhere;
   if (chunk.in_memory && !chunk.small && !chunk.damaged) {
     location.presence = Presence::kMemfd;
-    location.generation = blob->generation;
+    location.generation = blob.generation;
   }
   return location;
+}
+
+Result<Location> Store::locate(BlobId id, uint32_t index, uint64_t stream) {
+  const Lock lock(mutex_);
+  BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
+  const Location location = location_of(*blob, index);
+  const bool is_here =
+      location.presence == Presence::kMemfd || location.presence == Presence::kElsewhere;
+  if (is_here) count_read(blob->chunks.at(index), stream);
+  return location;
+}
+
+Result<Location> Store::peek(BlobId id, uint32_t index) const {
+  const Lock lock(mutex_);
+  BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
+  return location_of(*blob, index);
 }
 
 Result<MemoryFile> Store::memory_file(BlobId id) {
@@ -302,8 +324,7 @@ Result<void> Store::read_failed(BlobId id, const Source& source, Error error) {
       leave_memory(lock, blob, chunk);
       return {};
     }
-    chunk.damaged = true;
-    ++counters_.chunks_quarantined;
+    quarantine(chunk);
     if (!std::exchange(blob->is_damaged, true)) {
       lock.unlock();
       log().error("blob {}: {}", blob->key, error.message);
@@ -312,7 +333,9 @@ Result<void> Store::read_failed(BlobId id, const Source& source, Error error) {
   return tl::unexpected<Error>(std::move(error));
 }
 
-Result<ChunkMeta> Store::read_chunk(BlobId id, uint32_t index, std::span<std::byte> buffer) {
+// Tries until the chunk stays where it is for as long as it takes to read it; says where that was.
+Result<Store::Source> Store::read_somewhere(BlobId id, uint32_t index,
+                                            std::span<std::byte> buffer) {
   for (uint32_t attempt = 0; attempt < limits::kReadAttemptsMax; ++attempt) {
     Lock lock(mutex_);
     BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
@@ -320,7 +343,7 @@ Result<ChunkMeta> Store::read_chunk(BlobId id, uint32_t index, std::span<std::by
     if (it == blob->chunks.end() || !it->second.readable()) {
       return fail(ErrorCode::kNotFound, fmt::format("chunk {}: is not here", index));
     }
-    const Source source = source_of(*blob, it->second);
+    Source source = source_of(*blob, it->second);
     lock.unlock();
     if (source.damaged) {
       return fail(ErrorCode::kCorrupt, fmt::format("chunk {}: its copy here is damaged", index));
@@ -334,11 +357,52 @@ Result<ChunkMeta> Store::read_chunk(BlobId id, uint32_t index, std::span<std::by
     if (read) {
       lock.lock();
       ++(source.in_memory ? counters_.chunks_read_memory : counters_.chunks_read_disk);
-      return source.meta;
+      return source;
     }
     BIGCAST_TRY(read_failed(id, source, std::move(read).error()));
   }
   return fail(ErrorCode::kUnavailable, fmt::format("chunk {}: keeps moving", index));
+}
+
+Result<ChunkMeta> Store::read_chunk(BlobId id, uint32_t index, std::span<std::byte> buffer) {
+  BIGCAST_ASSIGN(const Source source, read_somewhere(id, index, buffer));
+  return source.meta;
+}
+
+Result<ChunkMeta> Store::load_chunk(BlobId id, uint32_t index, std::span<std::byte> buffer) {
+  BIGCAST_ASSIGN(const Source source, read_somewhere(id, index, buffer));
+  if (!source.in_memory) promote(id, source, buffer.first(source.meta.stored_size));
+  return source.meta;
+}
+
+// Takes a chunk that was read from disk into memory. Its place on disk stays its own until somebody
+// needs that, so that it can leave again without a write.
+void Store::promote(BlobId id, const Source& source, std::span<const std::byte> stored) {
+  Lock lock(mutex_);
+  const auto found = find_blob(id);
+  if (!found) return;
+  const BlobPtr& blob = *found;
+  const auto it = blob->chunks.find(source.meta.index);
+  if (it == blob->chunks.end() || it->second.version != source.version || it->second.busy) return;
+  StoredChunk& chunk = it->second;
+  const uint64_t needed = whole_pages(source.meta.stored_size);
+  if (memory_used_ + needed > low_mark_ && !victims_->is_worth_a_place(entry_of(chunk))) return;
+  unlist(chunk);
+  chunk.busy = true;
+  while (!chunk.doomed && !fits_in_memory(chunk) && give_up_spare(lock)) {
+  }
+  if (!chunk.doomed && fits_in_memory(chunk)) {
+    victims_->expect(entry_of(chunk), needed);
+    if (write_chunk(lock, blob, chunk, stored)) {
+      ++counters_.chunks_promoted;
+    } else {
+      free_pages(lock, blob, chunk);
+    }
+  } else {
+    room_wanted_ = std::max(room_wanted_, needed);
+  }
+  if (chunk.doomed) return discard(lock, blob, chunk);
+  settle(chunk);
 }
 
 Result<ChunkView> Store::view_chunk(BlobId id, uint32_t index) {

@@ -46,7 +46,7 @@ Result<void> Store::start_hold(const BlobPtr& blob) {
   blob->held->blob = blob;
   held_ += blob->held->bytes = bytes;
   held_beyond_ += blob->held->beyond = in_share ? 0 : bytes;
-  for (auto& [index, chunk] : blob->chunks) unlist(chunk);
+  for (auto& [index, chunk] : blob->chunks) set_aside(chunk);
   return {};
 }
 
@@ -134,9 +134,7 @@ Result<void> Store::bring_back(Lock& lock, const BlobPtr& blob, StoredChunk& chu
     discard(lock, blob, chunk);
     return fail(ErrorCode::kNotFound, "the blob was removed meanwhile");
   }
-  chunk.busy = false;
-  make_evictable(chunk);
-  changed_.notify_all();
+  settle(chunk);
   return read;
 }
 

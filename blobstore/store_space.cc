@@ -28,7 +28,7 @@ Result<void> Store::check_budgets(uint64_t bytes, uint32_t chunk_size, bool dura
                                : std::max(chunk_size, home_chunk_sizes_.rbegin()->first);
   const uint64_t promised = homes_used_ + reserved_ + held_beyond_ + (disk_ ? largest : 0);
   const uint64_t capacity = memory_budget_ + disk_room;
-  const uint64_t on_disk = homes_on_disk_ + reserved_on_disk_;
+  const uint64_t on_disk = homes_on_disk_ - homes_copied_ + reserved_on_disk_;
   const bool fits = promised <= capacity && bytes <= capacity - promised;
   const bool fits_on_disk = on_disk <= disk_limit && bytes <= disk_limit - on_disk;
   if (fits && (fits_on_disk || !durable)) return {};
@@ -58,6 +58,7 @@ void Store::add_used(StoredBlob& blob, int64_t bytes) {
   if (!blob.share) return;
   homes_used_ += static_cast<uint64_t>(bytes);
   blob.share->usage.used += static_cast<uint64_t>(bytes);
+  drop_share_if_idle(*blob.share);
 }
 
 void Store::add_reserved(StoredBlob& blob, int64_t bytes) {
@@ -79,12 +80,16 @@ std::shared_ptr<NamespaceShare> Store::share_of(const std::string& name_space) {
   return share;
 }
 
-// Chunks that are still being moved leave it later, and until then it must be found again.
 void Store::leave_share(StoredBlob& blob) {
   --blob.share->blobs;
-  std::erase_if(shares_, [](const auto& entry) {
-    return entry.second->blobs == 0 && entry.second->usage.used == 0;
-  });
+  drop_share_if_idle(*blob.share);
+}
+
+// Chunks that are still being moved leave it after their blob, and until then it must be found.
+void Store::drop_share_if_idle(const NamespaceShare& share) {
+  if (share.blobs > 0 || share.usage.used > 0) return;
+  const auto found = shares_.find(share.usage.name);
+  if (found != shares_.end() && found->second.get() == &share) shares_.erase(found);
 }
 
 Result<uint64_t> Store::charge(StoredBlob& blob, StoredChunk& chunk) {
@@ -117,17 +122,55 @@ void Store::end_move(bool settled) {
   changed_.notify_all();
 }
 
+bool Store::fits_in_memory(const StoredChunk& chunk) const {
+  const StoredBlob& blob = *chunk.blob;
+  const uint64_t needed = whole_pages(chunk.meta.stored_size);
+  // Pages that its place has already.
+  uint64_t there = rests_small(blob, chunk.meta) ? 0 : spare_at(blob, chunk.meta.index);
+  if (blob.frozen) there = needed;
+  return memory_used_ + spare_bytes_ - there + needed <= memory_budget_;
+}
+
+// ---- Ahead of need.
+
+// Only what can go to disk leaves ahead of need, or is there already.
+bool Store::is_above_mark() const {
+  if (!disk_ || disk_->is_read_only()) return false;
+  const uint64_t taken = std::max(disk_->used() - std::min(disk_->used(), copied_),
+                                  homes_on_disk_ - homes_copied_ + reserved_on_disk_);
+  if (taken + limits::kChunkSizeMax > disk_->budget()) return false;
+  return memory_used_ > (making_room_ ? low_mark_ : high_mark_) ||
+         memory_used_ + room_wanted_ > memory_budget_;
+}
+
+bool Store::wants_room_ahead() const {
+  const Lock lock(mutex_);
+  return is_above_mark();
+}
+
+bool Store::make_room_ahead() {
+  Lock lock(mutex_);
+  making_room_ = is_above_mark();
+  for (uint32_t moved = 0; making_room_ && moved < limits::kDemotionsPerTurn; ++moved) {
+    const auto evicted = evict_one(lock);
+    making_room_ = evicted && *evicted && is_above_mark();
+  }
+  if (!making_room_) room_wanted_ = 0;
+  return making_room_;
+}
+
+// ---- For a chunk that comes.
+
 // Returns with room in memory for the chunk, and the lock held since it was found.
 Result<void> Store::make_room(Lock& lock, const StoredChunk& chunk) {
-  const StoredBlob& blob = *chunk.blob;
-  const bool small = rests_small(blob, chunk.meta);
   const uint64_t needed = whole_pages(chunk.meta.stored_size);
   victims_->expect(entry_of(chunk), needed);
+  const bool is_ahead = chunk.unread && !chunk.blob->frozen;
   while (!chunk.doomed) {
-    // Pages that its place has already.
-    uint64_t there = small ? 0 : spare_at(blob, chunk.meta.index);
-    if (blob.frozen) there = needed;
-    if (memory_used_ + spare_bytes_ - there + needed <= memory_budget_) return {};
+    if (is_ahead && memory_used_ + needed > unread_max()) {
+      return fail(ErrorCode::kResourceExhausted, "no memory is free");
+    }
+    if (fits_in_memory(chunk)) return {};
     if (give_up_spare(lock)) continue;
     if (chunk.unread) return fail(ErrorCode::kResourceExhausted, "no memory is free");
     const uint64_t before = settled_;
@@ -148,8 +191,11 @@ Store::Victim Store::next_victim(eviction::Policy& policy) {
   while (const auto entry = policy.evict()) {
     const BlobPtr& blob = by_serial_.at(eviction::blob_of(*entry));
     StoredChunk& chunk = blob->chunks.at(eviction::chunk_of(*entry));
-    unlist(chunk);
-    if (chunk.views == 0 && blob->pins == 0) return {blob, &chunk};
+    if (chunk.views == 0 && blob->pins == 0) {
+      unlist(chunk);
+      return {blob, &chunk};
+    }
+    set_aside(chunk);
   }
   return {};
 }
@@ -176,9 +222,7 @@ Result<bool> Store::evict_one(Lock& lock) {
     discard(lock, blob, chunk);
     return true;
   }
-  chunk.busy = false;
-  make_evictable(chunk);
-  changed_.notify_all();
+  settle(chunk);
   if (const Victim other = next_victim(*relay_victims_); other.chunk != nullptr) {
     drop(lock, other);
     return true;
@@ -212,24 +256,30 @@ void Store::leave_memory(Lock& lock, const BlobPtr& blob, StoredChunk& chunk) {
   end_move(true);
 }
 
+Result<void> Store::copy_from_memory(const Source& source, uint64_t offset,
+                                     std::span<std::byte> buffer) {
+  if (!source.small) return source.memory_file->read(source.offset + offset, buffer);
+  const auto from = source.small->begin() + static_cast<ptrdiff_t>(offset);
+  std::copy(from, from + static_cast<ptrdiff_t>(buffer.size()), buffer.begin());
+  return {};
+}
+
 // Requires: the caller moves the chunk, and still does if this fails; else as leave_memory.
 Result<void> Store::demote(Lock& lock, const BlobPtr& blob, StoredChunk& chunk) {
   if (!disk_) return fail(ErrorCode::kResourceExhausted, "there is no disk tier");
   const uint64_t needed = whole_pages(chunk.meta.stored_size);
   if (blob->is_home()) {
-    if (homes_on_disk_ + reserved_on_disk_ + needed > disk_->budget()) {
+    while (homes_on_disk_ + reserved_on_disk_ + needed > disk_->budget()) {
+      if (free_copy(lock)) continue;
       return fail(ErrorCode::kResourceExhausted, "disk budget: the rest is durable blobs'");
     }
     homes_on_disk_ += chunk.disk_charged = needed;
   }
   const Source source = source_of(*blob, chunk);
-  const auto copy = [&source](uint64_t offset, std::span<std::byte> buffer) -> Result<void> {
-    if (!source.small) return source.memory_file->read(source.offset + offset, buffer);
-    const auto from = source.small->begin() + static_cast<ptrdiff_t>(offset);
-    std::copy(from, from + static_cast<ptrdiff_t>(buffer.size()), buffer.begin());
-    return {};
-  };
-  auto written = write_to_disk(lock, blob, chunk, copy);
+  auto written =
+      write_to_disk(lock, blob, chunk, [&source](uint64_t offset, std::span<std::byte> buffer) {
+        return copy_from_memory(source, offset, buffer);
+      });
   if (!written) {
     homes_on_disk_ -= std::exchange(chunk.disk_charged, 0);
     return written;
@@ -256,9 +306,9 @@ Result<void> Store::write_to_disk(Lock& lock, const BlobPtr& blob, StoredChunk& 
       end_move(true);
       return {};
     }
-    const auto relay = blob->is_home() && runs.error().code == ErrorCode::kResourceExhausted
-                           ? next_victim(*disk_victims_)
-                           : Victim();
+    const bool is_full = runs.error().code == ErrorCode::kResourceExhausted;
+    if (is_full && free_copy(lock)) continue;
+    const auto relay = blob->is_home() && is_full ? next_victim(*disk_victims_) : Victim();
     if (relay.chunk == nullptr) {
       end_move(false);
       return tl::unexpected<Error>(std::move(runs).error());
@@ -270,6 +320,7 @@ Result<void> Store::write_to_disk(Lock& lock, const BlobPtr& blob, StoredChunk& 
 void Store::make_evictable(StoredChunk& chunk) {
   const auto entry = entry_of(chunk);
   const bool home = chunk.blob->is_home();
+  list_copy(chunk, chunk.in_memory && chunk.on_disk && !chunk.blob->is_durable());
   const bool held =
       chunk.views > 0 || chunk.blob->held || (chunk.in_memory && chunk.blob->pins > 0);
   if (chunk.listed || held) return;
@@ -285,9 +336,49 @@ void Store::make_evictable(StoredChunk& chunk) {
 }
 
 void Store::unlist(StoredChunk& chunk) {
+  set_aside(chunk);
+  list_copy(chunk, false);
+}
+
+void Store::set_aside(StoredChunk& chunk) {
   if (!chunk.listed) return;
   chunk.listed = false;
   for (eviction::Policy* policy : policies_) policy->erase(entry_of(chunk));
+}
+
+void Store::list_copy(StoredChunk& chunk, bool is_copy) {
+  if (chunk.is_copy == is_copy) return;
+  chunk.is_copy = is_copy;
+  if (is_copy) {
+    copies_->insert(entry_of(chunk), chunk.disk_bytes);
+    copied_ += chunk.disk_bytes;
+    homes_copied_ += chunk.disk_charged;
+  } else {
+    copies_->erase(entry_of(chunk));
+    copied_ -= chunk.disk_bytes;
+    homes_copied_ -= chunk.disk_charged;
+  }
+}
+
+// The chunk stays where it is in memory, with its readers and its place in the policies.
+bool Store::free_copy(Lock& lock) {
+  const auto entry = copies_->evict();
+  if (!entry) return false;
+  const BlobPtr blob = by_serial_.at(eviction::blob_of(*entry));
+  free_copy_of(lock, blob, blob->chunks.at(eviction::chunk_of(*entry)));
+  return true;
+}
+
+void Store::free_copy_of(Lock& lock, const BlobPtr& blob, StoredChunk& chunk) {
+  list_copy(chunk, false);
+  if (blob->is_home()) relay_victims_->erase(entry_of(chunk));  // it takes a write again
+  blob->withhold(chunk);
+  chunk.on_disk = false;
+  chunk.disk_bytes = 0;
+  count(chunk);
+  begin_move();
+  release_withheld(lock, blob);
+  end_move(true);
 }
 
 // ---- What the policies are told of the readers.

@@ -13,10 +13,6 @@ std::shared_ptr<const ChunkSeal> seal_of(const Nodes& nodes, const rpc::BlobRefD
   return std::make_shared<const ChunkSeal>(nodes.targets().chunk_secret, ref.key_id);
 }
 
-uint32_t chunk_count_of(uint64_t size, uint32_t chunk_size) {
-  return static_cast<uint32_t>((size + chunk_size - 1) / chunk_size);
-}
-
 Error begins_too_late(const ByteRange& range) {
   return {ErrorCode::kInvalidArgument,
           "range: the blob has no byte " + std::to_string(range.first)};
@@ -38,7 +34,9 @@ DownloadJob::DownloadJob(Nodes& nodes, rpc::BlobRefData ref, rpc::ReadOrder orde
         std::make_unique<StripeSources>(nodes, ref_.of_stripe(i), order, buffers_, seal_, reader));
   }
   const bool sealed = root_digest_ != Digest128{};
-  if (sealed && ref_.size) end_ = {chunk_count_of(*ref_.size, ref_.chunk_size), *ref_.size};
+  if (sealed && ref_.size) {
+    end_ = {static_cast<uint32_t>(chunks_in(*ref_.size, ref_.chunk_size)), *ref_.size};
+  }
   if (range) set_range(*range);
 }
 
@@ -71,7 +69,7 @@ std::optional<uint32_t> DownloadJob::end_chunk() const {
   constexpr uint64_t kMost = limits::kChunksPerBlobMax + 1;
   const auto end = end_ ? std::optional(end_->chunk_count) : std::nullopt;
   if (!range_ || range_->end >= kMost * raw_chunk_size()) return end;
-  const auto last = chunk_count_of(range_->end, raw_chunk_size());
+  const auto last = static_cast<uint32_t>(chunks_in(range_->end, raw_chunk_size()));
   return end ? std::min(*end, last) : last;
 }
 
@@ -214,7 +212,7 @@ void DownloadJob::on_fetched(uint32_t index, Result<FetchedChunk> chunk) {
 Result<void> DownloadJob::check_end(uint32_t index, const FetchedChunk::End& end) const {
   const bool consistent = end.size <= limits::kBlobSizeMax && index >= end.chunk_count &&
                           end.chunk_count >= delivered_.size() &&
-                          chunk_count_of(end.size, ref_.chunk_size) == end.chunk_count &&
+                          chunks_in(end.size, ref_.chunk_size) == end.chunk_count &&
                           (!ref_.size || *ref_.size == end.size) &&
                           (!end_ || end_->size == end.size);
   if (consistent) return {};

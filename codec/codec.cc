@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <array>
 #include <cassert>
+#include <new>
 
 #include "base/limits.h"
 
@@ -59,6 +60,22 @@ void append_little_endian(std::byte* out, uint64_t word) {
 
 Digest128 digest_of(std::span<const std::byte> bytes) {
   const XXH128_hash_t hash = XXH3_128bits(bytes.data(), bytes.size());
+  return {hash.high64, hash.low64};
+}
+
+PieceDigest::PieceDigest() : state_(XXH3_createState()) {
+  if (state_ == nullptr) throw std::bad_alloc();
+  XXH3_128bits_reset(state_);
+}
+
+PieceDigest::~PieceDigest() { XXH3_freeState(state_); }
+
+void PieceDigest::add(std::span<const std::byte> bytes) {
+  XXH3_128bits_update(state_, bytes.data(), bytes.size());
+}
+
+Digest128 PieceDigest::finish() const {
+  const XXH128_hash_t hash = XXH3_128bits_digest(state_);
   return {hash.high64, hash.low64};
 }
 

@@ -8,6 +8,8 @@
 #include "base/error.h"
 #include "base/ids.h"
 
+struct XXH3_state_s;
+
 namespace bigcast {
 
 // kSealed: raw or LZ4, encrypted by ChunkSeal (chunk_seal.h). Nodes need not know more.
@@ -29,8 +31,27 @@ struct ChunkMeta {
   bool operator==(const ChunkMeta&) const = default;
 };
 
+// Of how many chunks `size` bytes are. Requires: chunk_size > 0.
+constexpr uint64_t chunks_in(uint64_t size, uint32_t chunk_size) {
+  return (size + chunk_size - 1) / chunk_size;
+}
+
 // XXH3-128 (Yann Collet, xxHash 0.8).
 Digest128 digest_of(std::span<const std::byte> bytes);
+
+// The same of bytes that come in pieces. Not thread-safe.
+class PieceDigest {
+ public:
+  PieceDigest();
+  ~PieceDigest();
+  PieceDigest(const PieceDigest&) = delete;
+  PieceDigest& operator=(const PieceDigest&) = delete;
+  void add(std::span<const std::byte> bytes);
+  Digest128 finish() const;
+
+ private:
+  XXH3_state_s* const state_;
+};
 
 // The digest a manifest and a ref carry: XXH3-128 over all chunks' digests in order, each as hi
 // then lo, little-endian. Feed chunks in order of their index.

@@ -98,14 +98,26 @@ void Demand::release_blob(uint64_t number) {
 }
 
 std::optional<Entry> Demand::evict() {
+  const Slot slot = victim();
+  if (slot == kNoSlot) return std::nullopt;
+  return remove(slot);
+}
+
+// It is, unless it would leave next itself.
+bool Demand::is_worth_a_place(Entry entry) {
+  insert(entry, 0);
+  const bool leaves_next = table_[victim()].entry == entry;
+  erase(entry);
+  return !leaves_next;
+}
+
+Slot Demand::victim() {
   for (Queue<Node>* queue : {&released_, &unread_, &used_}) {
     const Slot slot = first_idle(*queue);
-    if (slot != kNoSlot) return remove(slot);
+    if (slot != kNoSlot) return slot;
   }
   const Slot slot = farthest();
-  if (slot != kNoSlot) return remove(slot);
-  if (needed_.empty()) return std::nullopt;
-  return remove(needed_.oldest());
+  return slot != kNoSlot ? slot : needed_.oldest();
 }
 
 bool Demand::is_needed(const Blob& blob, uint32_t chunk) {

@@ -32,6 +32,7 @@ class Demand final : public Policy {
   Demand& operator=(const Demand&) = delete;
 
   std::string_view name() const override { return "demand"; }
+  bool is_worth_a_place(Entry entry) override;
   void insert(Entry entry, uint64_t size) override;
   void hit(Entry entry) override;
   void erase(Entry entry) override;
@@ -76,6 +77,7 @@ class Demand final : public Policy {
   void move(Slot slot, Place to);
   Place idle_place(const Blob& blob, const Node& node) const;
   Entry remove(Slot slot);
+  Slot victim();  // kNoSlot when empty
 
   static bool is_needed(const Blob& blob, uint32_t chunk);
   Slot first_idle(Queue<Node>& queue);

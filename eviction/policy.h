@@ -37,6 +37,9 @@ class Policy {
   virtual std::string_view name() const = 0;
   // Whether an entry of this size is worth keeping. An owner that must keep it may.
   virtual bool admits(uint64_t size) const { return true; }
+  // Whether `entry`, which was just read from a slower tier and is not in the policy, is worth the
+  // place of what would leave next.
+  virtual bool is_worth_a_place(Entry entry) { return true; }
 
   // `entry` was asked for, is not resident, and will be inserted once there is room.
   virtual void expect(Entry entry, uint64_t size) {}

@@ -19,8 +19,13 @@ std::optional<Entry> QueuePolicy::evict() {
 
 void QueuePolicy::remove(Slot slot) {
   before_removal(slot);
+  const Slot next = table_[slot].newer;
   queue_.unlink(slot);
   table_.remove(slot);
+  if (next == kNoSlot) return;
+  // Most likely it leaves next, and its neighbour after that.
+  table_.prefetch(table_[next].entry);
+  table_.prefetch_node(table_[next].newer);
 }
 
 }  // namespace bigcast::eviction

@@ -11,6 +11,7 @@ class QueuePolicy : public Policy {
   QueuePolicy(const QueuePolicy&) = delete;
   QueuePolicy& operator=(const QueuePolicy&) = delete;
 
+  void expect(Entry entry, uint64_t size) override { table_.prefetch(entry); }
   void insert(Entry entry, uint64_t size) override;
   void erase(Entry entry) override;
   std::optional<Entry> evict() override;

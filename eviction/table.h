@@ -71,6 +71,14 @@ class Table {
     --count_;
   }
 
+  // Has the processor fetch what find(), add() or remove() of it would wait for.
+  void prefetch(Entry entry) const {
+    if (!cells_.empty()) __builtin_prefetch(&cells_[home_of(entry)], 1);
+  }
+  void prefetch_node(Slot slot) const {
+    if (slot != kNoSlot) __builtin_prefetch(&nodes_[slot], 1);
+  }
+
   Node& operator[](Slot slot) { return nodes_[slot]; }
   const Node& operator[](Slot slot) const { return nodes_[slot]; }
   size_t size() const { return count_; }

@@ -45,7 +45,7 @@ kj::Promise<Result<void>> BlobMapper::fetch_from(uint32_t index) {
   Presence presence = Presence::kEnd;
   for (;; ++index) {
     if (live_.ended()) return Result<void>(tl::unexpected(*live_.ended()));
-    const auto location = core_.store->locate(live_.id, index);
+    const auto location = core_.store->peek(live_.id, index);
     if (!location) return Result<void>(tl::unexpected(location.error()));
     presence = location->presence;
     if (presence == Presence::kEnd) return Result<void>();

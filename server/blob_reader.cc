@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
 
 #include "base/log.h"
 #include "server/blob_mapper.h"
@@ -108,7 +107,6 @@ kj::Promise<void> BlobService::serve(ReadContext context, uint32_t rereads) {
     reply_error(context.getResults().initResult(), location.error());
     return kj::READY_NOW;
   }
-  const auto mode = context.getParams().getMode();
   switch (location->presence) {
     case Presence::kEnd:
       if (kind_ == Kind::kCopy) return serve_absent(context, rereads);
@@ -117,9 +115,7 @@ kj::Promise<void> BlobService::serve(ReadContext context, uint32_t rereads) {
     case Presence::kAbsent:
       return serve_absent(context, rereads);
     case Presence::kMemfd:
-      if (mode == rpc::ReadMode::PREFER_LOCATED && session_->peer->is_unix()) {
-        core_.metrics->bytes_served_located += location->meta.stored_size;
-        core_.metrics->chunks_served++;
+      if (takes_located(context)) {
         reply_located(context, *location);
         return kj::READY_NOW;
       }
@@ -161,10 +157,11 @@ kj::Promise<void> BlobService::serve_from_store(ReadContext context, uint32_t re
             const bool viewed = params.getMode() != rpc::ReadMode::CHECKED &&
                                 serving->view(*core_.store, id_, params.getIndex());
             return viewed ? kj::Promise<kj::Own<Serving>>(kj::mv(serving))
-                          : copy_to_serve(context, chunk_size, kj::mv(serving));
+                          : load_to_serve(context, chunk_size, kj::mv(serving));
           })
       .then([this, context, rereads](kj::Own<Serving> serving) mutable -> kj::Promise<void> {
         if (serving->meta) {
+          if (reply_located_if_loaded(context)) return kj::READY_NOW;
           core_.metrics->bytes_served_inline += serving->meta->stored_size;
           if (session_->is_peer) core_.metrics->bytes_served_peer += serving->meta->stored_size;
           const ChunkMeta meta = *serving->meta;
@@ -198,26 +195,15 @@ bool BlobService::Serving::view(BlobStore& store, BlobId id, uint32_t index) {
   return true;
 }
 
-void BlobService::Serving::copy(BlobStore& store, BlobId id, uint32_t index) {
-  meta = store.read_chunk(id, index, buffer->bytes());
-  if (!meta) return;
-  std::byte* copied = buffer->bytes().data();
-  std::memset(copied + meta->stored_size, 0, padded(meta->stored_size) - meta->stored_size);
-  bytes = copied;
-}
-
-kj::Promise<kj::Own<BlobService::Serving>> BlobService::copy_to_serve(ReadContext context,
+kj::Promise<kj::Own<BlobService::Serving>> BlobService::load_to_serve(ReadContext context,
                                                                       uint32_t chunk_size,
                                                                       kj::Own<Serving> serving) {
-  return core_.serve_buffers.acquire(chunk_size)
-      .then([this, context,
-             serving = kj::mv(serving)](kj::Own<rpc::BufferPool::Buffer> buffer) mutable {
-        serving->buffer = kj::mv(buffer);
-        return core_.on_pool([store = core_.store, id = id_, index = context.getParams().getIndex(),
-                              serving = kj::mv(serving)]() mutable {
-          serving->copy(*store, id, index);
-          return kj::mv(serving);
-        });
+  return core_.loads.load(id_, context.getParams().getIndex(), chunk_size)
+      .then([serving = kj::mv(serving)](kj::Own<LoadedChunk> loaded) mutable {
+        serving->meta = loaded->meta;
+        serving->bytes = loaded->bytes;
+        serving->loaded = kj::mv(loaded);
+        return kj::mv(serving);
       });
 }
 
@@ -248,7 +234,23 @@ kj::Promise<void> BlobService::serve_from_home(ReadContext context, uint32_t rer
       });
 }
 
+// Reads through the descriptor cost less than the answer's way through the socket.
+bool BlobService::reply_located_if_loaded(ReadContext& context) {
+  if (!takes_located(context)) return false;
+  const auto location = core_.store->peek(id_, context.getParams().getIndex());
+  if (!location || location->presence != Presence::kMemfd) return false;
+  reply_located(context, *location);
+  return true;
+}
+
+bool BlobService::takes_located(ReadContext& context) const {
+  return context.getParams().getMode() == rpc::ReadMode::PREFER_LOCATED &&
+         session_->peer->is_unix();
+}
+
 void BlobService::reply_located(ReadContext& context, const Location& location) {
+  core_.metrics->bytes_served_located += location.meta.stored_size;
+  core_.metrics->chunks_served++;
   record(location.meta);
   auto located = context.getResults().initResult().initLocated();
   rpc::write(location.meta, located.initMeta());
@@ -263,7 +265,7 @@ void BlobService::reply_end(ReadContext& context) {
   }
   const uint64_t size = stat->size.value_or(0);
   auto end = context.getResults().initResult().initEnd();
-  end.setChunkCount(static_cast<uint32_t>((size + stat->chunk_size - 1) / stat->chunk_size));
+  end.setChunkCount(static_cast<uint32_t>(chunks_in(size, stat->chunk_size)));
   end.setSize(size);
 }
 

@@ -39,27 +39,27 @@ class BlobService final : public rpc::Blob::Server {
   struct Serving {
     Serving(kj::Own<NodeCore> core, kj::Own<CreditPool::Credit> room)
         : core(kj::mv(core)), room(kj::mv(room)) {}
-    // False: it takes a buffer, and a copy.
+    // False: it takes a load.
     bool view(BlobStore& store, BlobId id, uint32_t index);
-    // On the thread pool. Checks the bytes as well.
-    void copy(BlobStore& store, BlobId id, uint32_t index);
 
     kj::Own<NodeCore> core;
     kj::Own<CreditPool::Credit> room;
-    kj::Own<rpc::BufferPool::Buffer> buffer;
+    kj::Own<LoadedChunk> loaded;
     std::shared_ptr<const void> pin;
     Result<bigcast::ChunkMeta> meta;
     const std::byte* bytes = nullptr;  // stored bytes, padded with zeros
   };
 
   Result<void> check_index(uint32_t index) const;
-  kj::Promise<kj::Own<Serving>> copy_to_serve(ReadContext context, uint32_t chunk_size,
+  kj::Promise<kj::Own<Serving>> load_to_serve(ReadContext context, uint32_t chunk_size,
                                               kj::Own<Serving> serving);
   kj::Promise<void> serve(ReadContext context, uint32_t rereads);
   kj::Promise<void> serve_absent(ReadContext context, uint32_t rereads);
   kj::Promise<void> serve_from_store(ReadContext context, uint32_t rereads);
   kj::Promise<void> serve_from_home(ReadContext context, uint32_t rereads);
   void record(const bigcast::ChunkMeta& meta);
+  bool takes_located(ReadContext& context) const;
+  bool reply_located_if_loaded(ReadContext& context);
   void reply_located(ReadContext& context, const Location& location);
   void reply_end(ReadContext& context);
   void reply_chunk(ReadContext& context, const bigcast::ChunkMeta& meta,

@@ -165,6 +165,11 @@ Result<void> check_together(const Config& config) {
   if (config.disk_path.empty() && config.disk_bytes != 0) {
     return fail(ErrorCode::kInvalidArgument, "disk: must be set when disk_size is");
   }
+  if (config.memory_low > config.memory_high) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("memory_low: {}% is above memory_high, which is {}%", config.memory_low,
+                            config.memory_high));
+  }
   return {};
 }
 

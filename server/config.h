@@ -25,13 +25,16 @@ struct Config {
   std::optional<rpc::Address> advertise;  // default: the first of `listen`
   std::optional<rpc::Address> http;       // empty: none
   uint64_t memory_bytes = 1 * limits::kGiB;
+  uint32_t memory_high = limits::kMemoryHighDefault;  // percent of it
+  uint32_t memory_low = limits::kMemoryLowDefault;
   std::string policy = "demand";                       // of eviction::kPolicyNames
   std::map<std::string, uint64_t, std::less<>> quota;  // bytes, by namespace
   uint64_t default_quota = 0;                          // of all other namespaces; 0: none
   std::string record_trace;                            // empty: none is recorded
   std::string disk_path;                               // empty: no disk tier
   uint64_t disk_bytes = 0;
-  uint64_t link_speed = 0;  // bytes a second; 0: unknown
+  uint64_t scrub_rate = limits::kScrubRateDefault;  // bytes/s; 0: none
+  uint64_t link_speed = 0;                          // bytes a second; 0: unknown
   std::string secret_file;
   Secret secret;  // empty: an open node, on loopback only
   std::string http_password_file;

@@ -31,6 +31,7 @@ NodeCore::NodeCore(rpc::UvLoop& loop, const Config& config, const Clock& clock,
       metrics(std::move(metrics)),
       credits(kj::refcounted<CreditPool>(limits::kReceiveReserve)),
       serve_buffers(limits::kServeReserve),
+      loads(*this),
       live(kj::refcounted<LiveBlobs>()),
       announcements(std::make_unique<Announcements>()),
       mappings(std::make_unique<Mappings>(*this)),
@@ -93,6 +94,21 @@ void NodeCore::remove_blob(BlobId id, const Error& reason) {
   });
   const auto entry = removals_.emplace(id, removal.fork()).first;
   background(entry->second.addBranch().ignoreResult());
+}
+
+void NodeCore::make_room_ahead() {
+  if (making_room_ || is_stopping() || !store->wants_room_ahead()) return;
+  making_room_ = true;
+  background(make_room_turns());
+}
+
+kj::Promise<void> NodeCore::make_room_turns() {
+  return on_pool([store = store] { return store->make_room_ahead(); })
+      .then([this](bool more) -> kj::Promise<void> {
+        if (more && !is_stopping()) return make_room_turns();
+        making_room_ = false;
+        return kj::READY_NOW;
+      });
 }
 
 kj::Promise<Result<void>> NodeCore::removed(BlobId id) {
@@ -234,7 +250,7 @@ void write_info(const NodeCore& core, const BlobStat& stat, rpc::BlobInfo::Build
   write_ref(core, stat, out.initRef());
   out.setSealed(stat.sealed);
   const uint64_t size = stat.size.value_or(0);
-  const uint64_t chunks = (size + stat.chunk_size - 1) / stat.chunk_size;
+  const uint64_t chunks = chunks_in(size, stat.chunk_size);
   out.setChunkCount(stat.sealed ? static_cast<uint32_t>(chunks) : stat.chunk_count);
   out.setStoredSize(stat.stored_size);
   out.setMemoryBytes(stat.memory_bytes);

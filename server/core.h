@@ -24,6 +24,7 @@
 #include "rpc/login.h"
 #include "rpc/uv_loop.h"
 #include "server/audit_log.h"
+#include "server/chunk_loads.h"
 #include "server/config.h"
 #include "server/credit.h"
 #include "server/live_blob.h"
@@ -81,6 +82,10 @@ class NodeCore final : public kj::Refcounted {
   void stop_background() { tasks_ = nullptr; }
   bool is_stopping() const { return tasks_.get() == nullptr; }
 
+  // To be called when the store may have become fuller: moves chunks to disk in the background, in
+  // turns that leave the pool to others between them.
+  void make_room_ahead();
+
   std::string not_ready() const;  // why; empty: it is
   Duration uptime() const { return clock.now() - started_at; }
 
@@ -92,6 +97,7 @@ class NodeCore final : public kj::Refcounted {
   const std::shared_ptr<Metrics> metrics;
   kj::Own<CreditPool> credits;
   rpc::BufferPool serve_buffers;
+  ChunkLoads loads;
   kj::Own<LiveBlobs> live;
   const std::unique_ptr<Announcements> announcements;
   const std::unique_ptr<Mappings> mappings;
@@ -115,6 +121,9 @@ class NodeCore final : public kj::Refcounted {
   struct LogErrors final : kj::TaskSet::ErrorHandler {
     void taskFailed(kj::Exception&& exception) override;
   };
+  kj::Promise<void> make_room_turns();
+
+  bool making_room_ = false;
   std::shared_ptr<int> pool_use_ = std::make_shared<int>(0);
   size_t running_ = 0;
   std::unordered_map<BlobId, kj::ForkedPromise<Result<void>>> removals_;

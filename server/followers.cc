@@ -199,7 +199,7 @@ kj::Promise<Followers::Tasks> Followers::next(Swarm::Member member, uint32_t roo
 
 Followers::Task Followers::task_of(const Swarm::Assignment& assignment) {
   if (!assignment.holder) return {assignment.index, {}, {}};
-  const auto location = core_.store->locate(blob_.id, assignment.index);
+  const auto location = core_.store->peek(blob_.id, assignment.index);
   // Only whoever has it here can say what it must be. The home itself answers with an error.
   const bool is_here = location && (location->presence == Presence::kMemfd ||
                                     location->presence == Presence::kElsewhere);

@@ -96,10 +96,20 @@ void add_store(Families& out, const StoreUsage& usage) {
             usage.disk_read_only ? 1 : 0);
   out.counter("chunks_quarantined_total", "Chunks of this home whose only copy here is damaged.",
               usage.chunks_quarantined);
+  out.gauge("chunks_damaged", "Quarantined chunks that were not repaired since.",
+            usage.chunks_damaged);
+  out.counter("chunks_repaired_total", "Damaged chunks on disk that were written anew.",
+              usage.chunks_repaired);
+  out.counter("chunks_scrubbed_total", "Chunks on disk that were verified in the background.",
+              usage.chunks_scrubbed);
+  out.counter("scrub_cycles_total", "How often all that is on disk was verified.",
+              usage.scrub_cycles);
   out.gauge("blobs_recovered", "Durable blobs found on disk at the start.", usage.blobs_recovered);
   out.gauge("blobs_lost", "Durable blobs not found whole at the start; the log names them.",
             usage.blobs_lost);
   out.counter("chunks_demoted_total", "Chunks moved from memory to disk.", usage.chunks_demoted);
+  out.counter("chunks_promoted_total", "Chunks brought back from disk because they were read.",
+              usage.chunks_promoted);
   out.counter("chunks_dropped_total", "Relayed chunks given up for want of room.",
               usage.chunks_dropped);
   out.counters(

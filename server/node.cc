@@ -54,6 +54,8 @@ tl::expected<std::unique_ptr<Node>, StartFailure> Node::start(rpc::UvLoop& loop,
   options.disk_path = config.disk_path;
   options.disk_budget = config.disk_bytes;
   options.keep = !config.exit_when_idle;  // an application's own node ends with all it has
+  options.memory_high = config.memory_high;
+  options.memory_low = config.memory_low;
   options.policy = config.policy;
   options.quotas = config.quota;
   options.default_quota = config.default_quota;
@@ -83,7 +85,8 @@ Node::Node(rpc::UvLoop& loop, const Config& config, std::shared_ptr<BlobStore> s
       relays_(*core_),
       stripes_(*core_),
       replicas_(*core_),
-      idle_since_(clock_.now()) {
+      idle_since_(clock_.now()),
+      scrub_told_(idle_since_) {
   core_->relays = &relays_;
   core_->stripes = &stripes_;
   core_->replicas = &replicas_;
@@ -257,6 +260,8 @@ void Node::tick() {
   }
   report_shedding();
   if (core_->trace) core_->trace->flush();
+  core_->make_room_ahead();
+  scrub(now);
   relays_.tick(now);
   if (core_->store->usage().memory_spare > 0) {
     core_->background(core_->on_pool([store = core_->store] { store->trim(); }));
@@ -271,6 +276,23 @@ void Node::tick() {
       idle_.get() != nullptr) {
     idle_->fulfill();
   }
+}
+
+// As many bytes as the time since the last turn allows; what a turn reads beyond that counts for
+// the next.
+void Node::scrub(TimePoint now) {
+  if (config_.scrub_rate == 0 || config_.disk_path.empty() || config_.exit_when_idle) return;
+  const auto passed = std::chrono::duration<double>(now - std::exchange(scrub_told_, now)).count();
+  scrub_due_ = std::min(scrub_due_ + passed * static_cast<double>(config_.scrub_rate),
+                        static_cast<double>(config_.scrub_rate));
+  if (scrubbing_ || scrub_due_ <= 0) return;
+  scrubbing_ = true;
+  const auto bytes = static_cast<uint64_t>(scrub_due_);
+  core_->background(core_->on_pool([store = core_->store, bytes] { return store->scrub(bytes); })
+                        .then([this](ScrubTurn turn) {
+                          scrubbing_ = false;
+                          scrub_due_ -= static_cast<double>(turn.bytes);
+                        }));
 }
 
 void Node::set_gauges() {

@@ -68,6 +68,7 @@ class Node {
   void close(uint64_t id);
   kj::Promise<void> tick_forever(Duration interval);
   void tick();
+  void scrub(TimePoint now);
   void set_gauges();
   void end_silent_sessions();
   void expire_leases();
@@ -88,6 +89,9 @@ class Node {
   uint64_t shed_told_ = 0;        // of metrics->connections_shed: said in the log
   uint64_t next_connection_ = 1;
   TimePoint idle_since_;
+  TimePoint scrub_told_;  // since then bytes become due
+  double scrub_due_ = 0;  // below 0: more were read than that
+  bool scrubbing_ = false;
   kj::Own<kj::PromiseFulfiller<void>> idle_;
   std::vector<kj::Promise<void>> tasks_;  // accepting and ticking
   std::unique_ptr<HttpServer> http_;

@@ -206,9 +206,9 @@ void Puller::wait_for_memory(bool is_full) {
 uint32_t Puller::free_chunks() const {
   const StoreUsage usage = core_.store->usage();
   const uint64_t taken = usage.memory_used + transfers_.size() * uint64_t{blob_.chunk_size()};
-  if (taken >= usage.memory_budget) return 0;
-  return static_cast<uint32_t>(
-      std::min<uint64_t>((usage.memory_budget - taken) / blob_.chunk_size(), limits::kWantedMax));
+  if (taken >= usage.memory_unread_max) return 0;
+  return static_cast<uint32_t>(std::min<uint64_t>(
+      (usage.memory_unread_max - taken) / blob_.chunk_size(), limits::kWantedMax));
 }
 
 bool Puller::is_near_reader(uint32_t index) const {
@@ -399,6 +399,7 @@ void Puller::on_fetched(uint32_t index, kj::Own<FetchedChunk> fetched, const Tra
   if (fetched->kept) {
     home_.gained(index);
     if (keeps_) blob_.live()->chunk_came(index);
+    core_.make_room_ahead();
   } else {
     home_.failed(index, rpc::FetchFailure::DECLINED);
     if (!transfer.ahead) reads_ahead_ = false;

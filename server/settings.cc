@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <charconv>
 #include <filesystem>
 
 #include "base/ids.h"
@@ -70,6 +71,29 @@ Result<void> set_memory(uint64_t& out, const std::string& text) {
     return fail(ErrorCode::kInvalidArgument,
                 fmt::format("'{}' is too little: at least {}m", text, kLeast / limits::kMiB));
   }
+  return {};
+}
+
+Result<void> set_rate(uint64_t& out, const std::string& text) {
+  BIGCAST_ASSIGN(out, parse_size(text));
+  if (out > limits::kScrubRateMax) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("'{}' is above {}g", text, limits::kScrubRateMax / limits::kGiB));
+  }
+  return {};
+}
+
+// A share of the memory budget.
+Result<void> set_mark(uint32_t& out, const std::string& text) {
+  unsigned value = 0;
+  const char* end = text.data() + text.size();
+  const auto [last, error] = std::from_chars(text.data(), end, value);
+  if (error != std::errc() || last + 1 != end || *last != '%' || value < limits::kMemoryMarkMin ||
+      value > 100) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("'{}' is not a share from {}% to 100%", text, limits::kMemoryMarkMin));
+  }
+  out = value;
   return {};
 }
 
@@ -172,6 +196,19 @@ const std::array kSettings = {
             [](C& c, const Text& text) { return set_path(c.disk_path, text); }},
     Setting{kStore, "disk_size", "SIZE", "", "budget of the disk tier",
             [](C& c, const Text& text) { return set_parsed(c.disk_bytes, text, parse_size); }},
+    Setting{
+        kStore, "memory_high", "PERCENT", "95%",
+        "with a disk: when more of the memory is used, chunks move to disk ahead of need; 50% to "
+        "100%",
+        [](C& c, const Text& text) { return set_mark(c.memory_high, text); }},
+    Setting{kStore, "memory_low", "PERCENT", "90%",
+            "... until so much is used; prefetch fills no more; 50% to memory_high",
+            [](C& c, const Text& text) { return set_mark(c.memory_low, text); }},
+    Setting{
+        kStore, "scrub_rate", "SIZE", "8m",
+        "bytes a second of what is on disk that are verified in the background; 0: none. A node "
+        "with exit_when_idle does not: what it has is short-lived",
+        [](C& c, const Text& text) { return set_rate(c.scrub_rate, text); }},
     Setting{kStore, "policy", "NAME", "demand",
             "which chunk leaves memory next: demand, lru or s3fifo; to compare with: fifo, clock, "
             "sieve, arc, gdsf",

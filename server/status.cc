@@ -28,10 +28,6 @@ HttpAnswer json_answer(const Json& value, int status = 200) {
 
 std::string key_of(const BlobStat& stat) { return stat.name_space + "/" + stat.name; }
 
-uint64_t chunks_in(uint64_t size, uint32_t chunk_size) {
-  return (size + chunk_size - 1) / chunk_size;
-}
-
 // How many chunks the whole blob has as far as is known: as many as are here, at least.
 uint64_t chunk_count(const BlobStat& stat) {
   const uint64_t here = uint64_t{stat.chunk_count} * stat.stripe.count;

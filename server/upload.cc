@@ -257,6 +257,7 @@ kj::Promise<void> UploadService::put(PutContext context) {
           core_.metrics->chunks_received++;
           core_.metrics->bytes_received += meta.stored_size;
           live_->chunk_came(meta.index);
+          core_.make_room_ahead();
         } else if (result.error().code == ErrorCode::kCorrupt) {
           core_.metrics->checksum_failures++;
         } else if (live_->ended()) {
@@ -269,7 +270,7 @@ kj::Promise<void> UploadService::put(PutContext context) {
 
 Result<void> UploadService::check_seal(uint64_t size, uint32_t chunk_count) const {
   if (live_->ended()) return fail(live_->ended()->code, live_->ended()->message);
-  const uint64_t expected = (size + chunk_size_ - 1) / chunk_size_;
+  const uint64_t expected = chunks_in(size, chunk_size_);
   if (size > limits::kBlobSizeMax || chunk_count != expected) {
     return fail(ErrorCode::kInvalidArgument,
                 fmt::format("seal: {} bytes are {} chunks of {}, not {}", size, expected,

@@ -43,6 +43,9 @@ class Model {
     for (int step = 0; step < kSteps; ++step) {
       INFO("step " << step);
       one_step();
+      const StoreUsage usage = store_->usage();
+      CHECK(usage.memory_used + usage.memory_spare <= kMemory);
+      CHECK(usage.disk_used <= kDisk);
       if (!machine_.has_power()) restart(true);
     }
     restart(false);
@@ -77,7 +80,15 @@ class Model {
     if (choice < 700) return seal_one();
     if (choice < 780) return remove_one();
     if (choice < 890) return read_one();
-    if (choice < 930) return hint_one();
+    if (choice < 920) return hint_one();
+    if (choice < 930) {
+      if (below(2) == 0) {
+        store_->make_room_ahead();
+      } else {
+        store_->scrub(below(kDisk));
+      }
+      return;
+    }
     if (choice < 950) return machine_.cut_power_after(below(40));
     if (choice < 970) return restart(below(2) == 0);
     if (choice < 980) return machine_.set_full(below(2) == 0);
@@ -213,7 +224,8 @@ class Model {
   // Its very bytes, or an error that may be.
   void check_chunk(const ModelBlob& blob, uint32_t index) {
     Bytes buffer(kSmallChunk);
-    const auto read = store_->read_chunk(blob.options.id, index, buffer);
+    const auto read = below(2) == 0 ? store_->read_chunk(blob.options.id, index, buffer)
+                                    : store_->load_chunk(blob.options.id, index, buffer);
     if (index >= blob.chunks.size()) {
       CHECK(code_of(read) == ErrorCode::kNotFound);
       return;

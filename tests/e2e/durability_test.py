@@ -182,13 +182,15 @@ class Durability(EndToEnd):
             byte = extent.read(1)[0]
             extent.seek(MIB + 5)
             extent.write(bytes([byte ^ 1]))
-        node = self.durable_node()
+        node = self.durable_node("--scrub-rate", "1g")
+        eventually(lambda: node.metrics()["chunks_damaged"] == 1, "found before it is read")
         for _ in range(2):
             self.assert_fails(self.bigcast(node, "get", "t/damaged", "-"), 1, "CORRUPT")
         self.assertEqual(data, self.get(node, "t/sound"))
         self.assertEqual(1, node.metrics()["chunks_quarantined_total"])
         self.assert_ok(self.put(node, "t/damaged", data, "--replace"))
         self.assertEqual(data, self.get(node, "t/damaged"))
+        self.assertEqual(0, node.metrics()["chunks_damaged"])
 
     def test_a_damaged_index_is_a_start_error_that_says_what_to_do(self):
         node = self.durable_node()

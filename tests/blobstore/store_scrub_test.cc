@@ -1,0 +1,165 @@
+#include <filesystem>
+#include <fstream>
+
+#include "store_support.h"
+
+// What is damaged on disk is found, mended where the same bytes are, and kept from readers.
+namespace bigcast {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint64_t kDisk = 4 * kMemory;
+constexpr uint32_t kCount = 4;
+constexpr uint64_t kSize = kCount * uint64_t{kSmallChunk};
+
+// Changes a byte of the first chunk that was written to disk, or of a later one.
+void damage_chunk(const std::string& directory, uint64_t place) {
+  std::fstream file(directory + "/bigcast/extent-000001",
+                    std::ios::in | std::ios::out | std::ios::binary);
+  file.seekg(static_cast<std::streamoff>(place * kSmallChunk + 17));
+  const int byte = file.get();
+  file.seekp(static_cast<std::streamoff>(place * kSmallChunk + 17));
+  file.put(static_cast<char>(byte ^ 1));
+  REQUIRE(file.good());
+}
+
+void scrub_all(BlobStore& store) {
+  while (!store.scrub(1).cycle_ended) {
+  }
+}
+
+bool whole(BlobStore& store, BlobId id) {
+  for (uint32_t i = 0; i < kCount; ++i) {
+    if (!reads_back(store, id, i, kSmallChunk)) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+TEST_CASE("one cycle reads all that is on disk, in turns") {
+  const TemporaryDirectory directory;
+  const auto store = open_or_fail(with_disk(directory.path, kDisk));
+  CHECK(store->scrub(1).cycle_ended);  // there is nothing
+  write_blob(*store, durable_options(1), kSize);
+  write_blob(*store, durable_options(2), kSize);
+  for (int cycle = 1; cycle <= 2; ++cycle) {
+    for (uint32_t i = 0; i < 2 * kCount; ++i) {
+      const ScrubTurn turn = store->scrub(1);
+      CHECK(turn.bytes == kSmallChunk);
+      CHECK_FALSE(turn.cycle_ended);
+    }
+    CHECK(store->scrub(1).cycle_ended);
+    CHECK(store->usage().chunks_scrubbed == 2 * kCount * static_cast<uint64_t>(cycle));
+  }
+  CHECK(store->usage().scrub_cycles == 3);
+  CHECK(store->usage().checksum_failures == 0);
+}
+
+TEST_CASE("a durable chunk that is damaged on disk is written anew from memory") {
+  const TemporaryDirectory directory;
+  {
+    const auto store = open_or_fail(with_disk(directory.path, kDisk));
+    write_blob(*store, durable_options(1), kSize);
+    damage_chunk(directory.path, 1);
+    scrub_all(*store);
+    CHECK(store->usage().chunks_repaired == 1);
+    CHECK(store->usage().checksum_failures == 1);
+    CHECK(store->usage().chunks_quarantined == 0);
+    scrub_all(*store);
+    CHECK(store->usage().checksum_failures == 1);
+  }
+  const auto store = open_or_fail(with_disk(directory.path, kDisk));
+  CHECK(whole(*store, {1, 1}));
+}
+
+TEST_CASE("without a copy in memory it is quarantined, until somebody brings it again") {
+  const TemporaryDirectory directory;
+  write_blob(*open_or_fail(with_disk(directory.path, kDisk)), durable_options(1), kSize);
+  damage_chunk(directory.path, 2);
+  {
+    const auto store = open_or_fail(with_disk(directory.path, kDisk));
+    CHECK(store->damaged_chunks(10).empty());
+    scrub_all(*store);
+    scrub_all(*store);
+    CHECK(store->usage().chunks_quarantined == 1);
+    CHECK(store->usage().chunks_damaged == 1);
+    const auto damaged = store->damaged_chunks(10);
+    REQUIRE(damaged.size() == 1);
+    CHECK(damaged[0].id == BlobId{1, 1});
+    CHECK(damaged[0].meta.index == 2);
+    CHECK(store->damaged_chunks(0).empty());
+    Bytes buffer(kSmallChunk);
+    CHECK(code_of(store->read_chunk({1, 1}, 2, buffer)) == ErrorCode::kCorrupt);
+    const Bytes other = noise(kSmallChunk, 99);
+    CHECK(code_of(store->put_chunk({1, 1}, raw_meta(2, other), other)) ==
+          ErrorCode::kInvalidArgument);
+    REQUIRE(put(*store, {1, 1}, 2, kSmallChunk));
+    CHECK(store->usage().chunks_damaged == 0);
+    CHECK(store->usage().chunks_repaired == 1);
+    CHECK(whole(*store, {1, 1}));
+  }
+  const auto store = open_or_fail(with_disk(directory.path, kDisk));
+  CHECK(whole(*store, {1, 1}));
+  damage_chunk(directory.path, 0);
+  scrub_all(*store);
+  REQUIRE(store->damaged_chunks(10).size() == 1);
+  REQUIRE(store->remove({1, 1}));
+  CHECK(store->damaged_chunks(10).empty());
+  CHECK(store->usage().disk_used == 0);
+}
+
+TEST_CASE("a damaged copy of what memory has, too, is given up; a relay's chunk is dropped") {
+  const TemporaryDirectory directory;
+  const auto store = open_or_fail(with_disk(directory.path, kDisk));
+  const CreateOptions relay = relay_options(1);
+  REQUIRE(store->create(relay));
+  for (uint32_t i = 0; i < kCount; ++i) REQUIRE(put(*store, relay.id, i, kSmallChunk));
+  write_blob(*store, blob_options(2), kMemory);
+  REQUIRE(store->resident_chunks(relay.id).empty());
+  REQUIRE(store->remove({1, 2}));
+  Bytes buffer(kSmallChunk);
+  REQUIRE(store->load_chunk(relay.id, 0, buffer));
+  REQUIRE(store->resident_chunks(relay.id).size() == 1);
+  for (uint64_t place = 0; place < kCount; ++place) damage_chunk(directory.path, place);
+  scrub_all(*store);
+  CHECK(store->usage().checksum_failures == kCount);
+  CHECK(store->usage().disk_used == 0);
+  CHECK(store->stored_chunks(relay.id).size() == 1);
+  CHECK(reads_back(*store, relay.id, 0, kSmallChunk));
+}
+
+TEST_CASE("a damaged file of the index is found by the next cycle, and ends writing") {
+  for (const std::string kind : {"MANIFEST", ".sst", ".log"}) {
+    CAPTURE(kind);
+    const TemporaryDirectory directory;
+    for (int start = 0; start < 2; ++start) {  // so that there is an SST
+      const auto store = open_or_fail(with_disk(directory.path, kDisk));
+      write_blob(*store, durable_options(static_cast<uint64_t>(start) + 1), kSize);
+    }
+    const auto store = open_or_fail(with_disk(directory.path, kDisk));
+    for (uint64_t number = 3; number < 23; ++number) {
+      write_blob(*store, durable_options(number), kSmallChunk);
+    }
+    scrub_all(*store);
+    REQUIRE(store->disk_failure().empty());
+    for (const auto& entry : fs::directory_iterator(directory.path + "/bigcast/index")) {
+      const std::string name = entry.path().filename();
+      if (name.find(kind) == std::string::npos || entry.file_size() == 0) continue;
+      std::fstream file(entry.path(), std::ios::in | std::ios::out | std::ios::binary);
+      const auto middle = static_cast<std::streamoff>(entry.file_size() / 2);
+      file.seekg(middle);
+      const int byte = file.get();
+      file.seekp(middle);
+      file.put(static_cast<char>(byte ^ 8));
+      REQUIRE(file.good());
+    }
+    scrub_all(*store);
+    CHECK(store->disk_failure().find("index") != std::string::npos);
+    CHECK(code_of(store->create(durable_options(50))) == ErrorCode::kIo);
+    CHECK(whole(*store, {1, 1}));
+  }
+}
+
+}  // namespace bigcast

@@ -1,0 +1,102 @@
+#include <doctest/doctest.h>
+
+#include <filesystem>
+
+#include "tests/server/fixture.h"
+
+// A home whose memory is smaller than its blobs, as its readers see it.
+namespace bigcast::testing {
+namespace {
+
+constexpr uint64_t kMemory = 8 * limits::kMiB;
+constexpr uint32_t kChunk = 1 * limits::kMiB;
+constexpr uint32_t kChunks = 24;
+
+struct TieredHome {
+  explicit TieredHome(rpc::UvLoop& loop)
+      : node(loop, [this](Config& config) {
+          std::string pattern = std::filesystem::temp_directory_path() / "bigcast-tiers-XXXXXX";
+          REQUIRE(mkdtemp(pattern.data()) != nullptr);
+          config.disk_path = directory = pattern;
+          config.disk_bytes = 64 * limits::kMiB;
+          config.memory_bytes = kMemory;
+          config.socket = *rpc::Address::parse(unique_socket());
+        }) {}
+  ~TieredHome() {
+    node.node.reset();
+    std::filesystem::remove_all(directory);
+  }
+  BlobStore& store() { return *node.core().store; }
+  std::string directory;
+  TestNode node;
+};
+
+}  // namespace
+
+TEST_CASE("a chunk on disk is read once, however many ask, and is in memory then") {
+  rpc::UvLoop loop;
+  TieredHome home(loop);
+  TestClient near = login(loop, home.node.local());
+  TestClient far = login(loop, home.node.tcp());
+  const auto ref =
+      Caller(loop, far.session)
+          .put_blob({.size = int64_t{kChunks} * kChunk, .chunk_size = kChunk}, kChunks);
+  // Room is made ahead of need, without anybody's call.
+  run_until(
+      loop, [&] { return home.store().usage().memory_used <= kMemory * 90 / 100; }, "room");
+  CHECK(home.store().resident_chunks(ref.id).size() >= 6);
+  auto near_blob = Caller(loop, near.session).open_ref(ref);
+  auto far_blob = Caller(loop, far.session).open_ref(ref);
+  REQUIRE(near_blob);
+  REQUIRE(far_blob);
+  const uint64_t read_before = home.store().usage().chunks_read_disk;
+  std::vector<kj::Promise<ReadAnswer>> answers;
+  for (int i = 0; i < 6; ++i) {
+    answers.push_back(start_read(*near_blob, 0, rpc::ReadMode::PREFER_LOCATED));
+    answers.push_back(start_read(*far_blob, 0));
+  }
+  int located = 0;
+  for (auto& answer : answers) {
+    const ReadAnswer got = answer.wait(loop.wait_scope());
+    if (got.is_located) {
+      ++located;
+    } else {
+      CHECK(matches(got, make_chunk(0, kChunk)));
+    }
+  }
+  CHECK(home.store().usage().chunks_read_disk == read_before + 1);
+  CHECK(home.store().usage().chunks_promoted == 1);
+  CHECK(located == 6);
+  CHECK(read(loop, *near_blob, 0, rpc::ReadMode::PREFER_LOCATED).is_located);
+  // All of it, by turns: what comes back makes way for the next.
+  for (int round = 0; round < 2; ++round) {
+    for (uint32_t i = 0; i < kChunks; ++i) {
+      CHECK(matches(read(loop, *far_blob, i), make_chunk(i, kChunk)));
+    }
+  }
+  CHECK(home.store().usage().memory_used <= kMemory);
+}
+
+TEST_CASE("when all memory is pinned or awaited, what is on disk is served nevertheless") {
+  rpc::UvLoop loop;
+  TieredHome home(loop);
+  TestClient client = login(loop, home.node.tcp());
+  Caller caller(loop, client.session);
+  const auto cold = caller.put_blob({.name = "cold", .chunk_size = kChunk}, 8);
+  const auto pinned = caller.put_blob({.name = "pinned", .chunk_size = kChunk}, 3);
+  REQUIRE(home.store().pin(pinned.id));
+  // An open stream speaks for the rest.
+  const auto needed = caller.put_blob({.name = "needed", .chunk_size = kChunk}, 8);
+  const auto stream = home.store().open_stream(needed.id, ReadOrder::kAscending);
+  REQUIRE(stream);
+  auto blob = caller.open_ref(cold);
+  REQUIRE(blob);
+  std::vector<kj::Promise<ReadAnswer>> answers;
+  for (uint32_t i = 0; i < 8; ++i) answers.push_back(start_read(*blob, i));
+  for (uint32_t i = 0; i < 8; ++i) {
+    CHECK(matches(answers[i].wait(loop.wait_scope()), make_chunk(i, kChunk)));
+  }
+  home.store().close_stream(*stream);
+}
+
+}  // namespace bigcast::testing
