@@ -57,13 +57,15 @@ class Prometheus(EndToEnd):
 
     @staticmethod
     def ask(prometheus, expression):
-        """The samples that answer it; nothing while Prometheus does not answer."""
+        """The samples that answer it; nothing while Prometheus is not ready."""
         query = urllib.parse.urlencode({"query": expression})
         try:
             url = f"http://{prometheus}/api/v1/query?{query}"
             with urllib.request.urlopen(url, timeout=harness.CALL_S) as reply:
                 return json.load(reply)["data"]["result"]
         except urllib.error.HTTPError as error:
+            if error.code == 503:  # it has just started
+                return []
             raise AssertionError(f"{expression}: {error.read().decode()}") from None
         except OSError:
             return []
