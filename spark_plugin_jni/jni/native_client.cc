@@ -56,11 +56,9 @@ JNIEXPORT jlong JNICALL Java_io_bigcast_spark_NativeClient_share(JNIEnv* env, jc
   });
 }
 
-JNIEXPORT jlong JNICALL Java_io_bigcast_spark_NativeClient_upload(JNIEnv* env, jclass, jlong client,
-                                                                  jstring name, jint chunk_size,
-                                                                  jboolean compress, jint homes,
-                                                                  jlong announce_from,
-                                                                  jboolean mappable) {
+JNIEXPORT jlong JNICALL Java_io_bigcast_spark_NativeClient_upload(
+    JNIEnv* env, jclass, jlong client, jstring name, jint chunk_size, jboolean compress, jint homes,
+    jint replicas, jlong announce_from, jboolean mappable) {
   return guarded(env, [&]() -> jlong {
     auto owner = take(client);
     bigcast::UploadOptions options;
@@ -69,6 +67,7 @@ JNIEXPORT jlong JNICALL Java_io_bigcast_spark_NativeClient_upload(JNIEnv* env, j
     options.compression =
         compress == JNI_TRUE ? bigcast::Compression::kAuto : bigcast::Compression::kNever;
     options.homes = static_cast<uint32_t>(homes);
+    options.replicas = static_cast<uint32_t>(replicas);
     options.announce_from = static_cast<uint64_t>(announce_from);
     options.mappable = mappable == JNI_TRUE;
     auto handle = std::make_unique<bigcast::jni::UploadHandle>();

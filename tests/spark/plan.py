@@ -19,6 +19,7 @@ ALL = {
     "shared": shared.contexts_on_one_node,
     "shared-two-homes": shared.two_homes,
     "shared-server-killed": shared.server_killed,
+    "shared-replicas": shared.replica_reads_on,
     "driver-killed": combinations.driver_killed,
     "many": combinations.many,
     "connect": connect.server,

@@ -103,15 +103,19 @@ def contexts_on_one_node(run):
     run.report.check("server_log_has_no_secret", leaks)
 
 
+def two_servers(run):
+    first = Server(run, run.hosts)
+    folder = run.work / "second"
+    folder.mkdir()
+    return first, Server(dataclasses.replace(run, work=folder), run.hosts, secret=first.secret)
+
+
 def two_homes(run):
     """A broadcast's chunks are spread over two nodes, and read from both."""
     if not run.jar:
         run.report.skip("all", "means nothing on plain Spark")
         return
-    first = Server(run, run.hosts)
-    folder = run.work / "second"
-    folder.mkdir()
-    second = Server(dataclasses.replace(run, work=folder), run.hosts, secret=first.secret)
+    first, second = two_servers(run)
     both = dataclasses.replace(run, hosts=Others(run.hosts, [second.process.pid]))
     context(both, first, "homes", first.secret,
             {"spark.bigcast.servers": f"{first.address}, {second.address}",
@@ -132,32 +136,56 @@ def server_killed(run):
     if not run.jar:
         run.report.skip("all", "means nothing on plain Spark")
         return
-    server = Server(run, run.hosts)
+    counted = kill_after_upload(run, run.hosts, [Server(run, run.hosts)], {})
+    good = counted.get("offloaded") == 1 and counted.get("replacedByTorrent") == 1
+    run.report.check("replaced", "" if good else f"{nonzero(counted)}")
+
+
+def replica_reads_on(run):
+    """The first of two homes dies after an upload and before it is read: the other is read, though the
+    driver has kept no value that it could upload again."""
+    if not run.jar:
+        run.report.skip("all", "means nothing on plain Spark")
+        return
+    first, second = two_servers(run)
+    others = Others(run.hosts, [second.process.pid])
+    counted = kill_after_upload(run, others, [first, second], {
+        "spark.bigcast.replicas": "2", "spark.bigcast.driver.keepValue": "never"})
+    replaced = {name: count for name, count in nonzero(counted).items() if "eplaced" in name}
+    good = counted.get("offloaded") == 1 and not replaced
+    run.report.check("nothing_replaced", "" if good else f"{nonzero(counted)}")
+    sealed = second.metric('uploads_total{event="started"}')
+    run.report.check("one_upload", "" if not sealed else f"{sealed} at the second home")
+    run.report.check("freed", wait_for(lambda: not any(second.holds().values()),
+                                       lambda: f"the node still has {second.holds()}"))
+    run.report.check("ends", "" if (code := second.stop()) == 0 else f"exit {code}")
+
+
+def kill_after_upload(run, hosts, servers, more):
+    """A job whose first server is killed between the upload and the read; its counters."""
     area = run.area()
     conf = area.conf(run.jar, {
-        "spark.bigcast.servers": server.address,
-        "spark.bigcast.secret.file": str(server.secret),
+        "spark.bigcast.servers": ", ".join(server.address for server in servers),
+        "spark.bigcast.secret.file": str(servers[0].secret),
         "spark.bigcasttest.executors": "1",
         "spark.bigcasttest.megabytes": "8",
-    })
+    } | more)
     argv = area.submit("local-cluster[1,1,1024]", conf, "StepJob")
-    watch = Watch(run.hosts)
+    watch = Watch(hosts)
     steps = Steps(area, [watch], functools.partial(run.hosts.start, 0, argv))
     problem = ""
     for step in ("ready", "made", "read", "unpersisted", "destroyed"):
         problem = problem or steps.wait(step)
         if step == "made":
-            server.process.kill()
-            server.process.wait()
+            servers[0].process.kill()
+            servers[0].process.wait()
         steps.go_on()
     code = steps.end()
     run.report.check("exit", problem or (f"code {code}" if code else ""))
     output = sparks.read(area.out)
     run.report.cases(output)
-    counted = counters(output)
-    good = counted.get("offloaded") == 1 and counted.get("replacedByTorrent") == 1
-    run.report.check("replaced", "" if good else f"{nonzero(counted)}")
     run.report.check("nothing_left", watch.left())
+    return counters(output)
 
 
 def context(run, server, name, secret, conf, **expectations):

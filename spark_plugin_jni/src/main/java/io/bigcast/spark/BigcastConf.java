@@ -175,6 +175,13 @@ final class BigcastConf {
         1,
         16,
         "shared: spread each broadcast over so many of the servers, the first that answer"),
+    REPLICAS(
+        "replicas",
+        Type.INTEGER,
+        "1",
+        1,
+        4,
+        "shared: keep each broadcast at so many of the servers; not with homes above 1"),
     SECRET_FILE(
         "secret.file",
         Type.TEXT,
@@ -254,13 +261,23 @@ final class BigcastConf {
     if (result.shared() && result.text(Key.SECRET_FILE).isEmpty()) {
       throw new IllegalArgumentException(Key.SECRET_FILE.key + " must be set beside " + Key.SERVERS.key);
     }
-    int homesMax = Math.max(1, result.list(Key.SERVERS).size());
-    if (result.number(Key.HOMES) > homesMax) {
+    result.checkServers(Key.HOMES);
+    result.checkServers(Key.REPLICAS);
+    if (result.number(Key.HOMES) > 1 && result.number(Key.REPLICAS) > 1) {
       throw new IllegalArgumentException(
-          Key.HOMES.key + " must be from 1 to " + homesMax + ", as many as " + Key.SERVERS.key
-              + " names, not '" + result.text(Key.HOMES) + "'");
+          Key.REPLICAS.key + " must be 1 beside " + Key.HOMES.key + ", not '"
+              + result.text(Key.REPLICAS) + "'");
     }
     return result;
+  }
+
+  private void checkServers(Key key) {
+    int max = Math.max(1, list(Key.SERVERS).size());
+    if (number(key) > max) {
+      throw new IllegalArgumentException(
+          key.key + " must be from 1 to " + max + ", as many as " + Key.SERVERS.key
+              + " names, not '" + text(key) + "'");
+    }
   }
 
   /** Keys under our prefix that mean nothing, sorted: most likely misspelt. */

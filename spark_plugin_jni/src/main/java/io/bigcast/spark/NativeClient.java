@@ -43,6 +43,7 @@ final class NativeClient extends NativeHandle {
 
   /**
    * @param homes servers that it is spread over
+   * @param replicas servers that have each chunk; one of both is 1
    * @param announceFrom bytes from which on hosts that follow the home fetch it; 0: never
    * @param mappable not compressed; needs one home; means nothing where chunks are encrypted
    */
@@ -51,11 +52,12 @@ final class NativeClient extends NativeHandle {
       int chunkSize,
       boolean compress,
       int homes,
+      int replicas,
       long announceFrom,
       boolean mappable)
       throws BigcastException {
     return new NativeUpload(
-        upload(share(), name, chunkSize, compress, homes, announceFrom, mappable));
+        upload(share(), name, chunkSize, compress, homes, replicas, announceFrom, mappable));
   }
 
   /** Has this host's node fetch what is announced at a home, "host:port", until the client ends. */
@@ -150,6 +152,7 @@ final class NativeClient extends NativeHandle {
       int chunkSize,
       boolean compress,
       int homes,
+      int replicas,
       long announceFrom,
       boolean mappable)
       throws BigcastException;

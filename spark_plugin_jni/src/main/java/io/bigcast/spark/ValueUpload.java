@@ -105,6 +105,7 @@ final class ValueUpload {
         (int) conf.number(Key.CHUNK_SIZE),
         conf.flag(Key.COMPRESS),
         mappable ? 1 : (int) conf.number(Key.HOMES),
+        (int) conf.number(Key.REPLICAS),
         conf.prefetches() ? conf.number(Key.PREFETCH_MIN_SIZE) : 0,
         mappable);
   }

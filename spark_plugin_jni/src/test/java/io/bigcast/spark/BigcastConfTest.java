@@ -70,6 +70,8 @@ class BigcastConfTest {
           {"spark.bigcast.driver.keepValue", "sometimes"},
           {"spark.bigcast.homes", "0"},
           {"spark.bigcast.homes", "2"}, // embedded: there is one
+          {"spark.bigcast.replicas", "5"},
+          {"spark.bigcast.replicas", "2"},
         }) {
       IllegalArgumentException e =
           assertThrows(IllegalArgumentException.class, () -> with(wrong), Arrays.toString(wrong));
@@ -111,6 +113,14 @@ class BigcastConfTest {
     two[5] = "3";
     e = assertThrows(IllegalArgumentException.class, () -> with(two));
     assertTrue(e.getMessage().startsWith("spark.bigcast.homes must be from 1 to 2"), e.getMessage());
+    two[4] = "spark.bigcast.replicas";
+    two[5] = "2";
+    assertEquals(2, with(two).number(Key.REPLICAS));
+    String[] both = Arrays.copyOf(two, 8);
+    both[6] = "spark.bigcast.homes";
+    both[7] = "2";
+    e = assertThrows(IllegalArgumentException.class, () -> with(both));
+    assertTrue(e.getMessage().startsWith("spark.bigcast.replicas must be 1"), e.getMessage());
   }
 
   @Test
