@@ -9,6 +9,11 @@ endif()
 if(BIGCAST_SANITIZE)
   target_compile_options(bigcast_options INTERFACE
     -fsanitize=${BIGCAST_SANITIZE} -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+  if(BIGCAST_SANITIZE MATCHES "address")
+    # A null pointer ends the run in any case, and vptr's check needs descriptors, which some tests take
+    # away. Together they are a sixth of the time to compile.
+    target_compile_options(bigcast_options INTERFACE -fno-sanitize=null,vptr)
+  endif()
   target_link_options(bigcast_options INTERFACE -fsanitize=${BIGCAST_SANITIZE})
 endif()
 

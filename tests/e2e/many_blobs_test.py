@@ -62,7 +62,8 @@ class ManyBlobs(EndToEnd):
         print(f"  {COUNT} blobs, {hard} descriptors: ls took {many_memory >> 20} MiB, "
               f"{few_memory >> 20} MiB for {FEW}")
         self.assertEqual((FEW, COUNT), (few_lines, many_lines))
-        self.assertLess(many_memory, few_memory + (4 << 20))
+        if not self.is_sanitized():  # which keeps what was freed
+            self.assertLess(many_memory, few_memory + (4 << 20))
         for path, size in few.items():  # numbers have more digits
             self.assertLess(many[path], size * 1.2 + 256, path)
         # The page turns: from its first listing to its last.
