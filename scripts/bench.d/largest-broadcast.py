@@ -10,7 +10,6 @@ of its own. The value is a list of arrays of 16 MiB that do not compress.
 
 import argparse
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -21,7 +20,7 @@ sys.path.insert(0, str(ROOT / "scripts" / "lib"))
 
 import bigcast_nodes  # noqa: E402
 import measure  # noqa: E402
-from cluster import Cluster, bigcast_conf, compile_job  # noqa: E402
+from cluster import Cluster, bigcast_conf, compile_job, parse_spark_arguments  # noqa: E402
 from measure import MEBI  # noqa: E402
 from netns import Hosts, available  # noqa: E402
 
@@ -63,7 +62,7 @@ class Bench:
             "spark.cores.max": str(READERS),
             "spark.task.maxFailures": "1",
             **(bigcast_conf(arguments.jar) if system == "bigcast" else {}),
-            **dict(pair.split("=", 1) for pair in arguments.conf),
+            **arguments.conf,
         }
         row = {"bench": "largest-broadcast", "system": system, "spark": arguments.spark,
                "heap_bytes": arguments.heap, "size_bytes": mebibytes * MEBI, "outcome": "carried"}
@@ -118,18 +117,10 @@ def parse_arguments():
     parser.add_argument("--rate", type=measure.parse_rate, default="1gbit", help="default 1gbit")
     parser.add_argument("--deadline", type=measure.positive, default=900,
                         help="seconds for a try (default 900)")
-    parser.add_argument(
-        "--spark", choices=["3.5", "4"], default=os.environ.get("spark_line", "3.5"),
-        help="default 3.5",
-    )
-    parser.add_argument("--spark-home", default=os.environ.get("SPARK_HOME"), help="(set by bench)")
-    parser.add_argument("--jar", type=pathlib.Path, default=os.environ.get("plugin_jar"))
     parser.add_argument("--systems", default=",".join(SYSTEMS), help=f"of {','.join(SYSTEMS)}")
-    parser.add_argument("--conf", action="append", default=[], help="NAME=VALUE for both")
     parser.add_argument("--quick", action="store_true",
                         help="64m in heaps of 512m, one try: does it work?")
-    parser.add_argument("--json", action="store_true", help="also print JSON lines")
-    arguments = parser.parse_args()
+    arguments = parse_spark_arguments(parser)
     if arguments.heap is None:
         arguments.heap = ((free_mib() - REST_MIB) // (1 + READERS)) * MEBI
     if arguments.quick:
@@ -137,8 +128,6 @@ def parse_arguments():
     if arguments.heap < 512 * MEBI:
         parser.error("--heap: must be at least 512m; is this machine's memory free?")
     arguments.systems = [system for system in SYSTEMS if system in arguments.systems.split(",")]
-    if not arguments.spark_home or not arguments.jar:
-        parser.error("--spark-home and --jar: run it as scripts/bench largest-broadcast")
     return arguments
 
 

@@ -6,7 +6,6 @@ on the other. The bar is 3 ms more than plain Spark for each broadcast, as a med
 """
 
 import argparse
-import os
 import pathlib
 import statistics
 import subprocess
@@ -17,7 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "scripts" / "lib"))
 
 import measure  # noqa: E402
-from cluster import Cluster, bigcast_conf, compile_job  # noqa: E402
+from cluster import Cluster, bigcast_conf, compile_job, parse_spark_arguments  # noqa: E402
 from netns import Hosts, available  # noqa: E402
 
 JOB = "SmallProbe"
@@ -90,18 +89,10 @@ def parse_arguments():
         default=[100, 64 << 10, 900 << 10], help="default 100,64k,900k",
     )
     parser.add_argument("--pairs", type=measure.positive, default=20, help="default 20")
-    parser.add_argument("--spark", choices=["3.5", "4"],
-                        default=os.environ.get("spark_line", "3.5"), help="default 3.5")
-    parser.add_argument("--spark-home", default=os.environ.get("SPARK_HOME"), help="(set by bench)")
-    parser.add_argument("--jar", type=pathlib.Path, default=os.environ.get("plugin_jar"))
-    parser.add_argument("--conf", action="append", default=[], help="NAME=VALUE for both")
     parser.add_argument("--quick", action="store_true", help="one size, one pair: does it work?")
-    parser.add_argument("--json", action="store_true", help="also print JSON lines")
-    arguments = parser.parse_args()
+    arguments = parse_spark_arguments(parser)
     if arguments.quick:
         arguments.sizes, arguments.pairs = arguments.sizes[:1], 1
-    if not arguments.spark_home or not arguments.jar:
-        parser.error("--spark-home and --jar: run it as scripts/bench small-broadcast")
     return arguments
 
 
@@ -111,17 +102,16 @@ def main():
         measure.cannot_run(f"no network namespaces: {why_not}")
     print(f"== small-broadcast: Spark {arguments.spark}, {arguments.pairs} pairs of {BATCH} "
           f"broadcasts each", flush=True)
-    extra = dict(pair.split("=", 1) for pair in arguments.conf)
     with tempfile.TemporaryDirectory(prefix="bigcast-bench-") as directory, Hosts(2) as hosts:
         work_dir = pathlib.Path(directory)
         program = compile_job(
             arguments.spark_home, ROOT / "scripts" / "bench.d" / f"{JOB}.java", work_dir)
         cluster = Cluster(hosts, arguments.spark_home, work_dir / "cluster", worker_cores=2,
                           worker_memory="1g")
-        torrent = Application(cluster, program, extra, work_dir / "torrent.log")
+        torrent = Application(cluster, program, arguments.conf, work_dir / "torrent.log")
         bigcast = Application(
             cluster, program,
-            {**bigcast_conf(arguments.jar), "spark.bigcast.minSize": "0", **extra},
+            {**bigcast_conf(arguments.jar), "spark.bigcast.minSize": "0", **arguments.conf},
             work_dir / "bigcast.log")
         rows = [measure_size(size, arguments.pairs, torrent, bigcast) for size in arguments.sizes]
         torrent.end()

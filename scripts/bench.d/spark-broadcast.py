@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT / "scripts" / "lib"))
 
 import bigcast_nodes  # noqa: E402
 import measure  # noqa: E402
-from cluster import Cluster, bigcast_conf, compile_job  # noqa: E402
+from cluster import Cluster, bigcast_conf, compile_job, parse_spark_arguments  # noqa: E402
 from measure import GIGA, MEBI  # noqa: E402
 from netns import Hosts, available  # noqa: E402
 
@@ -78,7 +78,7 @@ class Bench:
             "spark.serializer": SERIALIZERS[arguments.serializer],
             **(bigcast_conf(arguments.jar) if carrier == "bigcast" else {}),
             **(SEALED_CONF if system in SEALED else {}),
-            **dict(pair.split("=", 1) for pair in arguments.conf),
+            **arguments.conf,
         }
         log_path = self._work_dir / f"{system}.log"
         with open(log_path, "wb") as log:
@@ -191,19 +191,11 @@ def parse_arguments():
                         help="of the value (default 512m); a map has an entry for each 64 bytes")
     parser.add_argument("--kind", choices=sorted(HEAP_FACTOR), default="bytes")
     parser.add_argument("--serializer", choices=sorted(SERIALIZERS), default="java")
-    parser.add_argument(
-        "--spark", choices=["3.5", "4"], default=os.environ.get("spark_line", "3.5"),
-        help="default 3.5",
-    )
-    parser.add_argument("--spark-home", default=os.environ.get("SPARK_HOME"), help="(set by bench)")
-    parser.add_argument("--jar", type=pathlib.Path, default=os.environ.get("plugin_jar"))
     parser.add_argument("--systems", default=",".join(SYSTEMS),
                         help=f"of {','.join([*SYSTEMS, *SEALED])} (sealed: chunks are encrypted)")
-    parser.add_argument("--conf", action="append", default=[], help="NAME=VALUE for both")
     parser.add_argument("--repeats", type=measure.positive, default=3, help="default 3")
     parser.add_argument("--quick", action="store_true", help="32m, 1 host, one run: does it work?")
-    parser.add_argument("--json", action="store_true", help="also print JSON lines")
-    arguments = parser.parse_args()
+    arguments = parse_spark_arguments(parser)
     arguments.executors = [measure.positive(count) for count in arguments.executors.split(",")]
     asked = arguments.systems.split(",")
     arguments.systems = [system for system in (*SYSTEMS, *SEALED) if system in asked]
@@ -211,8 +203,6 @@ def parse_arguments():
         arguments.hosts, arguments.size, arguments.repeats = 1, 32 * MEBI, 1
     if arguments.size > 2047 * MEBI:
         parser.error("--size: must be at most 2047m, an array can't be longer")
-    if not arguments.spark_home or not arguments.jar:
-        parser.error("--spark-home and --jar: run it as scripts/bench spark-broadcast")
     return arguments
 
 

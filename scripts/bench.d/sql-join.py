@@ -8,7 +8,6 @@ take turns, and must give the same result. The bar: less time than plain Spark's
 
 import argparse
 import json
-import os
 import pathlib
 import statistics
 import sys
@@ -19,7 +18,7 @@ sys.path.insert(0, str(ROOT / "scripts" / "lib"))
 
 import bigcast_nodes  # noqa: E402
 import measure  # noqa: E402
-from cluster import Cluster, bigcast_conf, compile_job  # noqa: E402
+from cluster import Cluster, bigcast_conf, compile_job, parse_spark_arguments  # noqa: E402
 from measure import MEBI  # noqa: E402
 from netns import Hosts, available  # noqa: E402
 
@@ -53,7 +52,7 @@ class Bench:
             "spark.scheduler.maxRegisteredResourcesWaitingTime": "120s",
             "spark.sql.shuffle.partitions": str(arguments.hosts),
             **(bigcast_conf(arguments.jar) if system == "bigcast" else {}),
-            **dict(pair.split("=", 1) for pair in arguments.conf),
+            **arguments.conf,
         }
         with open(log_path, "wb") as log:
             process = self._cluster.submit(
@@ -112,18 +111,10 @@ def parse_arguments():
                         help="queries in an application (default 3)")
     parser.add_argument("--turns", type=measure.positive, default=2,
                         help="applications on each system (default 2)")
-    parser.add_argument("--spark", choices=["3.5", "4"],
-                        default=os.environ.get("spark_line", "3.5"), help="default 3.5")
-    parser.add_argument("--spark-home", default=os.environ.get("SPARK_HOME"), help="(set by bench)")
-    parser.add_argument("--jar", type=pathlib.Path, default=os.environ.get("plugin_jar"))
-    parser.add_argument("--conf", action="append", default=[], help="NAME=VALUE for both")
     parser.add_argument("--quick", action="store_true", help="16m, one turn: does it work?")
-    parser.add_argument("--json", action="store_true", help="also print JSON lines")
-    arguments = parser.parse_args()
+    arguments = parse_spark_arguments(parser)
     if arguments.quick:
         arguments.sizes, arguments.repeats, arguments.turns = [16 * MEBI], 1, 1
-    if not arguments.spark_home or not arguments.jar:
-        parser.error("--spark-home and --jar: run it as scripts/bench sql-join")
     return arguments
 
 

@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT / "scripts" / "lib"))
 import bigcast_nodes  # noqa: E402
 import measure  # noqa: E402
 from cgroup import MemoryCgroup, has_memory_cgroups  # noqa: E402
-from cluster import Cluster, bigcast_conf, compile_job  # noqa: E402
+from cluster import Cluster, bigcast_conf, compile_job, parse_spark_arguments  # noqa: E402
 from measure import MEBI  # noqa: E402
 from netns import Hosts, available  # noqa: E402
 
@@ -65,7 +65,7 @@ class Bench:
             **(bigcast_conf(arguments.jar) if system == "bigcast" else {}),
             **({"spark.bigcast.node.memory": f"{arguments.node_memory // MEBI}m"}
                if system == "bigcast" else {}),
-            **dict(pair.split("=", 1) for pair in arguments.conf),
+            **arguments.conf,
         }
         if system == "torrent":  # it is compiled against the plugin, and does not use it
             conf["spark.driver.extraClassPath"] = conf["spark.executor.extraClassPath"] = str(
@@ -139,25 +139,15 @@ def parse_arguments():
     parser.add_argument("--node-memory", type=measure.parse_size, default=1 << 30,
                         help="the budget of each of Bigcast's nodes (default 1g)")
     parser.add_argument("--rate", type=measure.parse_rate, default="1gbit", help="default 1gbit")
-    parser.add_argument(
-        "--spark", choices=["3.5", "4"], default=os.environ.get("spark_line", "3.5"),
-        help="default 3.5",
-    )
-    parser.add_argument("--spark-home", default=os.environ.get("SPARK_HOME"), help="(set by bench)")
-    parser.add_argument("--jar", type=pathlib.Path, default=os.environ.get("plugin_jar"))
     parser.add_argument("--systems", default=",".join(SYSTEMS), help=f"of {','.join(SYSTEMS)}")
-    parser.add_argument("--conf", action="append", default=[], help="NAME=VALUE for both")
     parser.add_argument("--no-cgroup", action="store_true", help="leave the cgroup's part out")
     parser.add_argument("--quick", action="store_true",
                         help="256m with nodes of 64m, Bigcast only: does it work?")
-    parser.add_argument("--json", action="store_true", help="also print JSON lines")
-    arguments = parser.parse_args()
+    arguments = parse_spark_arguments(parser)
     if arguments.quick:
         arguments.size, arguments.node_memory, arguments.systems = 256 * MEBI, 64 * MEBI, "bigcast"
         arguments.heap = 512 * MEBI
     arguments.systems = [system for system in SYSTEMS if system in arguments.systems.split(",")]
-    if not arguments.spark_home or not arguments.jar:
-        parser.error("--spark-home and --jar: run it as scripts/bench ten-gigabytes")
     return arguments
 
 

@@ -51,6 +51,22 @@ def bigcast_conf(jar):
     }
 
 
+def parse_spark_arguments(parser):
+    """Parses what a bench on Spark was given: its own options, and those that all of them have and
+    scripts/bench presets: spark, spark_home, jar, conf (a dict) and json."""
+    parser.add_argument("--spark", choices=["3.5", "4"],
+                        default=os.environ.get("spark_line", "3.5"), help="default 3.5")
+    parser.add_argument("--spark-home", default=os.environ.get("SPARK_HOME"), help="(set by bench)")
+    parser.add_argument("--jar", type=pathlib.Path, default=os.environ.get("plugin_jar"))
+    parser.add_argument("--conf", action="append", default=[], help="NAME=VALUE for both")
+    parser.add_argument("--json", action="store_true", help="also print JSON lines")
+    arguments = parser.parse_args()
+    if not arguments.spark_home or not arguments.jar:
+        parser.error(f"--spark-home and --jar: run it as scripts/{parser.prog}")
+    arguments.conf = dict(pair.split("=", 1) for pair in arguments.conf)
+    return arguments
+
+
 class Cluster:
     """Master and workers, ready for applications once made."""
 
