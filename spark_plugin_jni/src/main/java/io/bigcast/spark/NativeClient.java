@@ -86,7 +86,7 @@ final class NativeClient extends NativeHandle {
     dropCopies(share(), ref);
   }
 
-  /** What the node that blobs are created on says of itself. */
+  /** What a node says of itself. */
   static final class Node {
     /** New at each start. */
     final String epoch;
@@ -94,7 +94,7 @@ final class NativeClient extends NativeHandle {
     /** Where others reach it: "host:port", or empty. */
     final String advertised;
 
-    private Node(String[] epochAndAdvertised) {
+    Node(String[] epochAndAdvertised) {
       epoch = epochAndAdvertised[0];
       advertised = epochAndAdvertised[1];
     }
@@ -109,6 +109,7 @@ final class NativeClient extends NativeHandle {
     }
   }
 
+  /** The first server that answers, which is also the local node in embedded mode. */
   Node node() throws BigcastException {
     return new Node(node(share()));
   }
