@@ -42,7 +42,7 @@ TEST_CASE("uploads go to the next server while one is away or about to stop") {
   const NodeProcess second;
   auto options = options_for(first.tcp());
   options.servers.push_back(second.tcp());
-  const auto client = connect(options);
+  const auto client = connect(std::move(options));
   auto upload = client->upload(named("holds the drain up"));
   REQUIRE(upload);
   CHECK((*upload)->home().advertised == first.tcp());
