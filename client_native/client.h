@@ -143,6 +143,12 @@ struct TransferStats {
   bool through_local_node = false;
 };
 
+// The node that a blob is sent to.
+struct HomeNode {
+  std::string epoch;       // new at each start of a node
+  std::string advertised;  // where others reach it, "host:port"; empty: on its host only
+};
+
 // Writes one blob, chunk by chunk. Compression, checksums and sending run on native threads while
 // the caller fills the next buffer; at most limits::kUploadWindowChunks chunks are held. Use it
 // from one thread at a time. Destroying it before `seal` frees everything on the node.
@@ -157,6 +163,7 @@ class Upload {
   virtual Result<void> commit(size_t size) = 0;
   // Waits for all chunks, seals; returns the ref as bytes (rpc::BlobRefData). Idempotent.
   virtual Result<std::string> seal() = 0;
+  virtual HomeNode home() const = 0;  // the first, if it has several
   virtual TransferStats stats() const = 0;
 };
 
@@ -188,6 +195,18 @@ class Mapping {
   virtual std::span<const std::byte> bytes() const = 0;
 };
 
+// A blob in the local node's memory as a file that others open, by /proc and this process's
+// descriptor: for programs that read files. Otherwise as Mapping, but for resident memory: nothing
+// is mapped here. Who has opened it may read on when this object is gone, though the node does not
+// count that memory any more.
+class LentFile {
+ public:
+  virtual ~LentFile() = default;  // blocks for one call to the node
+  // This object's own, closed when a program is executed. The blob is at the file's beginning; what
+  // is behind it means nothing.
+  virtual int descriptor() const = 0;
+};
+
 // Whether these are the bytes of the sealed blob with this ref, which was written neither
 // compressed nor encrypted: CORRUPT if not.
 Result<void> verify_content(std::string_view ref, std::span<const std::byte> content);
@@ -200,6 +219,7 @@ class Client {
   static Result<std::unique_ptr<Client>> connect(ClientOptions options);
   virtual ~Client() = default;
 
+  // On the first server that takes it: one that is away or about to stop does not.
   virtual Result<std::unique_ptr<Upload>> upload(UploadOptions options) = 0;
   // Not of encrypted blobs: no name tells their key.
   virtual Result<std::unique_ptr<Download>> download_name(const std::string& name,
@@ -210,6 +230,8 @@ class Client {
   // node has fetched all of it. NOT_MAPPABLE says why a download has to do instead: there is no
   // local node, the blob was not uploaded as mappable, or the node has no room to keep it in.
   virtual Result<std::unique_ptr<Mapping>> map_ref(std::string_view ref) = 0;
+  // The same, digests and errors included, but for others to open.
+  virtual Result<std::unique_ptr<LentFile>> lend_ref(std::string_view ref) = 0;
   virtual Result<BlobSummary> stat(const std::string& name) = 0;
   // Calls `each` in order of name until all are listed or it returns false.
   virtual Result<void> list(const std::string& prefix,

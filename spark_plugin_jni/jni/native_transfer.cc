@@ -1,6 +1,7 @@
 #include "jni_support.h"
 #include "native_handles.h"
 
+using bigcast::LentFile;
 using bigcast::Mapping;
 using bigcast::jni::DownloadHandle;
 using bigcast::jni::from_handle;
@@ -48,6 +49,14 @@ JNIEXPORT jbyteArray JNICALL Java_io_bigcast_spark_NativeUpload_seal(JNIEnv* env
   return guarded(env, [&]() -> jbyteArray {
     const auto ref = value_or_throw(from_handle<UploadHandle>(upload)->upload->seal());
     return bigcast::jni::to_java_bytes(env, ref);
+  });
+}
+
+JNIEXPORT jobjectArray JNICALL Java_io_bigcast_spark_NativeUpload_home(JNIEnv* env, jclass,
+                                                                       jlong upload) {
+  return guarded(env, [&]() -> jobjectArray {
+    const auto home = from_handle<UploadHandle>(upload)->upload->home();
+    return bigcast::jni::to_java_strings(env, {home.epoch, home.advertised});
   });
 }
 
@@ -100,6 +109,15 @@ JNIEXPORT jobject JNICALL Java_io_bigcast_spark_NativeMapping_piece(JNIEnv* env,
 JNIEXPORT void JNICALL Java_io_bigcast_spark_NativeMapping_destroy(JNIEnv* env, jclass,
                                                                    jlong mapping) {
   guarded(env, [&] { delete from_handle<Mapping>(mapping); });
+}
+
+JNIEXPORT jint JNICALL Java_io_bigcast_spark_NativeFile_descriptor(JNIEnv* env, jclass,
+                                                                   jlong file) {
+  return guarded(env, [&]() -> jint { return from_handle<LentFile>(file)->descriptor(); });
+}
+
+JNIEXPORT void JNICALL Java_io_bigcast_spark_NativeFile_destroy(JNIEnv* env, jclass, jlong file) {
+  guarded(env, [&] { delete from_handle<LentFile>(file); });
 }
 
 JNIEXPORT jlongArray JNICALL Java_io_bigcast_spark_NativeDownload_stats(JNIEnv* env, jclass,

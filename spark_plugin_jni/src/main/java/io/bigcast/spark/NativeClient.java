@@ -78,6 +78,11 @@ final class NativeClient extends NativeHandle {
     return new NativeMapping(map(share(), ref));
   }
 
+  /** As {@link #map}, as a file. */
+  NativeFile lend(byte[] ref) throws BigcastException {
+    return new NativeFile(lend(share(), ref));
+  }
+
   void remove(byte[] ref) throws BigcastException {
     remove(share(), ref);
   }
@@ -86,7 +91,7 @@ final class NativeClient extends NativeHandle {
     dropCopies(share(), ref);
   }
 
-  /** What the node that blobs are created on says of itself. */
+  /** What a node says of itself. */
   static final class Node {
     /** New at each start. */
     final String epoch;
@@ -94,7 +99,7 @@ final class NativeClient extends NativeHandle {
     /** Where others reach it: "host:port", or empty. */
     final String advertised;
 
-    private Node(String[] epochAndAdvertised) {
+    Node(String[] epochAndAdvertised) {
       epoch = epochAndAdvertised[0];
       advertised = epochAndAdvertised[1];
     }
@@ -109,6 +114,7 @@ final class NativeClient extends NativeHandle {
     }
   }
 
+  /** The first server that answers, which is also the local node in embedded mode. */
   Node node() throws BigcastException {
     return new Node(node(share()));
   }
@@ -162,6 +168,8 @@ final class NativeClient extends NativeHandle {
   private static native long download(long client, byte[] ref) throws BigcastException;
 
   private static native long map(long client, byte[] ref) throws BigcastException;
+
+  private static native long lend(long client, byte[] ref) throws BigcastException;
 
   private static native void remove(long client, byte[] ref) throws BigcastException;
 

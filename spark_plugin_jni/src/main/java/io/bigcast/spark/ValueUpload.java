@@ -2,10 +2,14 @@ package io.bigcast.spark;
 
 import io.bigcast.spark.BigcastConf.Key;
 import java.io.IOException;
+import java.io.InputStream;
 import java.io.OutputStream;
+import java.nio.file.Files;
+import java.nio.file.Paths;
 import java.util.Collections;
 import java.util.Iterator;
 import org.apache.spark.SparkEnv;
+import org.apache.spark.api.python.PythonBroadcast;
 import org.apache.spark.serializer.SerializationStream;
 
 /** One value on its way into a blob. Use it from one thread. */
@@ -37,7 +41,7 @@ final class ValueUpload {
   boolean run(Object value, long minSize) throws BigcastException {
     out = new BlobOutputStream(minSize, (int) conf.number(Key.CHUNK_SIZE), this::open);
     try {
-      mappable = value instanceof Source && ((Source) value).isMappable();
+      mappable = isMappable(value);
       serialise(value, out);
       byte[] ref = out.finish();
       if (ref != null) {
@@ -55,6 +59,13 @@ final class ValueUpload {
     }
   }
 
+  private boolean isMappable(Object value) {
+    if (value instanceof Source) {
+      return ((Source) value).isMappable();
+    }
+    return value instanceof PythonBroadcast && conf.maps(OffloadRules.knownSize(value));
+  }
+
   /** Null until a node was reached. */
   NativeClient client() {
     return client;
@@ -68,7 +79,7 @@ final class ValueUpload {
     return out.fingerprint();
   }
 
-  /** Of the node that was reached, "host:port", or empty. */
+  /** Of its home, "host:port", or empty. */
   String address() {
     return node.advertised;
   }
@@ -89,23 +100,34 @@ final class ValueUpload {
 
   private NativeUpload openOn(NativeClient reached) throws BigcastException {
     client = reached;
-    // Asked for at each upload: a node that was started again listens elsewhere.
-    node = reached.node();
-    node.checkIsReachable(conf);
-    return reached.upload(
-        name,
-        (int) conf.number(Key.CHUNK_SIZE),
-        conf.flag(Key.COMPRESS),
-        mappable ? 1 : (int) conf.number(Key.HOMES),
-        (int) conf.number(Key.REPLICAS),
-        conf.prefetches() ? conf.number(Key.PREFETCH_MIN_SIZE) : 0,
-        mappable);
+    NativeUpload opened =
+        reached.upload(
+            name,
+            (int) conf.number(Key.CHUNK_SIZE),
+            conf.flag(Key.COMPRESS),
+            mappable ? 1 : (int) conf.number(Key.HOMES),
+            (int) conf.number(Key.REPLICAS),
+            conf.prefetches() ? conf.number(Key.PREFETCH_MIN_SIZE) : 0,
+            mappable);
+    try {
+      // At each upload: a node that was started again listens elsewhere, and servers come and go.
+      node = opened.home();
+      node.checkIsReachable(conf);
+      return opened;
+    } catch (BigcastException e) {
+      opened.close();
+      throw e;
+    }
   }
 
   /** Writes what executors read; on an error {@code out} gets no more. */
   static void serialise(Object value, OutputStream out) throws IOException {
     if (value instanceof Source) {
       ((Source) value).writeTo(out);
+    } else if (value instanceof PythonBroadcast) {
+      try (InputStream in = Files.newInputStream(Paths.get(((PythonBroadcast) value).path()))) {
+        OnceSource.copy(in, out);
+      }
     } else {
       writeObjects(Collections.singleton(value).iterator(), out);
     }
