@@ -20,7 +20,7 @@ ALL = {
     "shared-two-homes": shared.two_homes,
     "shared-server-killed": shared.server_killed,
     "shared-replicas": shared.replica_reads_on,
-    "driver-killed": combinations.driver_killed,
+    "driver-killed": shared.driver_killed,
     "many": combinations.many,
     "connect": connect.server,
     "ssl-rpc": combinations.ssl_rpc,
