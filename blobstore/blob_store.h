@@ -315,9 +315,10 @@ class BlobStore {
   // is put again. A damaged index makes the tier read-only (disk_failure). Does I/O; for one thread
   // at a time.
   virtual ScrubTurn scrub(uint64_t bytes) = 0;
-  // Homes' chunks that are quarantined, at most `limit`: put_chunk of one, with bytes of the same
-  // digest, repairs it.
-  virtual std::vector<DamagedChunk> damaged_chunks(size_t limit) const = 0;
+  // Homes' chunks that are quarantined, at most `limit`, in order of id and index, behind that one:
+  // put_chunk of one, with bytes of the same digest, repairs it.
+  virtual std::vector<DamagedChunk> damaged_chunks(size_t limit,
+                                                   const DamagedChunk* after = nullptr) const = 0;
   // Frees pages that were kept for the next blob and not used for limits::kSpareKeepMs. To be
   // called every few seconds; blocks.
   virtual void trim() = 0;

@@ -185,7 +185,8 @@ class Store final : public BlobStore {
   StoreUsage usage() const override;
   std::vector<NamespaceUsage> namespaces() const override;
   ScrubTurn scrub(uint64_t bytes) override;
-  std::vector<DamagedChunk> damaged_chunks(size_t limit) const override;
+  std::vector<DamagedChunk> damaged_chunks(size_t limit,
+                                           const DamagedChunk* after) const override;
   bool wants_room_ahead() const override;
   bool make_room_ahead() override;
   void trim() override;

@@ -85,6 +85,7 @@ Node::Node(rpc::UvLoop& loop, const Config& config, std::shared_ptr<BlobStore> s
       relays_(*core_),
       stripes_(*core_),
       replicas_(*core_),
+      mender_(*core_),
       idle_since_(clock_.now()),
       scrub_told_(idle_since_) {
   core_->relays = &relays_;
@@ -102,6 +103,7 @@ Node::~Node() noexcept(false) {
   tasks_.clear();
   listeners_.clear();
   accepted_.clear();
+  mender_.clear();
   relays_.clear();
   stripes_.clear();
   replicas_.clear();
@@ -262,6 +264,7 @@ void Node::tick() {
   if (core_->trace) core_->trace->flush();
   core_->make_room_ahead();
   scrub(now);
+  mender_.tick();
   relays_.tick(now);
   if (core_->store->usage().memory_spare > 0) {
     core_->background(core_->on_pool([store = core_->store] { store->trim(); }));

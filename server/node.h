@@ -14,6 +14,7 @@
 #include "server/config.h"
 #include "server/core.h"
 #include "server/http.h"
+#include "server/mender.h"
 #include "server/relay.h"
 #include "server/replicas.h"
 #include "server/session.h"
@@ -82,6 +83,7 @@ class Node {
   Relays relays_;
   StripeKeeper stripes_;
   Replicas replicas_;
+  Mender mender_;
   Listeners listeners_;
   std::vector<rpc::Address> addresses_;
   std::map<uint64_t, Accepted> accepted_;
