@@ -31,6 +31,10 @@ struct Stripe {
   uint32_t index = 0;
   uint32_t count = 1;
   bool has(uint32_t chunk) const { return chunk % count == index; }
+  // How many of the blob's first `chunks` it has.
+  uint64_t chunks_of(uint64_t chunks) const {
+    return chunks <= index ? 0 : chunks_in(chunks - index, count);
+  }
 };
 // What a sealed home outlives: nothing but its lease, or the end of the process and of the machine.
 enum class Durability : uint8_t { kMemory, kDisk };
@@ -129,6 +133,7 @@ struct Location {
   Presence presence = Presence::kAbsent;
   ChunkMeta meta;           // for kMemfd and kElsewhere
   uint32_t generation = 0;  // for kMemfd: of the memory file
+  bool is_here() const { return presence == Presence::kMemfd || presence == Presence::kElsewhere; }
 };
 
 // A whole blob, for a reader to map: its first `size` bytes are in the file, which can't be

@@ -14,8 +14,8 @@ namespace {
 // Of a blob's bytes, those in the stripe's chunks.
 uint64_t bytes_in_stripe(uint64_t size, uint32_t chunk_size, const Stripe& stripe) {
   const uint64_t chunks = chunks_in(size, chunk_size);
-  if (chunks <= stripe.index) return 0;
-  const uint64_t in_stripe = chunks_in(chunks - stripe.index, stripe.count);
+  const uint64_t in_stripe = stripe.chunks_of(chunks);
+  if (in_stripe == 0) return 0;
   const bool has_last = stripe.has(static_cast<uint32_t>(chunks - 1));
   return in_stripe * chunk_size - (has_last ? chunks * chunk_size - size : 0);
 }

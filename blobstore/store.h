@@ -308,8 +308,9 @@ class Store final : public BlobStore {
   Victim next_victim(eviction::Policy& policy);
   void drop(Lock& lock, const Victim& victim);
   void leave_memory(Lock& lock, const BlobPtr& blob, StoredChunk& chunk);
-  static Result<void> copy_from_memory(const Source& source, uint64_t offset,
-                                       std::span<std::byte> buffer);
+  // What is written to disk, from bytes and from where memory has it; these must outlive it.
+  static DiskTier::Source copying(std::span<const std::byte> stored);
+  static DiskTier::Source copying(const Source& source);
   Result<void> demote(Lock& lock, const BlobPtr& blob, StoredChunk& chunk);
   Result<void> write_to_disk(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
                              const DiskTier::Source& copy);

@@ -254,9 +254,7 @@ Result<Location> Store::locate(BlobId id, uint32_t index, uint64_t stream) {
   const Lock lock(mutex_);
   BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
   const Location location = location_of(*blob, index);
-  const bool is_here =
-      location.presence == Presence::kMemfd || location.presence == Presence::kElsewhere;
-  if (is_here) count_read(blob->chunks.at(index), stream);
+  if (location.is_here()) count_read(blob->chunks.at(index), stream);
   return location;
 }
 

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "base/log.h"
@@ -13,11 +12,7 @@ namespace bigcast {
 
 Result<void> Store::fill_durable(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
                                  std::span<const std::byte> stored) {
-  BIGCAST_TRY(write_to_disk(lock, blob, chunk,
-                            [stored](uint64_t offset, std::span<std::byte> buffer) -> Result<void> {
-                              std::memcpy(buffer.data(), stored.data() + offset, buffer.size());
-                              return {};
-                            }));
+  BIGCAST_TRY(write_to_disk(lock, blob, chunk, copying(stored)));
   // The copy in memory is for speed: without room for it the chunk is read from disk.
   if (!chunk.doomed && make_room(lock, chunk) && !write_chunk(lock, blob, chunk, stored)) {
     free_pages(lock, blob, chunk);

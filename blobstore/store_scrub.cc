@@ -96,10 +96,7 @@ void Store::on_bad_copy(Lock& lock, const BlobPtr& blob, const Source& source, E
   unlist(chunk);
   chunk.busy = true;
   const Source memory = source_of(*blob, chunk);
-  const auto rewritten =
-      rewrite(lock, blob, chunk, [&memory](uint64_t offset, std::span<std::byte> buffer) {
-        return copy_from_memory(memory, offset, buffer);
-      });
+  const auto rewritten = rewrite(lock, blob, chunk, copying(memory));
   if (rewritten) ++counters_.chunks_repaired;
   if (chunk.doomed) return discard(lock, blob, chunk);
   settle(chunk);
@@ -162,12 +159,7 @@ Result<void> Store::repair(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
   chunk.busy = true;
   Result<void> repaired;
   if (chunk.on_disk) {
-    repaired = rewrite(lock, blob, chunk,
-                       [stored](uint64_t offset, std::span<std::byte> buffer) -> Result<void> {
-                         std::copy_n(stored.begin() + static_cast<ptrdiff_t>(offset), buffer.size(),
-                                     buffer.begin());
-                         return {};
-                       });
+    repaired = rewrite(lock, blob, chunk, copying(stored));
   } else {
     chunk.in_memory = false;
     free_pages(lock, blob, chunk);

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "blobstore/store.h"
@@ -256,12 +257,18 @@ void Store::leave_memory(Lock& lock, const BlobPtr& blob, StoredChunk& chunk) {
   end_move(true);
 }
 
-Result<void> Store::copy_from_memory(const Source& source, uint64_t offset,
-                                     std::span<std::byte> buffer) {
-  if (!source.small) return source.memory_file->read(source.offset + offset, buffer);
-  const auto from = source.small->begin() + static_cast<ptrdiff_t>(offset);
-  std::copy(from, from + static_cast<ptrdiff_t>(buffer.size()), buffer.begin());
-  return {};
+DiskTier::Source Store::copying(std::span<const std::byte> stored) {
+  return [stored](uint64_t offset, std::span<std::byte> buffer) -> Result<void> {
+    std::memcpy(buffer.data(), stored.data() + offset, buffer.size());
+    return {};
+  };
+}
+
+DiskTier::Source Store::copying(const Source& source) {
+  if (source.small) return copying(*source.small);
+  return [&source](uint64_t offset, std::span<std::byte> buffer) {
+    return source.memory_file->read(source.offset + offset, buffer);
+  };
 }
 
 // Requires: the caller moves the chunk, and still does if this fails; else as leave_memory.
@@ -276,10 +283,7 @@ Result<void> Store::demote(Lock& lock, const BlobPtr& blob, StoredChunk& chunk) 
     homes_on_disk_ += chunk.disk_charged = needed;
   }
   const Source source = source_of(*blob, chunk);
-  auto written =
-      write_to_disk(lock, blob, chunk, [&source](uint64_t offset, std::span<std::byte> buffer) {
-        return copy_from_memory(source, offset, buffer);
-      });
+  auto written = write_to_disk(lock, blob, chunk, copying(source));
   if (!written) {
     homes_on_disk_ -= std::exchange(chunk.disk_charged, 0);
     return written;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -62,6 +63,11 @@ struct ByteRange {
   uint64_t first = 0;
   uint64_t end = UINT64_MAX;  // may be beyond the blob's
   uint64_t last = 0;          // all, if the blob has fewer
+
+  // Without `last`, of a blob of this size.
+  ByteRange from_front(uint64_t size) const {
+    return last == 0 ? *this : ByteRange{size - std::min(size, last), size};
+  }
 };
 
 struct DownloadOptions {

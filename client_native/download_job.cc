@@ -51,7 +51,7 @@ void DownloadJob::set_range(const ByteRange& range) {
     return set_error({ErrorCode::kInvalidArgument,
                       "range: the last bytes of a blob that is still written are not known yet"});
   }
-  if (range.last > 0) range_ = {*total - std::min(*total, range.last), *total};
+  if (total) range_ = range.from_front(*total);
   first_chunk_ = static_cast<uint32_t>(
       std::min<uint64_t>(range_->first / raw_chunk_size(), limits::kChunksPerBlobMax));
   ask_from_ = first_chunk_;

@@ -31,7 +31,7 @@ Encoded encode(uint32_t index, BufferPtr raw, size_t size, ChunkBuffers& buffers
   auto& used = meta.codec == Codec::kRaw ? raw : stored;
   if (seal != nullptr) meta = seal->seal(meta, used->first(meta.stored_size + kSealOverhead));
   // What goes on the wire is whole words; the buffers are whole pages.
-  const size_t padded = (meta.stored_size + 7) / 8 * 8;
+  const size_t padded = rpc::padded(meta.stored_size);
   std::memset(used->data() + meta.stored_size, 0, padded - meta.stored_size);
   return {meta, std::move(used)};
 }

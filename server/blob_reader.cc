@@ -26,8 +26,6 @@ uint64_t open_stream(BlobStore& store, BlobId id, rpc::ReadOrder order) {
       .value_or(0);
 }
 
-size_t padded(size_t size) { return (size + 7) / 8 * 8; }
-
 // Hands out one descriptor of a blob's memory file.
 class MemoryFileService final : public rpc::MemoryFile::Server {
  public:
@@ -274,7 +272,7 @@ void BlobService::reply_chunk(ReadContext& context, const bigcast::ChunkMeta& me
   core_.metrics->chunks_served++;
   record(meta);
   const capnp::Data::Reader bytes(reinterpret_cast<const kj::byte*>(padded_bytes),
-                                  padded(meta.stored_size));
+                                  rpc::padded(meta.stored_size));
   auto chunk = context.getResults(capnp::MessageSize{32, 0}).initResult().initChunk();
   rpc::reply_external(chunk, bytes, kj::mv(pin));
   rpc::write(meta, chunk.initMeta());

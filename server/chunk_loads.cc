@@ -50,7 +50,7 @@ kj::Promise<kj::Own<LoadedChunk>> ChunkLoads::read(BlobId id, uint32_t index, ui
           loaded->meta = store->load_chunk(id, index, into);
           if (loaded->meta) {
             const size_t size = loaded->meta->stored_size;
-            std::memset(into.data() + size, 0, (size + 7) / 8 * 8 - size);
+            std::memset(into.data() + size, 0, rpc::padded(size) - size);
             loaded->bytes = into.data();
           }
           return kj::mv(loaded);

@@ -53,7 +53,7 @@ Result<void> CopyMaker::add(Result<Making> made) {
   }
   // The same node may go by several names.
   const auto has_it = [&](const rpc::Address& home) { return home == made->at; };
-  const bool is_new = !has_it(*core_.advertised) && std::ranges::none_of(homes(), has_it);
+  const bool is_new = !core_.is_myself(made->at) && std::ranges::none_of(homes(), has_it);
   if (is_new) makings_.push_back(kj::heap<Making>(kj::mv(*made)));
   return {};
 }

@@ -87,6 +87,7 @@ class NodeCore final : public kj::Refcounted {
   void make_room_ahead();
 
   std::string not_ready() const;  // why; empty: it is
+  bool is_myself(const rpc::Address& address) const { return advertised == address; }
   Duration uptime() const { return clock.now() - started_at; }
 
   rpc::UvLoop& loop;

@@ -201,9 +201,7 @@ Followers::Task Followers::task_of(const Swarm::Assignment& assignment) {
   if (!assignment.holder) return {assignment.index, {}, {}};
   const auto location = core_.store->peek(blob_.id, assignment.index);
   // Only whoever has it here can say what it must be. The home itself answers with an error.
-  const bool is_here = location && (location->presence == Presence::kMemfd ||
-                                    location->presence == Presence::kElsewhere);
-  if (!is_here) return {assignment.index, {}, {}};
+  if (!location || !location->is_here()) return {assignment.index, {}, {}};
   return {assignment.index, followers_.at(*assignment.holder).address, location->meta};
 }
 

@@ -111,4 +111,28 @@ void PeerLink::lost(uint64_t generation) {
   core_->destroy_later(kj::mv(connection_));
 }
 
+// ---- Shared ones.
+
+kj::Own<PeerLink> PeerLinks::get(const std::string& name_space, const rpc::Address& address) {
+  auto& link = links_[{name_space, address.to_string()}];
+  if (link.get() == nullptr) {
+    link = kj::refcounted<PeerLink>(kj::addRef(core_), PeerLink::Kind::kBulk, address, name_space,
+                                    LeaseId{});
+  }
+  return kj::addRef(*link);
+}
+
+void PeerLinks::close_unused() {
+  for (auto it = links_.begin(); it != links_.end();) {
+    const bool unused = !it->second->isShared();
+    if (unused) it->second->close();
+    it = unused ? links_.erase(it) : std::next(it);
+  }
+}
+
+void PeerLinks::clear() {
+  for (auto& [key, link] : links_) link->close();
+  links_.clear();
+}
+
 }  // namespace bigcast

@@ -5,8 +5,10 @@
 #include <kj/refcount.h>
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "server/core.h"
 
@@ -63,6 +65,20 @@ class PeerLink final : public kj::Refcounted {
   bool attempt_failed_ = false;
   kj::Maybe<kj::ForkedPromise<void>> attempt_;
   kj::Maybe<kj::Promise<void>> keeper_;  // renews, and notices the disconnect
+};
+
+// Links of kind kBulk, without a lease, one a namespace and node: shared by all who use them at a
+// time.
+class PeerLinks {
+ public:
+  explicit PeerLinks(NodeCore& core) : core_(core) {}
+  kj::Own<PeerLink> get(const std::string& name_space, const rpc::Address& address);
+  void close_unused();  // those that only this has
+  void clear();         // closes all
+
+ private:
+  NodeCore& core_;
+  std::map<std::pair<std::string, std::string>, kj::Own<PeerLink>> links_;  // namespace, address
 };
 
 }  // namespace bigcast

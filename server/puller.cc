@@ -92,11 +92,6 @@ void Puller::prefetch() {
   wake();
 }
 
-void Puller::keep_all() {
-  keeps_ = true;
-  prefetch();
-}
-
 void Puller::settle() {
   prefetches_ = false;
   transfers_.clear();
@@ -182,7 +177,7 @@ std::vector<uint32_t> Puller::wanted_now() {
   if (prefetches_) {
     const auto is_done = [&](uint32_t index) { return !stripe.has(index) || has(tried_, index); };
     while (prefetch_from_ < last && is_done(prefetch_from_)) prefetch_from_++;
-    uint32_t free = keeps_ ? limits::kWantedMax : free_chunks();
+    uint32_t free = blob_.keeps() ? limits::kWantedMax : free_chunks();
     for (uint32_t i = prefetch_from_; i < last && free > 0; i++) {
       if (wanted.size() >= limits::kWantedMax) break;
       if (!is_done(i) && is_free(i) && wanted.insert(i).second) free--;
@@ -339,11 +334,11 @@ kj::Promise<Puller::Outcome> Puller::keep(uint32_t index, ChunkSource::Response 
   fetched->bytes = {reinterpret_cast<const std::byte*>(data.begin()), meta->stored_size};
   fetched->credit = kj::mv(credit);
   fetched->response = kj::mv(response);
-  transfers_.at(index)->ahead = !keeps_ && !is_near_reader(index);
+  transfers_.at(index)->ahead = !blob_.keeps() && !is_near_reader(index);
   const Put why = transfers_.at(index)->ahead ? Put::kAhead : Put::kAwaited;
   return core_
       .on_pool([store = core_.store, id = blob_.id(), meta = *meta, bytes = fetched->bytes, why,
-                keeps = keeps_, held = kj::addRef(*fetched)]() -> Result<bool> {
+                keeps = blob_.keeps(), held = kj::addRef(*fetched)]() -> Result<bool> {
         const auto stored = store->put_chunk(id, meta, bytes, why);  // verifies it
         if (stored) return true;
         const ErrorCode code = stored.error().code;
@@ -376,7 +371,7 @@ void Puller::on_outcome(uint32_t index, Outcome outcome) {
       log().info("chunk {} of blob {} from {}: {}", index, blob_.id().to_string(),
                  from_home ? "its home" : "a peer", error.to_string());
       if (!from_home) core_.metrics->peer_fetch_failures++;
-      if (from_home || keeps_) on_home_failure(index, error);
+      if (from_home || blob_.keeps()) on_home_failure(index, error);
     }
   }
   core_.destroy_later(kj::mv(transfer));  // its task is what runs now
@@ -398,7 +393,7 @@ void Puller::on_fetched(uint32_t index, kj::Own<FetchedChunk> fetched, const Tra
   set(held_, index, fetched->kept);
   if (fetched->kept) {
     home_.gained(index);
-    if (keeps_) blob_.live()->chunk_came(index);
+    if (blob_.keeps()) blob_.live()->chunk_came(index);
     core_.make_room_ahead();
   } else {
     home_.failed(index, rpc::FetchFailure::DECLINED);
@@ -429,8 +424,7 @@ void Puller::measure_complete() {
   const auto end = blob_.sealed_end();
   if (is_complete_ || !began_ || !end) return;
   const Stripe stripe = blob_.stripe();
-  const uint32_t chunks = (end->chunk_count + stripe.count - 1 - stripe.index) / stripe.count;
-  if (first_chunks_ < chunks) return;
+  if (first_chunks_ < stripe.chunks_of(end->chunk_count)) return;
   is_complete_ = true;
   const double seconds = seconds_of(core_.clock.now() - *began_);
   core_.metrics->relay_complete_seconds.observe(seconds);
@@ -457,7 +451,7 @@ void Puller::on_home_failure(uint32_t index, const Error& error) {
       return;
     }
   }
-  if (keeps_) return blob_.end(error);
+  if (blob_.keeps()) return blob_.end(error);
   set(tried_, index, true);
   finish(index, failed_fetch(error));
 }

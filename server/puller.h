@@ -72,10 +72,9 @@ class Puller final : private kj::TaskSet::ErrorHandler {
 
   // For a chunk that the store does not have (any more).
   kj::Promise<kj::Own<FetchedChunk>> fetch(uint32_t index);
-  // From now on fetches all of the blob as it comes, as far as memory is free.
+  // From now on fetches all of the blob as it comes, as far as memory is free; if the blob keeps,
+  // takes the room it needs, as a home does.
   void prefetch();
-  // As prefetch(), and takes the room it needs, as a home does.
-  void keep_all();
   void settle();          // nothing is to be fetched any more
   void forget_unread();   // it is gone here: what nobody asked for was fetched for nothing
   void wake();            // the home was found (again), or the blob is sealed
@@ -145,7 +144,6 @@ class Puller final : private kj::TaskSet::ErrorHandler {
   std::vector<bool> held_;   // kept, as far as is known
   std::vector<bool> tried_;  // fetched or failed before: not fetched ahead again
   bool prefetches_ = false;
-  bool keeps_ = false;                   // ... and what can't be kept is the blob's end
   uint32_t prefetch_from_ = 0;           // all before it were tried
   bool prefetch_waits_ = false;          // for memory to become free
   std::map<uint32_t, uint32_t> unread_;  // prefetched: stored size

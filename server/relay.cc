@@ -189,7 +189,7 @@ kj::Promise<void> RelayBlob::learn(rpc::BlobInfo::Reader info) {
   // Homes may have taken the place of others since our ref was made.
   for (const auto& home : ref->homes) {
     const bool is_new = std::ranges::find(ref_.homes, home) == ref_.homes.end();
-    if (is_new && !relays_.is_myself(home) && ref_.homes.size() < limits::kHomesMax) {
+    if (is_new && !core_->is_myself(home) && ref_.homes.size() < limits::kHomesMax) {
       ref_.homes.push_back(home);
     }
   }
@@ -397,13 +397,9 @@ void Relays::for_links(kj::FunctionParam<void(const PeerLink&)> visit) const {
   for (const auto& [key, group] : groups_) group->for_links(visit);
 }
 
-bool Relays::is_myself(const rpc::Address& address) const {
-  return core_.advertised && *core_.advertised == address;
-}
-
 Result<void> Relays::follow_home(const rpc::Address& home, const std::string& name_space,
                                  LeaseId lease) {
-  if (is_myself(home)) return {};  // what is written here is here
+  if (core_.is_myself(home)) return {};  // what is written here is here
   return groups_.at({name_space, lease})->follow_home(home);
 }
 
@@ -411,7 +407,7 @@ kj::Promise<Result<kj::Own<RelayBlob>>> Relays::open(const rpc::BlobRefData& ref
                                                      const std::string& name_space, LeaseId lease) {
   using Opened = Result<kj::Own<RelayBlob>>;
   rpc::BlobRefData wanted = ref.stripe ? ref : ref.of_stripe(0);
-  std::erase_if(wanted.homes, [this](const auto& address) { return is_myself(address); });
+  std::erase_if(wanted.homes, [this](const auto& address) { return core_.is_myself(address); });
   if (wanted.name_space != name_space || wanted.homes.empty()) {
     return Opened(
         fail(ErrorCode::kNotFound, fmt::format("no blob {} here", wanted.id.to_string())));
@@ -434,7 +430,7 @@ kj::Promise<Result<kj::Own<RelayBlob>>> Relays::open(const rpc::BlobRefData& ref
 
 Result<kj::Own<RelayBlob>> Relays::keep(const rpc::BlobRefData& ref) {
   rpc::BlobRefData source = ref;
-  std::erase_if(source.homes, [this](const auto& address) { return is_myself(address); });
+  std::erase_if(source.homes, [this](const auto& address) { return core_.is_myself(address); });
   auto& entry = blobs_[source.id];
   if (entry.get() != nullptr) {
     return fail(ErrorCode::kAlreadyExists,
@@ -442,7 +438,7 @@ Result<kj::Own<RelayBlob>> Relays::keep(const rpc::BlobRefData& ref) {
   }
   entry = kj::refcounted<RelayBlob>(*this, source, true);
   entry->use_by(kj::addRef(*groups_.at({source.name_space, LeaseId{}})));
-  entry->keep();
+  entry->prefetch();
   return kj::addRef(*entry);
 }
 

@@ -48,7 +48,6 @@ class RelayBlob final : public kj::Refcounted {
   kj::Own<Puller::Reader> new_reader() { return kj::heap<Puller::Reader>(puller_); }
   kj::Promise<kj::Own<FetchedChunk>> fetch(uint32_t index);
   void prefetch() { puller_.prefetch(); }
-  void keep() { puller_.keep_all(); }
   // True once nobody has been attached, or no home was heard of, for the grace.
   bool expired(TimePoint now);
   void end(const Error& reason);  // for all who read it; frees its chunks
@@ -168,7 +167,6 @@ class Relays {
   friend class RelayBlob;
   friend class RelayGroup;
   using GroupKey = std::pair<std::string, LeaseId>;
-  bool is_myself(const rpc::Address& address) const;
   void forget(BlobId id);
 
   NodeCore& core_;

@@ -15,7 +15,9 @@ constexpr auto kBeat = limits::kReplicaBeatMs * kj::MILLISECONDS;
 }  // namespace
 
 Replicas::Replicas(NodeCore& core)
-    : core_(core), tasks_(kj::heap<kj::TaskSet>(static_cast<kj::TaskSet::ErrorHandler&>(*this))) {}
+    : core_(core),
+      links_(core),
+      tasks_(kj::heap<kj::TaskSet>(static_cast<kj::TaskSet::ErrorHandler&>(*this))) {}
 
 void Replicas::taskFailed(kj::Exception&& exception) {
   log().error("keeping replicas: {}", rpc::to_error(exception).to_string());
@@ -25,48 +27,38 @@ void Replicas::clear() {
   tasks_ = nullptr;
   others_.clear();
   blobs_.clear();
-  for (auto& [key, link] : links_) link->close();
   links_.clear();
 }
 
-bool Replicas::is_myself(const rpc::Address& address) const {
-  return core_.advertised && *core_.advertised == address;
-}
-
-kj::Own<PeerLink> Replicas::link(const std::string& name_space, const rpc::Address& address) {
-  auto& link = links_[{name_space, address.to_string()}];
-  if (link.get() == nullptr) {
-    link = kj::refcounted<PeerLink>(kj::addRef(core_), PeerLink::Kind::kBulk, address, name_space,
-                                    LeaseId{});
-  }
-  return kj::addRef(*link);
-}
-
 // ---- Which blobs, and where they are.
-
-void Replicas::keep(const BlobStat& stat) { keep(stat, {}); }
 
 void Replicas::keep(const BlobStat& stat, const std::vector<rpc::Address>& made) {
   auto plan = whole_ref(stat);
   if (tasks_.get() == nullptr || !plan || plan->copies < 2 || blobs_.contains(stat.id)) return;
   Blob& blob = blobs_[stat.id];
   blob.plan = plan->of_stripe(stat.stripe.index);
-  blob.plan.homes.clear();
+  const auto planned = std::exchange(blob.plan.homes, {});
   blob.homes = {*core_.advertised};
   for (const auto& home : made) add_home(blob, home, Standing::kHas);
-  if (made.empty()) {
-    for (const auto& home : plan->of_stripe(stat.stripe.index).homes) {
-      add_home(blob, home, Standing::kUnknown);
-    }
+  for (const auto& home : planned) {
+    if (made.empty()) add_home(blob, home, Standing::kUnknown);
   }
   judge(blob);
+  repair_some();
+}
+
+std::optional<Replicas::Standing> Replicas::standing_of(const Blob& blob,
+                                                        const rpc::Address& address) {
+  const auto found = blob.standings.find(address.to_string());
+  if (found == blob.standings.end()) return std::nullopt;
+  return found->second;
 }
 
 void Replicas::add_home(Blob& blob, const rpc::Address& address, Standing standing) {
-  if (is_myself(address)) return;
+  if (core_.is_myself(address)) return;
   const std::string name = address.to_string();
   if (std::ranges::find(blob.homes, address) == blob.homes.end()) blob.homes.push_back(address);
-  set_standing(blob, name, standing);
+  blob.standings[name] = standing;
   auto& other = others_[{blob.plan.name_space, name}];
   if (other.get() == nullptr) {
     other = kj::heap<Other>();
@@ -79,18 +71,12 @@ void Replicas::add_home(Blob& blob, const rpc::Address& address, Standing standi
   if (other->blobs.insert(blob.plan.id).second) other->compare_now = true;
 }
 
-void Replicas::set_standing(Blob& blob, const std::string& address, Standing standing) {
-  blob.standings[address] = standing;
-}
-
 std::vector<rpc::Address> Replicas::homes_of(BlobId id) const {
   std::vector<rpc::Address> homes;
   const auto found = blobs_.find(id);
   if (found == blobs_.end()) return homes;
   for (const auto& home : found->second.homes) {
-    const auto other = found->second.standings.find(home.to_string());
-    const bool is_lost = other != found->second.standings.end() && other->second == Standing::kLost;
-    if (!is_lost) homes.push_back(home);
+    if (standing_of(found->second, home) != Standing::kLost) homes.push_back(home);
   }
   return homes;
 }
@@ -102,18 +88,18 @@ void Replicas::judge(Blob& blob) {
     if (standing == Standing::kHas || standing == Standing::kUnknown) have++;
   }
   const bool lacking = have < blob.plan.copies;
-  if (lacking && !blob.lacking) lacking_.insert(blob.plan.id);
-  if (!lacking && blob.lacking) lacking_.erase(blob.plan.id);
-  blob.lacking = lacking;
+  if (lacking) {
+    lacking_.insert(blob.plan.id);
+  } else {
+    lacking_.erase(blob.plan.id);
+  }
   core_.metrics->blobs_under_replicated = lacking_.size();
-  if (lacking) return repair_some();
+  if (lacking) return;
   // Enough others took the places of those that were lost.
   std::erase_if(blob.homes, [&](const rpc::Address& home) {
-    const auto other = blob.standings.find(home.to_string());
-    const bool replaced = other != blob.standings.end() &&
-                          (other->second == Standing::kLost || other->second == Standing::kAway);
-    if (!replaced) return false;
-    blob.standings.erase(other);
+    const auto standing = standing_of(blob, home);
+    if (standing != Standing::kLost && standing != Standing::kAway) return false;
+    blob.standings.erase(home.to_string());
     if (std::ranges::find(blob.plan.spares, home) == blob.plan.spares.end()) {
       blob.plan.spares.push_back(home);
     }
@@ -141,8 +127,7 @@ void Replicas::drop_copies(BlobId id) {
   const auto found = blobs_.find(id);
   if (found == blobs_.end()) return;
   for (const auto& home : found->second.homes) {
-    const auto other = found->second.standings.find(home.to_string());
-    if (other == found->second.standings.end() || other->second != Standing::kHas) continue;
+    if (standing_of(found->second, home) != Standing::kHas) continue;
     auto way = link(found->second.plan.name_space, home);
     auto opened = way->open();
     tasks_->add(opened
@@ -189,21 +174,14 @@ kj::Promise<void> Replicas::watch(Other& other) {
         repair_some();
         if (other.blobs.empty() && other.untold.empty()) {
           const auto node = others_.find({other.name_space, other.address.to_string()});
+          other.link = nullptr;
           core_.destroy_later(kj::mv(node->second));  // this is its task
           others_.erase(node);
-          close_unused();
+          links_.close_unused();
           return kj::READY_NOW;
         }
         return watch(other);
       });
-}
-
-void Replicas::close_unused() {
-  for (auto it = links_.begin(); it != links_.end();) {
-    const bool unused = !it->second->isShared();
-    if (unused) it->second->close();
-    it = unused ? links_.erase(it) : std::next(it);
-  }
 }
 
 kj::Promise<void> Replicas::look(Other& other) {
@@ -249,6 +227,7 @@ kj::Promise<void> Replicas::compare_with(Other& other, PeerLink::Open open,
     for (size_t i = 0; i < blobs.size() && i < states.size(); i++) {
       learn(other, blobs[i], is_me ? rpc::BlobState::UNKNOWN : states[static_cast<kj::uint>(i)]);
     }
+    repair_some();
     if (rest.empty() && other.untold.empty()) return kj::READY_NOW;
     return compare_with(other, kj::mv(open), std::move(rest));
   });
@@ -263,8 +242,8 @@ void Replicas::learn(Other& other, BlobId id, rpc::BlobState state) {
              fmt::format("blob {} was removed at {}", id.to_string(), other.address.to_string())});
     return;
   }
-  set_standing(found->second, other.address.to_string(),
-               state == rpc::BlobState::HOME ? Standing::kHas : Standing::kLost);
+  found->second.standings[other.address.to_string()] =
+      state == rpc::BlobState::HOME ? Standing::kHas : Standing::kLost;
   judge(found->second);
 }
 
@@ -273,12 +252,13 @@ void Replicas::unreachable(Other& other) {
   if (!other.away_since) other.away_since = now;
   other.untold.clear();
   if (now - *other.away_since < std::chrono::milliseconds(limits::kReplicaAwayMs)) return;
+  const std::string address = other.address.to_string();
   const auto blobs = other.blobs;  // judging may let go of some
   for (const BlobId id : blobs) {
     Blob& blob = blobs_.at(id);
-    set_standing(blob, other.address.to_string(), Standing::kAway);
-    judge(blob);
+    if (std::exchange(blob.standings[address], Standing::kAway) != Standing::kAway) judge(blob);
   }
+  repair_some();
 }
 
 void Replicas::compare(SessionState& session, rpc::Session::CompareBlobsParams::Reader params,
@@ -304,45 +284,43 @@ void Replicas::compare(SessionState& session, rpc::Session::CompareBlobsParams::
                   : is_removed ? rpc::BlobState::REMOVED
                                : rpc::BlobState::UNKNOWN);
     const auto found = blobs_.find(id);
-    if (!is_home || found == blobs_.end() || !at || is_myself(*at)) continue;
+    if (!is_home || found == blobs_.end() || !at || core_.is_myself(*at)) continue;
     add_home(found->second, *at, Standing::kHas);
     judge(found->second);
   }
+  repair_some();
 }
 
 // ---- Making copies again.
 
-bool Replicas::is_mine_to_repair(const Blob& blob) const {
-  const std::string myself = core_.advertised->to_string();
-  return std::ranges::none_of(blob.standings, [&](const auto& other) {
-    return other.second == Standing::kHas && other.first < myself;
-  });
-}
-
 void Replicas::repair_some() {
+  if (lacking_.empty()) return;
   const TimePoint now = core_.clock.now();
+  const std::string myself = core_.advertised->to_string();
+  const auto is_anothers = [&](const auto& other) {
+    return other.second == Standing::kHas && other.first < myself;
+  };
   for (const BlobId id : lacking_) {
     if (copying_ >= limits::kCopiesAtOnceMax) return;
     Blob& blob = blobs_.at(id);
-    if (blob.copying || now < blob.retry_at || !is_mine_to_repair(blob)) continue;
+    if (blob.copying || now < blob.retry_at) continue;
+    if (std::ranges::any_of(blob.standings, is_anothers)) continue;
     blob.copying = true;
     copying_++;
     tasks_->add(repair(id));
   }
 }
 
-// The spares, and homes that came back without it; another one first each time.
-std::vector<rpc::Address> Replicas::candidates(Blob& blob) const {
+// Homes that came back without it, then the spares, then homes that may come back.
+std::vector<rpc::Address> Replicas::candidates(const Blob& blob) const {
   std::vector<rpc::Address> candidates;
   const auto add = [&](const rpc::Address& address) {
-    const auto other = blob.standings.find(address.to_string());
-    const bool has_it = other != blob.standings.end() && other->second == Standing::kHas;
+    const bool has_it = standing_of(blob, address) == Standing::kHas;
     const bool known = std::ranges::find(candidates, address) != candidates.end();
-    if (!is_myself(address) && !has_it && !known) candidates.push_back(address);
+    if (!core_.is_myself(address) && !has_it && !known) candidates.push_back(address);
   };
   for (const auto& home : blob.homes) {
-    const auto other = blob.standings.find(home.to_string());
-    if (other != blob.standings.end() && other->second == Standing::kLost) add(home);
+    if (standing_of(blob, home) == Standing::kLost) add(home);
   }
   for (const auto& spare : blob.plan.spares) add(spare);
   for (const auto& home : blob.homes) add(home);
@@ -355,8 +333,7 @@ kj::Promise<void> Replicas::repair(BlobId id) {
   auto ref = blob.plan;
   ref.homes = {*core_.advertised};
   for (const auto& home : blob.homes) {
-    const auto other = blob.standings.find(home.to_string());
-    if (other != blob.standings.end() && other->second == Standing::kHas) ref.homes.push_back(home);
+    if (standing_of(blob, home) == Standing::kHas) ref.homes.push_back(home);
   }
   const auto others = candidates(blob);
   ref.spares = others;
@@ -367,7 +344,7 @@ kj::Promise<void> Replicas::repair(BlobId id) {
         if (!started) return kj::mv(started);
         if (!stat) return Result<void>(tl::unexpected<Error>(stat.error()));
         const uint64_t size = stat->size.value_or(0);
-        const auto count = static_cast<uint32_t>((size + stat->chunk_size - 1) / stat->chunk_size);
+        const auto count = static_cast<uint32_t>(chunks_in(size, stat->chunk_size));
         return maker.seal({size, count, stat->root_digest});
       })
       .then([this, id, &maker = *maker](const Result<void>& sealed) {
@@ -384,6 +361,7 @@ kj::Promise<void> Replicas::repair(BlobId id) {
         core_.metrics->blobs_copied_again++;
         for (const auto& home : maker.homes()) add_home(found->second, home, Standing::kHas);
         judge(found->second);
+        repair_some();
       })
       .attach(kj::mv(maker));
 }

@@ -30,9 +30,8 @@ class Replicas final : private kj::TaskSet::ErrorHandler {
   explicit Replicas(NodeCore& core);
 
   // From now on watches the other homes of a sealed blob. No-op if it is to have one home.
-  void keep(const BlobStat& stat);
-  // ... `made`: which they are, as this home knows first-hand.
-  void keep(const BlobStat& stat, const std::vector<rpc::Address>& made);
+  // `made`: which they are, if this home knows first-hand.
+  void keep(const BlobStat& stat, const std::vector<rpc::Address>& made = {});
   void removed(BlobId id);      // here, and so for all homes
   void given_up(BlobId id);     // the same, by its writer: before it was kept
   void lost(BlobId id);         // only here
@@ -44,7 +43,9 @@ class Replicas final : private kj::TaskSet::ErrorHandler {
   void compare(SessionState& session, rpc::Session::CompareBlobsParams::Reader params,
                rpc::Session::CompareBlobsResults::Builder out);
   // The way to another node, shared by all who use it at a time.
-  kj::Own<PeerLink> link(const std::string& name_space, const rpc::Address& address);
+  kj::Own<PeerLink> link(const std::string& name_space, const rpc::Address& address) {
+    return links_.get(name_space, address);
+  }
   void clear();  // the node stops; nothing is kept from then on
 
  private:
@@ -53,9 +54,7 @@ class Replicas final : private kj::TaskSet::ErrorHandler {
     rpc::BlobRefData plan;                      // of this home: id, copies wanted and spares
     std::vector<rpc::Address> homes;            // in order, this one among them
     std::map<std::string, Standing> standings;  // of the others
-    bool lacking = false;
     bool copying = false;
-    size_t next_candidate = 0;
     TimePoint retry_at{};
   };
   // Another node that is a home of blobs here.
@@ -73,14 +72,12 @@ class Replicas final : private kj::TaskSet::ErrorHandler {
   };
   using OtherKey = std::pair<std::string, std::string>;  // namespace, address
 
-  bool is_myself(const rpc::Address& address) const;
+  static std::optional<Standing> standing_of(const Blob& blob, const rpc::Address& address);
   void add_home(Blob& blob, const rpc::Address& address, Standing standing);
-  void set_standing(Blob& blob, const std::string& address, Standing standing);
-  void judge(Blob& blob);
-  bool is_mine_to_repair(const Blob& blob) const;
+  void judge(Blob& blob);  // and then repair_some(), once for all that were judged
   void repair_some();
   kj::Promise<void> repair(BlobId id);
-  std::vector<rpc::Address> candidates(Blob& blob) const;
+  std::vector<rpc::Address> candidates(const Blob& blob) const;
 
   kj::Promise<void> watch(Other& other);
   kj::Promise<void> look(Other& other);
@@ -88,15 +85,13 @@ class Replicas final : private kj::TaskSet::ErrorHandler {
   void learn(Other& other, BlobId id, rpc::BlobState state);
   void unreachable(Other& other);
   void forget(BlobId id, bool tell);
-  void close_unused();
-  void remember_removed(BlobId id);
   void taskFailed(kj::Exception&& exception) override;
 
   NodeCore& core_;
   std::unordered_map<BlobId, Blob> blobs_;
   std::map<OtherKey, kj::Own<Other>> others_;
-  std::map<OtherKey, kj::Own<PeerLink>> links_;
-  std::set<BlobId> lacking_;
+  PeerLinks links_;
+  std::set<BlobId> lacking_;  // of blobs_, those that too few other homes have
   uint32_t copying_ = 0;
   std::deque<BlobId> removed_order_;
   std::unordered_set<BlobId> removed_;

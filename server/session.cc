@@ -169,7 +169,7 @@ Result<void> SessionService::check_first_home(const bigcast::CreateOptions& opti
     return fail(ErrorCode::kInvalidArgument,
                 "placed: must have a home for each copy of each stripe");
   }
-  if (core_.advertised == whole.homes[stripe]) return {};
+  if (core_.is_myself(whole.homes[stripe])) return {};
   return fail(ErrorCode::kInvalidArgument,
               fmt::format("placed: the home of stripe {} is {}, which is not this node", stripe,
                           whole.homes[stripe].to_string()));
@@ -219,7 +219,7 @@ Result<bigcast::CreateOptions> SessionService::check_copy(
   }
   BIGCAST_ASSIGN(auto options, check_create(params.getOptions(), rpc::read(params.getLease())));
   BIGCAST_ASSIGN(auto whole, rpc::BlobRefData::from_bytes(options.note));
-  if (options.note.empty() || whole.copies < 2 || whole.homes.empty()) {
+  if (whole.copies < 2 || whole.homes.empty()) {
     return fail(ErrorCode::kInvalidArgument, "placed: must name the homes to copy from");
   }
   return options;

@@ -15,24 +15,17 @@ void StripeKeeper::taskFailed(kj::Exception&& exception) {
 
 void StripeKeeper::clear() {
   tasks_ = nullptr;
-  for (auto& [key, link] : links_) link->close();
   links_.clear();
 }
 
 void StripeKeeper::keep(BlobId id, const rpc::BlobRefData& whole) {
   if (tasks_.get() == nullptr) return;
-  const rpc::Address& address = whole.homes.front();
-  auto& link = links_[{whole.name_space, address.to_string()}];
-  if (link.get() == nullptr) {
-    link = kj::refcounted<PeerLink>(kj::addRef(core_), PeerLink::Kind::kBulk, address,
-                                    whole.name_space, LeaseId{});
-  }
   auto tie = kj::heap<Tie>();
   tie->head = whole.id;
   tie->live = core_.live->get(id);
-  tie->link = kj::addRef(*link);
+  tie->link = links_.get(whole.name_space, whole.homes.front());
   auto followed = follow(*tie).exclusiveJoin(ended(*tie));
-  tasks_->add(followed.attach(kj::mv(tie)).then([this] { close_unused_links(); }));
+  tasks_->add(followed.attach(kj::mv(tie)).then([this] { links_.close_unused(); }));
 }
 
 // The stripe went by itself: with its lease, or its writer gave up.
@@ -93,14 +86,6 @@ kj::Promise<void> StripeKeeper::watch(Tie& tie, rpc::Blob::Client head) {
 
 void StripeKeeper::remove(Tie& tie, const Error& reason) {
   if (!tie.live->ended()) core_.remove_blob(tie.live->id, reason);
-}
-
-void StripeKeeper::close_unused_links() {
-  for (auto it = links_.begin(); it != links_.end();) {
-    const bool unused = !it->second->isShared();
-    if (unused) it->second->close();
-    it = unused ? links_.erase(it) : std::next(it);
-  }
 }
 
 }  // namespace bigcast

@@ -3,10 +3,6 @@
 #include <kj/async.h>
 #include <kj/memory.h>
 
-#include <map>
-#include <string>
-#include <utility>
-
 #include "server/core.h"
 #include "server/peer_link.h"
 
@@ -20,6 +16,7 @@ class StripeKeeper final : private kj::TaskSet::ErrorHandler {
  public:
   explicit StripeKeeper(NodeCore& core)
       : core_(core),
+        links_(core),
         tasks_(kj::heap<kj::TaskSet>(static_cast<kj::TaskSet::ErrorHandler&>(*this))) {}
 
   // `id`: of a stripe here; `whole`: the ref of its blob, whose stripe 0 exists.
@@ -41,11 +38,10 @@ class StripeKeeper final : private kj::TaskSet::ErrorHandler {
   kj::Promise<void> ended(Tie& tie);
   kj::Promise<void> follow_later(Tie& tie);
   void remove(Tie& tie, const Error& reason);
-  void close_unused_links();
   void taskFailed(kj::Exception&& exception) override;
 
   NodeCore& core_;
-  std::map<std::pair<std::string, std::string>, kj::Own<PeerLink>> links_;  // namespace, address
+  PeerLinks links_;
   kj::Own<kj::TaskSet> tasks_;
 };
 

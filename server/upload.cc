@@ -53,7 +53,7 @@ kj::Promise<Result<void>> UploadService::start_copies(const BlobStat& stat,
                                                       const rpc::BlobRefData& whole, bool replace) {
   std::vector<rpc::Address> candidates;
   for (const auto& home : whole.of_stripe(stat.stripe.index).homes) {
-    if (home != core_.advertised) candidates.push_back(home);
+    if (!core_.is_myself(home)) candidates.push_back(home);
   }
   const auto others = static_cast<uint32_t>(candidates.size());
   candidates.insert(candidates.end(), whole.spares.begin(), whole.spares.end());

@@ -15,25 +15,6 @@ namespace bigcast::cli {
 
 namespace {
 
-// Goes through all of it and remembers the first error; the others are told at once.
-class Outcome {
- public:
-  explicit Outcome(bool json) : json_(json) {}
-  void add(const Result<void>& result) {
-    if (result) return;
-    if (first_) {
-      first_ = result;
-    } else {
-      report(result.error(), json_);
-    }
-  }
-  const Result<void>& first() const { return first_; }
-
- private:
-  const bool json_;
-  Result<void> first_;
-};
-
 // A client for each namespace, made when it is needed.
 class Clients {
  public:

@@ -30,18 +30,16 @@ Result<NodeReport> ask_all(const CommandLine& line, const std::string& server) {
 
 template <typename Ask, typename Print>
 Result<void> for_each_node(const CommandLine& line, Ask ask_one, Print print_one) {
-  Result<void> outcome;
+  Outcome outcome(line.json);
   for (const auto& server : servers_of(line)) {
     const auto node = ask_one(line, server);
     if (node) {
       BIGCAST_TRY(print(print_one(*node)));
-    } else if (outcome) {
-      outcome = tl::unexpected(node.error());
     } else {
-      report(node.error(), line.json);
+      outcome.add(tl::unexpected(node.error()));
     }
   }
-  return outcome;
+  return outcome.first();
 }
 
 int64_t now_ms() {

@@ -33,6 +33,10 @@ const char* state_of(const NodeReport& node) {
   return node.summary.draining ? "draining" : "not ready";
 }
 
+std::string rate_text(double bytes_a_second) {
+  return human_bytes(static_cast<uint64_t>(bytes_a_second));
+}
+
 std::string part_of(uint64_t used, uint64_t budget) {
   return human_bytes(used) + " of " + human_bytes(budget);
 }
@@ -157,6 +161,10 @@ std::string human_bytes(uint64_t bytes) {
   return fmt::format("{:.1f} {}", value, kUnits[unit]);
 }
 
+double per_second(uint64_t bytes, double seconds) {
+  return static_cast<double>(bytes) / std::max(seconds, 1e-6);
+}
+
 std::string human_ms(uint64_t ms) {
   const uint64_t seconds = ms / 1000;
   if (seconds < 60) return fmt::format("{} s", seconds);
@@ -215,11 +223,10 @@ std::string json_of(const BlobSummary& blob) {
 }
 
 std::string text_of(const NodeSummary& node) {
-  return fmt::format(
-      "{}: bigcastd {} answers in {:.2f} ms, up {}, memory {} of {}, disk {} of {}{}\n",
-      node.address, node.version, node.round_trip_ms, human_ms(node.uptime_ms),
-      human_bytes(node.memory_used), human_bytes(node.memory_budget), human_bytes(node.disk_used),
-      human_bytes(node.disk_budget), node.draining ? ", draining" : "");
+  return fmt::format("{}: bigcastd {} answers in {:.2f} ms, up {}, memory {}, disk {}{}\n",
+                     node.address, node.version, node.round_trip_ms, human_ms(node.uptime_ms),
+                     part_of(node.memory_used, node.memory_budget),
+                     part_of(node.disk_used, node.disk_budget), node.draining ? ", draining" : "");
 }
 
 std::string json_of(const NodeSummary& node) { return dump(object_of(node)); }
@@ -289,7 +296,6 @@ std::string top_header() {
 std::string line_of(const NodeRates& rates) {
   const NodeReport& node = rates.now;
   const NodeSummary& summary = node.summary;
-  const auto rate = [](double bytes) { return human_bytes(static_cast<uint64_t>(bytes)); };
   const auto share = [](uint64_t used, uint64_t budget) {
     if (budget == 0) return std::string("none");
     const double percent = 100 * static_cast<double>(used) / static_cast<double>(budget);
@@ -299,7 +305,7 @@ std::string line_of(const NodeRates& rates) {
                      summary.address, state_of(node),
                      share(summary.memory_used, summary.memory_budget),
                      share(summary.disk_used, summary.disk_budget), node.blobs, node.uploads,
-                     rate(rates.received), rate(rates.fetched), rate(rates.served));
+                     rate_text(rates.received), rate_text(rates.fetched), rate_text(rates.served));
 }
 
 std::string json_of(const NodeRates& rates) {
@@ -329,13 +335,10 @@ std::string json_of(const Usage& usage) {
 }
 
 std::string text_of(const BenchReport& report) {
-  const auto rate = [&](double seconds) {
-    return human_bytes(
-        static_cast<uint64_t>(static_cast<double>(report.size) / std::max(seconds, 1e-6)));
-  };
   return fmt::format("{} of random bytes: put {:.2f} s, {}/s; get {:.2f} s, {}/s\n",
-                     human_bytes(report.size), report.put_seconds, rate(report.put_seconds),
-                     report.get_seconds, rate(report.get_seconds));
+                     human_bytes(report.size), report.put_seconds,
+                     rate_text(per_second(report.size, report.put_seconds)), report.get_seconds,
+                     rate_text(per_second(report.size, report.get_seconds)));
 }
 
 std::string json_of(const BenchReport& report) {
@@ -363,11 +366,9 @@ std::string json_of(const Finding& finding) {
 }
 
 std::string text_of(const TransferReport& report) {
-  const auto rate =
-      static_cast<uint64_t>(static_cast<double>(report.size) / std::max(report.seconds, 1e-6));
   return fmt::format("{}: {} in {} chunks, {} stored, {:.2f} s, {}/s\n", report.key,
                      human_bytes(report.size), report.chunks, human_bytes(report.stored_size),
-                     report.seconds, human_bytes(rate));
+                     report.seconds, rate_text(per_second(report.size, report.seconds)));
 }
 
 std::string json_of(const TransferReport& report) {

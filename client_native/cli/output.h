@@ -21,8 +21,28 @@ bool is_broken_pipe(const Error& error);
 // One line on standard error: "bigcast: NOT_FOUND: ..." or {"error":{...}}.
 void report(const Error& error, bool json);
 
+// Goes through all of it and remembers the first error; the others are told at once.
+class Outcome {
+ public:
+  explicit Outcome(bool json) : json_(json) {}
+  void add(const Result<void>& result) {
+    if (result) return;
+    if (first_) {
+      first_ = result;
+    } else {
+      report(result.error(), json_);
+    }
+  }
+  const Result<void>& first() const { return first_; }
+
+ private:
+  const bool json_;
+  Result<void> first_;
+};
+
 std::string human_bytes(uint64_t bytes);  // "1.5 GiB"
 std::string human_ms(uint64_t ms);        // "3 s", "2 h 5 m"
+double per_second(uint64_t bytes, double seconds);
 
 struct TransferReport {
   std::string key;

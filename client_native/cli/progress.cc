@@ -39,7 +39,7 @@ void Progress::update(uint64_t bytes_done, std::optional<uint64_t> size) {
 
 std::string progress_line(const std::string& what, uint64_t done, std::optional<uint64_t> size,
                           double seconds) {
-  const double rate = static_cast<double>(done) / std::max(seconds, 1e-6);
+  const double rate = per_second(done, seconds);
   const std::string rate_text = human_bytes(static_cast<uint64_t>(rate)) + "/s";
   if (!size) return fmt::format("{}  {}  {}", what, human_bytes(done), rate_text);
   const uint64_t percent = *size == 0 ? 100 : done * 100 / *size;

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <chrono>
 #include <ctime>
-#include <map>
 #include <memory>
 #include <thread>
 
@@ -36,7 +35,7 @@ class Watched {
     if (before_ && before_->summary.epoch == report->summary.epoch) {
       rates.seconds = std::chrono::duration<double>(now - looked_at_).count();
       const auto rate = [&](uint64_t then, uint64_t value) {
-        return static_cast<double>(value - std::min(then, value)) / std::max(rates.seconds, 1e-6);
+        return per_second(value - std::min(then, value), rates.seconds);
       };
       rates.received = rate(before_->received_bytes, report->received_bytes);
       rates.served = rate(before_->served_bytes, report->served_bytes);
@@ -78,22 +77,20 @@ class Table {
 
   // On a terminal an unreachable node is a line of the table, elsewhere an error.
   Result<void> show() {
-    Result<void> outcome;
+    Outcome outcome(line_.json);
     std::string text = line_.json ? "" : top_header();
     for (Watched& node : nodes_) {
       const auto rates = node.look(line_);
       if (rates) {
         text += line_.json ? json_of(*rates) : line_of(*rates);
       } else if (is_terminal_) {
-        text += fmt::format("{:<24} {}\n", node.server(), rates.error().to_string());
-      } else if (outcome) {
-        outcome = tl::unexpected(rates.error());
+        text += fmt::format("{:<22} {}\n", node.server(), rates.error().to_string());
       } else {
-        report(rates.error(), line_.json);
+        outcome.add(tl::unexpected(rates.error()));
       }
     }
     BIGCAST_TRY(print(is_terminal_ ? screen_of(text) : text));
-    return outcome;
+    return outcome.first();
   }
 
  private:

@@ -110,7 +110,7 @@ TransferReport report_of(const Key& key, const TransferStats& stats,
 // Cut off at the blob's end, if that is known.
 ByteRange range_of(ByteRange range, std::optional<uint64_t> size) {
   if (!size) return range;
-  if (range.last > 0) return {*size - std::min(*size, range.last), *size};
+  range = range.from_front(*size);
   range.end = std::max(range.first, std::min(range.end, *size));
   return range;
 }

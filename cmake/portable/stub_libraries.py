@@ -25,10 +25,14 @@ def number(version):
     return tuple(int(part) for part in version.split("."))
 
 
+def path_of(library):
+    return subprocess.run(["gcc", f"-print-file-name={library}"], capture_output=True, text=True,
+                          check=True).stdout.strip()
+
+
 def symbols_of(library, newest):
     """{name: (version, type, bind, size, address)} of what a program linked for glibc NEWEST may use."""
-    path = subprocess.run(["gcc", f"-print-file-name={library}"], capture_output=True, text=True,
-                          check=True).stdout.strip()
+    path = path_of(library)
     table = subprocess.run(["readelf", "--dyn-syms", "-W", path], capture_output=True, text=True,
                            check=True).stdout
     found = {}
@@ -85,12 +89,10 @@ def main(newest, directory):
         make(library, symbols_of(library, number(newest)), directory)
     for library in KEPT:
         make(library, {}, directory)
-    nonshared = subprocess.run(["gcc", "-print-file-name=libc_nonshared.a"], capture_output=True,
-                               text=True, check=True).stdout.strip()
     loader = directory / "ld-linux-x86-64.so.2"
     kept = " ".join(str(directory / library) for library in KEPT)
     (directory / "libc.so").write_text(
-        f"GROUP ( {directory / 'libc.so.6'} {kept} {nonshared} AS_NEEDED ( {loader} ) )\n")
+        f"GROUP ( {directory / 'libc.so.6'} {kept} {path_of('libc_nonshared.a')} AS_NEEDED ( {loader} ) )\n")
     (directory / "libm.so").write_text(f"GROUP ( {directory / 'libm.so.6'} )\n")
 
 

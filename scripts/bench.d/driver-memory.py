@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT / "scripts" / "lib"))
 import bigcast_nodes  # noqa: E402
 from cgroup import MemoryCgroup, has_memory_cgroups  # noqa: E402
 from cluster import Cluster, bigcast_conf, compile_job  # noqa: E402
-from measure import MEBI, parse_size, positive, print_json, print_table  # noqa: E402
+from measure import MEBI, available_mib, parse_size, positive, print_json, print_table  # noqa: E402
 from netns import make_hosts  # noqa: E402
 
 STEP_MIB = 16
@@ -52,12 +52,6 @@ class NoResult(Exception):
 def executor_mib(size):
     """Enough for the value, its serialised pieces, which fill G1 regions badly, and garbage."""
     return 1536 + 3 * size
-
-
-def available_mib():
-    with open("/proc/meminfo", encoding="ascii") as file:
-        fields = dict(line.split(":") for line in file)
-    return int(fields["MemAvailable"].split()[0]) // 1024
 
 
 class Bench:

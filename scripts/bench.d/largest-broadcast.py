@@ -31,11 +31,6 @@ STEPS = 16  # of a heap
 REST_MIB = 3 << 10  # for nodes, Spark's daemons, and what JVMs have beside their heaps
 
 
-def free_mib():
-    with open("/proc/meminfo", encoding="ascii") as file:
-        return next(int(line.split()[1]) >> 10 for line in file if line.startswith("MemAvailable"))
-
-
 class Bench:
     def __init__(self, arguments, hosts, work_dir):
         self._arguments = arguments
@@ -122,7 +117,7 @@ def parse_arguments():
                         help="64m in heaps of 512m, one try: does it work?")
     arguments = parse_spark_arguments(parser)
     if arguments.heap is None:
-        arguments.heap = ((free_mib() - REST_MIB) // (1 + READERS)) * MEBI
+        arguments.heap = ((measure.available_mib() - REST_MIB) // (1 + READERS)) * MEBI
     if arguments.quick:
         arguments.heap = 512 * MEBI
     if arguments.heap < 512 * MEBI:

@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT / "scripts" / "lib"))
 
 import bigcast_nodes  # noqa: E402
 from cluster import Cluster, bigcast_conf, compile_job  # noqa: E402
+from measure import available_mib  # noqa: E402
 from netns import make_hosts  # noqa: E402
 
 WORKERS = 2
@@ -38,12 +39,6 @@ class Memory:
 
     def total(self):
         return self.driver + WORKERS * EXECUTORS_PER_WORKER * self.executor
-
-
-def available_mib():
-    with open("/proc/meminfo", encoding="ascii") as file:
-        fields = dict(line.split(":") for line in file)
-    return int(fields["MemAvailable"].split()[0]) // 1024
 
 
 def write_input(path):

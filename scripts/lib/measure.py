@@ -64,6 +64,13 @@ def positive(text):
     return int(text)
 
 
+def available_mib():
+    """Memory that programs can have now."""
+    with open("/proc/meminfo", encoding="ascii") as file:
+        fields = dict(line.split(":") for line in file)
+    return int(fields["MemAvailable"].split()[0]) // 1024
+
+
 # ---- CPU time ----
 
 _TICKS = os.sysconf("SC_CLK_TCK")

@@ -1,5 +1,4 @@
 #include <filesystem>
-#include <fstream>
 
 #include "store_support.h"
 
@@ -15,13 +14,7 @@ constexpr uint64_t kSize = kCount * uint64_t{kSmallChunk};
 
 // Changes a byte of the first chunk that was written to disk, or of a later one.
 void damage_chunk(const std::string& directory, uint64_t place) {
-  std::fstream file(directory + "/bigcast/extent-000001",
-                    std::ios::in | std::ios::out | std::ios::binary);
-  file.seekg(static_cast<std::streamoff>(place * kSmallChunk + 17));
-  const int byte = file.get();
-  file.seekp(static_cast<std::streamoff>(place * kSmallChunk + 17));
-  file.put(static_cast<char>(byte ^ 1));
-  REQUIRE(file.good());
+  flip(directory + "/bigcast/extent-000001", place * kSmallChunk + 17, 1);
 }
 
 void scrub_all(BlobStore& store) {
@@ -148,13 +141,7 @@ TEST_CASE("a damaged file of the index is found by the next cycle, and ends writ
     for (const auto& entry : fs::directory_iterator(directory.path + "/bigcast/index")) {
       const std::string name = entry.path().filename();
       if (name.find(kind) == std::string::npos || entry.file_size() == 0) continue;
-      std::fstream file(entry.path(), std::ios::in | std::ios::out | std::ios::binary);
-      const auto middle = static_cast<std::streamoff>(entry.file_size() / 2);
-      file.seekg(middle);
-      const int byte = file.get();
-      file.seekp(middle);
-      file.put(static_cast<char>(byte ^ 8));
-      REQUIRE(file.good());
+      flip(entry.path(), entry.file_size() / 2, 8);
     }
     scrub_all(*store);
     CHECK(store->disk_failure().find("index") != std::string::npos);

@@ -1,23 +1,22 @@
 """What a node does where it may have few descriptors, and when it is told to go while it is busy."""
 
 import os
+import pathlib
 import resource
 import signal
 import socket
+import sys
 import threading
 
 import harness
 from harness import MIB, EndToEnd, eventually
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "scripts/lib"))
+from measure import cpu_seconds
+
 FEW = 64
 CROWD = 100
 IDLE_S = 2
-
-
-def cpu_seconds(process):
-    with open(f"/proc/{process.pid}/stat") as file:
-        fields = file.read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class FewDescriptors(EndToEnd):
@@ -35,9 +34,9 @@ class FewDescriptors(EndToEnd):
             peer.setblocking(False)
             peer.connect_ex((host, int(port)))
         eventually(lambda: node.descriptors() >= FEW - 1, "all descriptors in use")
-        before = cpu_seconds(node.process)
+        before = cpu_seconds(node.process.pid)
         threading.Event().wait(IDLE_S)
-        used = cpu_seconds(node.process) - before
+        used = cpu_seconds(node.process.pid) - before
         print(f"  {used / IDLE_S:.1%} of a core at {node.descriptors()} of {FEW} descriptors")
         self.assertLess(used / IDLE_S, 0.5)  # 5 % on a quiet machine; a loop that spins takes all
         for peer in crowd:

@@ -20,16 +20,15 @@ class ManyBlobs(EndToEnd):
         names = [f"b{i:06}" for i in range(first, first + count)]
         for name in names:
             (self.scratch / name).write_bytes(name.encode())
-        done = subprocess.run([self.binaries / "bigcast", "--server", node.listen, "--quiet", "put",
-                               *names, "--key", "many/"], cwd=self.scratch, capture_output=True)
+        done = self.bigcast(node, "--quiet", "put", *(self.scratch / name for name in names),
+                            "--key", "many/")
         self.assertEqual((0, b""), (done.returncode, done.stderr))
         for name in names:
             (self.scratch / name).unlink()
 
     def list_all(self, node):
         """Its lines, and the most memory that it took, in bytes."""
-        process = subprocess.Popen([self.binaries / "bigcast", "--server", node.listen, "ls", "many"],
-                                   stdout=subprocess.PIPE)
+        process = self.start(node, "ls", "many", stdout=subprocess.PIPE)
         lines = sum(1 for _ in process.stdout)
         process.stdout.close()
         _, status, usage = os.wait4(process.pid, 0)
@@ -50,7 +49,7 @@ class ManyBlobs(EndToEnd):
         return result
 
     def test_nothing_grows_with_them(self):
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         node = self.node("--memory", "1g")
         self.put(node, 0, FEW)
         few_lines, few_memory = self.list_all(node)

@@ -15,6 +15,11 @@ def skip(why):
     sys.exit(SKIP)
 
 
+def need_portable(build):
+    if not (build / "portable").is_dir():
+        skip("this build is not portable: scripts/lib/static_libraries found no sources")
+
+
 def base_root(cache, release):
     """A tar file of a minimal Debian, made once."""
     tar = pathlib.Path(cache) / f"debian-{release}.tar"

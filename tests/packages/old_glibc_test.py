@@ -56,8 +56,7 @@ echo everything worked
 
 
 def main(build, cache):
-    if not (build / "portable").is_dir():
-        clean_root.skip("this build is not portable: scripts/lib/static_libraries found no sources")
+    clean_root.need_portable(build)
     [wheel] = build.glob("bigcast-*manylinux*.whl")
     files = {"package.whl": wheel}
     for program in ("bigcast", "bigcastd"):

@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 
+import clean_root
+
 FILES = ["lib/libbigcast_jni.so", "lib/libbigcast.so", "portable/bigcastd", "portable/bigcast"]
 ALLOWED = {"libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "ld-linux-x86-64.so.2"}
 
@@ -32,9 +34,7 @@ def problems_of(library, newest):
 
 
 def main(newest, build):
-    if not (build / "portable").is_dir():
-        print("this build is not portable: scripts/lib/static_libraries found no sources")
-        sys.exit(77)
+    clean_root.need_portable(build)
     found = [f"{file}: {problem}" for file in FILES for problem in problems_of(build / file, newest)]
     print("\n".join(found) or f"{len(FILES)} files run with glibc {newest}")
     sys.exit(1 if found else 0)

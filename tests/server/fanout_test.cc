@@ -38,21 +38,6 @@ kj::Promise<uint32_t> read_blob(rpc::Blob::Client blob) {
   });
 }
 
-// A relay with a reader.
-struct Host {
-  Host(rpc::UvLoop& loop, LeaseId lease, const std::function<void(Config&)>& adjust = {})
-      : node(loop, adjust),
-        client(login(loop, node.tcp(), {.lease = lease})),
-        caller(loop, client.session) {}
-  uint64_t fetched() {
-    return node.metrics().chunks_fetched_home + node.metrics().chunks_fetched_peer;
-  }
-
-  TestNode node;
-  TestClient client;
-  Caller caller;
-};
-
 struct Hosts {
   explicit Hosts(uint32_t count)
       : home(loop),

@@ -119,6 +119,26 @@ ReadAnswer read(rpc::UvLoop& loop, rpc::Blob::Client blob, uint32_t index,
                 rpc::ReadMode mode = rpc::ReadMode::BYTES);
 bool matches(const ReadAnswer& answer, const Chunk& chunk);
 
+// A node with a client.
+struct Host {
+  Host(rpc::UvLoop& loop, LeaseId lease, const std::function<void(Config&)>& adjust = {})
+      : node(loop, adjust),
+        client(login(loop, node.tcp(), {.lease = lease})),
+        caller(loop, client.session) {}
+  uint64_t fetched() {
+    return node.metrics().chunks_fetched_home + node.metrics().chunks_fetched_peer;
+  }
+  bool has(BlobId id) { return node.core().store->stat(id).has_value(); }
+  uint32_t chunks(BlobId id) {
+    const auto stat = node.core().store->stat(id);
+    return stat ? stat->chunk_count : 0;
+  }
+
+  TestNode node;
+  TestClient client;
+  Caller caller;
+};
+
 // A directory that is gone at the end.
 class TemporaryDirectory {
  public:

@@ -13,25 +13,11 @@ namespace {
 constexpr uint32_t kChunks = 24;
 constexpr uint64_t kSize = uint64_t{kChunks} * kSmallChunk;
 
-struct Host {
-  Host(rpc::UvLoop& loop, LeaseId lease)
-      : node(loop, [](Config& config) { config.lease_grace = std::chrono::milliseconds(300); }),
-        client(login(loop, node.tcp(), {.lease = lease})),
-        caller(loop, client.session) {}
-  bool has(BlobId id) { return node.core().store->stat(id).has_value(); }
-  uint32_t chunks(BlobId id) {
-    const auto stat = node.core().store->stat(id);
-    return stat ? stat->chunk_count : 0;
-  }
-
-  TestNode node;
-  TestClient client;
-  Caller caller;
-};
+void shorten_grace(Config& config) { config.lease_grace = std::chrono::milliseconds(300); }
 
 struct Cluster {
   explicit Cluster(uint32_t count) {
-    for (uint32_t i = 0; i < count; i++) hosts.emplace_back(loop, lease);
+    for (uint32_t i = 0; i < count; i++) hosts.emplace_back(loop, lease, shorten_grace);
   }
   Host& host(size_t index) { return *std::next(hosts.begin(), static_cast<ptrdiff_t>(index)); }
 
@@ -139,7 +125,7 @@ TEST_CASE("what is removed at one home is removed at all, and a lease's end ends
 TEST_CASE("a relay goes on at the other home when one is gone, and a spare takes its place") {
   Cluster cluster(3);
   const auto ref = cluster.put();
-  Host relay(cluster.loop, cluster.lease);
+  Host relay(cluster.loop, cluster.lease, shorten_grace);
   auto opened = relay.caller.open_ref(ref);
   REQUIRE(opened);
   CHECK(matches(read(cluster.loop, *opened, 0), make_chunk(0)));

@@ -13,22 +13,6 @@ namespace {
 constexpr uint32_t kChunks = 48;
 constexpr uint64_t kSize = uint64_t{kChunks} * kSmallChunk;
 
-// A node with a client.
-struct Host {
-  Host(rpc::UvLoop& loop, LeaseId lease, const std::function<void(Config&)>& adjust = {})
-      : node(loop, adjust),
-        client(login(loop, node.tcp(), {.lease = lease})),
-        caller(loop, client.session) {}
-  uint64_t fetched() {
-    return node.metrics().chunks_fetched_home + node.metrics().chunks_fetched_peer;
-  }
-  bool has(BlobId id) { return node.core().store->stat(id).has_value(); }
-
-  TestNode node;
-  TestClient client;
-  Caller caller;
-};
-
 // A blob that is being written, a stripe at each home.
 struct Striped {
   rpc::BlobRefData ref;

@@ -1,7 +1,5 @@
 #include <doctest/doctest.h>
 
-#include <filesystem>
-
 #include "tests/server/fixture.h"
 
 // A home whose memory is smaller than its blobs, as its readers see it.
@@ -15,19 +13,13 @@ constexpr uint32_t kChunks = 24;
 struct TieredHome {
   explicit TieredHome(rpc::UvLoop& loop)
       : node(loop, [this](Config& config) {
-          std::string pattern = std::filesystem::temp_directory_path() / "bigcast-tiers-XXXXXX";
-          REQUIRE(mkdtemp(pattern.data()) != nullptr);
-          config.disk_path = directory = pattern;
+          config.disk_path = directory.path();
           config.disk_bytes = 64 * limits::kMiB;
           config.memory_bytes = kMemory;
           config.socket = *rpc::Address::parse(unique_socket());
         }) {}
-  ~TieredHome() {
-    node.node.reset();
-    std::filesystem::remove_all(directory);
-  }
   BlobStore& store() { return *node.core().store; }
-  std::string directory;
+  TemporaryDirectory directory;  // goes after the node
   TestNode node;
 };
 

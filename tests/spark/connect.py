@@ -26,8 +26,7 @@ def server(run):
         "spark.connect.grpc.binding.address": area.address,
         "spark.connect.grpc.binding.port": str(port),
     } | ({"spark.bigcast.minSize": "0"} if run.jar else {}))
-    argv = area.submit("local-cluster[1,2,1024]", conf, "none")
-    argv[argv.index("--class"):] = ["--class", SERVER, "spark-internal"]
+    argv = [*area.launcher("local-cluster[1,2,1024]", conf), "--class", SERVER, "spark-internal"]
     watch = Watch(run.hosts)
     with open(area.log, "w", encoding="utf-8") as log:
         process = run.hosts.start(0, argv, env=area.environment(), stdout=log, stderr=log)

@@ -118,7 +118,8 @@ class Faults:
             os.kill(pid, number)
 
     def check(self, name, good=("equal",), repaired=(0, 0), failures=False):
-        """The job's result, and how often the driver had to upload again, and to use Torrent."""
+        """The job's result, and how often the driver had to upload again, and to use Torrent; returns
+        what was counted since the last check."""
         result = self.result(name)
         problems = [] if result in good else [f"the job's result: {result}"]
         counted = self.since()
@@ -131,6 +132,7 @@ class Faults:
         if counted.get("offloaded") != 1:
             problems.append(f"{counted.get('offloaded')} broadcasts went to Bigcast")
         self.report.check(name, problems)
+        return counted
 
 
 def node_killed_in_a_read(faults):
@@ -169,10 +171,8 @@ def home_killed_before_a_published_read(faults):
     name = "home_killed_before_a_published_read"
     faults.publish(name)
     faults.signal(signal.SIGKILL, faults.nodes(0))
-    before = faults.counted.get("executors.mappedReads", 0)
     faults.tell("read", name)
-    faults.check(name, repaired=(1, 0))
-    mapped = faults.counted.get("executors.mappedReads", 0) - before
+    mapped = faults.check(name, repaired=(1, 0)).get("executors.mappedReads", 0)
     faults.report.check(f"{name}_and_mapped",
                         "" if mapped == WORKERS else f"{mapped} executors have mapped it")
 

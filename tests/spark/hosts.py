@@ -171,7 +171,7 @@ def executor_elsewhere(run, hosts, daemons):
     check_end(run, area, watch)
     nodes = [node for host in range(1, hosts.count) for node in bigcast_nodes.on_host(hosts, host)]
     run.report.check("no_other_node", f"{nodes}" if nodes else "")
-    run.report.check("server_ends", "" if (code := server.stop()) == 0 else f"exit code {code}")
+    run.report.check("server_ends", server.ended_badly())
 
 
 def check(run, area, watches, received):

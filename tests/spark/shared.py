@@ -50,6 +50,15 @@ class Server:
         return {name: self.metric(name) for name in ("blobs", "leases", "sessions",
                                                      "store_used_bytes", "store_reserved_bytes")}
 
+    def still_held(self):
+        """Waits until no application uses the node; what it has then, or nothing."""
+        return wait_for(lambda: not any(self.holds().values()),
+                        lambda: f"the node still has {self.holds()}")
+
+    def ended_badly(self):
+        """Ends it, and says how if not well."""
+        return "" if (code := self.stop()) == 0 else f"exit code {code}"
+
     def stop(self):
         """Ends it as an operator would; returns its exit code."""
         self.process.send_signal(signal.SIGTERM)
@@ -89,15 +98,14 @@ def contexts_on_one_node(run):
             {"spark.bigcast.servers": f"127.0.0.1:1, {server.address}"}, located=False, expected=2)
     context(run, server, "socket", server.secret, {"spark.bigcast.socket": server.socket},
                    expected=2)
-    run.report.check("freed", wait_for(lambda: not any(server.holds().values()),
-                                       lambda: f"the node still has {server.holds()}"))
+    run.report.check("freed", server.still_held())
     sealed = server.metric('uploads_total{event="sealed"}')
     run.report.check("was_used", "" if sealed == 4 else f"{sealed} uploads sealed")
     context(run, server, "wrong", wrong, {}, stayed="UNAVAILABLE", warnings=1,
                    saying=re.escape(server.address))
     run.report.check("refusals_counted",
                      "" if server.metric("login_failures_total") else "no login failure counted")
-    run.report.check("server_ends", "" if (code := server.stop()) == 0 else f"exit code {code}")
+    run.report.check("server_ends", server.ended_badly())
     text = sparks.read(server.log)
     leaks = [file.name for file in (server.secret, wrong) if sparks.read(file) in text]
     run.report.check("server_log_has_no_secret", leaks)
@@ -124,10 +132,8 @@ def two_homes(run):
     for name, server in (("first", first), ("second", second)):
         sealed = server.metric('uploads_total{event="sealed"}')
         run.report.check(f"{name}_was_used", "" if sealed == 2 else f"{sealed} uploads sealed")
-        run.report.check(f"{name}_is_freed", wait_for(
-            lambda: not any(server.holds().values()),
-            lambda: f"the node still has {server.holds()}"))
-        run.report.check(f"{name}_ends", "" if (code := server.stop()) == 0 else f"exit {code}")
+        run.report.check(f"{name}_is_freed", server.still_held())
+        run.report.check(f"{name}_ends", server.ended_badly())
 
 
 def server_killed(run):
@@ -136,7 +142,7 @@ def server_killed(run):
     if not run.jar:
         run.report.skip("all", "means nothing on plain Spark")
         return
-    counted = kill_after_upload(run, run.hosts, [Server(run, run.hosts)], {})
+    counted = kill_after_upload(run, [Server(run, run.hosts)], {})
     good = counted.get("offloaded") == 1 and counted.get("replacedByTorrent") == 1
     run.report.check("replaced", "" if good else f"{nonzero(counted)}")
 
@@ -148,20 +154,18 @@ def replica_reads_on(run):
         run.report.skip("all", "means nothing on plain Spark")
         return
     first, second = two_servers(run)
-    others = Others(run.hosts, [second.process.pid])
-    counted = kill_after_upload(run, others, [first, second], {
+    counted = kill_after_upload(run, [first, second], {
         "spark.bigcast.replicas": "2", "spark.bigcast.driver.keepValue": "never"})
     replaced = {name: count for name, count in nonzero(counted).items() if "eplaced" in name}
     good = counted.get("offloaded") == 1 and not replaced
     run.report.check("nothing_replaced", "" if good else f"{nonzero(counted)}")
-    sealed = second.metric('uploads_total{event="started"}')
-    run.report.check("one_upload", "" if not sealed else f"{sealed} at the second home")
-    run.report.check("freed", wait_for(lambda: not any(second.holds().values()),
-                                       lambda: f"the node still has {second.holds()}"))
-    run.report.check("ends", "" if (code := second.stop()) == 0 else f"exit {code}")
+    started = second.metric('uploads_total{event="started"}')
+    run.report.check("one_upload", "" if not started else f"{started} at the second home")
+    run.report.check("freed", second.still_held())
+    run.report.check("ends", second.ended_badly())
 
 
-def kill_after_upload(run, hosts, servers, more):
+def kill_after_upload(run, servers, more):
     """A job whose first server is killed between the upload and the read; its counters."""
     area = run.area()
     conf = area.conf(run.jar, {
@@ -171,7 +175,7 @@ def kill_after_upload(run, hosts, servers, more):
         "spark.bigcasttest.megabytes": "8",
     } | more)
     argv = area.submit("local-cluster[1,1,1024]", conf, "StepJob")
-    watch = Watch(hosts)
+    watch = Watch(Others(run.hosts, [server.process.pid for server in servers[1:]]))
     steps = Steps(area, [watch], functools.partial(run.hosts.start, 0, argv))
     problem = ""
     for step in ("ready", "made", "read", "unpersisted", "destroyed"):

@@ -125,16 +125,20 @@ class Area:
         return {key: value for key, value in conf.items() if value is not None}
 
     def submit(self, master, conf, program, jars=()):
-        """The command that runs `program` (a Java class's name, or a Python file).
+        """The command that runs `program` (a Java class's name, or a Python file)."""
+        argv = self.launcher(master, conf, jars)
+        if str(program).endswith(".py"):
+            return argv + [str(program)]
+        return argv + ["--class", f"io.bigcast.sparktest.{program}", str(self.spark.jobs_jar)]
+
+    def launcher(self, master, conf, jars=()):
+        """That command without the program.
 
         `jars` are given by --jars, beside the one of user classes."""
         argv = [str(self.home / "bin" / "spark-submit"), "--master", master]
         for key, value in conf.items():
             argv += ["--conf", f"{key}={value}"]
-        argv += ["--jars", ",".join(map(str, [self.spark.user_jar, *jars]))]
-        if str(program).endswith(".py"):
-            return argv + [str(program)]
-        return argv + ["--class", f"io.bigcast.sparktest.{program}", str(self.spark.jobs_jar)]
+        return argv + ["--jars", ",".join(map(str, [self.spark.user_jar, *jars]))]
 
     def executor_logs(self):
         return sorted(self.home.glob("work/*/*/stderr"))

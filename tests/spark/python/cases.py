@@ -30,17 +30,7 @@ class Runner:
         return self.counter("offloaded") if self.plugin else 0
 
     def run(self):
-        for name in [name for name in dir(self) if name.startswith("py_")]:
-            if not self.pattern.search(name):
-                continue
-            print(f"=== case {name}", file=sys.stderr)
-            try:
-                getattr(self, name)()
-                print(f"CASE {name} ok", flush=True)
-            except Exception as failure:
-                traceback.print_exc()
-                why = " ".join(repr(failure).split())[:600]
-                print(f"CASE {name} FAIL {why}", flush=True)
+        run_cases(self, "py_", self.pattern)
 
 
 class Cases(Runner):
@@ -173,6 +163,21 @@ def hash_of(value):
     import zlib
 
     return len(value), zlib.crc32(value)
+
+
+def run_cases(cases, prefix, pattern):
+    """Runs its methods of that prefix whose names match."""
+    for name in [name for name in dir(cases) if name.startswith(prefix)]:
+        if not re.search(pattern, name):
+            continue
+        print(f"=== case {name}", file=sys.stderr)
+        try:
+            getattr(cases, name)()
+            print(f"CASE {name} ok", flush=True)
+        except Exception as failure:
+            traceback.print_exc()
+            why = " ".join(repr(failure).split())[:600]
+            print(f"CASE {name} FAIL {why}", flush=True)
 
 
 def equal(actual, expected, what):

@@ -2,13 +2,13 @@
 
 Prints `CASE name ok|FAIL why` for each case, as the other jobs do."""
 
-import re
 import sys
-import traceback
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import LongType
+
+from cases import equal, run_cases
 
 
 class Client:
@@ -56,22 +56,9 @@ class Client:
         equal(joined.agg(F.sum("x")).collect()[0][0], 3 * sum(ids), "sum")
 
 
-def equal(actual, expected, what):
-    if actual != expected:
-        raise AssertionError(f"{what}: expected {str(expected)[:200]}, got {str(actual)[:200]}")
-
-
 def main():
     session = SparkSession.builder.remote(sys.argv[1]).getOrCreate()
-    client = Client(session)
-    for name in [name for name in dir(client) if name.startswith("connect_")]:
-        if re.search(sys.argv[2], name):
-            try:
-                getattr(client, name)()
-                print(f"CASE {name} ok", flush=True)
-            except Exception as failure:
-                traceback.print_exc()
-                print(f"CASE {name} FAIL {' '.join(repr(failure).split())[:600]}", flush=True)
+    run_cases(Client(session), "connect_", sys.argv[2])
     session.stop()
     print("END of cases", flush=True)
 

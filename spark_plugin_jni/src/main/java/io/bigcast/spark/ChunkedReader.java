@@ -47,11 +47,6 @@ abstract class ChunkedReader<T> implements BlobReader<T> {
         : new Objects<>(openForTask());
   }
 
-  @Override
-  public BlobBytes bytes() throws IOException {
-    return copy();
-  }
-
   final BlobBytes copy() throws IOException {
     try (ChunkSource chunks = open()) {
       return BlobBytes.copyOf(chunks, size());

@@ -77,6 +77,27 @@ final class Connection implements AutoCloseable {
     }
   }
 
+  /**
+   * As {@link #call}. If the node that was there has died, this connection lets go of it: then once
+   * more, by another.
+   */
+  <T> T callOrAnew(String home, Call<T> call) throws BigcastException {
+    boolean[] reached = {false};
+    try {
+      return call(
+          home,
+          client -> {
+            reached[0] = true;
+            return call.on(client);
+          });
+    } catch (BigcastException e) {
+      if (!reached[0] || !e.nobodyAnswered()) {
+        throw e;
+      }
+      return call(home, call);
+    }
+  }
+
   /** Starts to read a blob, from this host's node or past it. */
   NativeDownload download(BlobPlace place) throws BigcastException {
     return call(driver ? "" : place.home, client -> client.download(place.ref));

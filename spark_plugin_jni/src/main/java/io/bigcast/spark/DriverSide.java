@@ -132,7 +132,7 @@ final class DriverSide {
   private Map<String, String> pythonOptions() throws BigcastException {
     connection.checkNotResting();
     NativeClient.Options options = connection.options();
-    String home = homeOrAnother();
+    String home = connection.callOrAnew("", this::addressOfHome);
     Map<String, String> map = new HashMap<>();
     map.put("servers", String.join(",", options.servers));
     map.put("localNode", options.localNode);
@@ -145,18 +145,6 @@ final class DriverSide {
     map.put("minSize", Long.toString(conf.number(Key.MIN_SIZE)));
     map.put("announceFrom", Long.toString(conf.prefetches() ? conf.number(Key.PREFETCH_MIN_SIZE) : 0));
     return map;
-  }
-
-  private String homeOrAnother() throws BigcastException {
-    try {
-      return connection.call("", this::addressOfHome);
-    } catch (BigcastException e) {
-      if (!e.nobodyAnswered()) {
-        throw e;
-      }
-      // The node that was there has died. The connection has let go of it: now there is another.
-      return connection.call("", this::addressOfHome);
-    }
   }
 
   /** Whether this driver runs the plugin, if only to leave all to Spark. */

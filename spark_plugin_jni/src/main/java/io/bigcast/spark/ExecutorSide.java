@@ -2,6 +2,7 @@ package io.bigcast.spark;
 
 import io.bigcast.spark.BigcastConf.Key;
 import java.io.Serializable;
+import java.util.function.Predicate;
 import org.apache.spark.SparkConf;
 import org.apache.spark.SparkEnv;
 import org.apache.spark.api.plugin.PluginContext;
@@ -21,34 +22,24 @@ final class ExecutorSide {
 
   static void start(PluginContext context) {
     plugin = context;
-    if (prefetches()) {
+    BigcastConf conf;
+    try {
+      conf = BigcastConf.from(SparkEnv.get().conf());
+    } catch (IllegalArgumentException e) {
+      return; // the driver has told
+    }
+    if (!conf.flag(Key.ENABLED)) {
+      return;
+    }
+    if (conf.prefetches()) {
       Prefetch.start();
     }
-    if (helpsPython()) {
+    // Where bigcast.broadcast may be more than sc.broadcast.
+    if (!SparkEnv.get().executorId().equals("driver") && !conf.encrypts()) {
       PythonHelp started = PythonHelp.start();
       synchronized (ExecutorSide.class) {
         pythonHelp = started;
       }
-    }
-  }
-
-  /** Where bigcast.broadcast may be more than sc.broadcast. */
-  private static boolean helpsPython() {
-    try {
-      BigcastConf conf = BigcastConf.from(SparkEnv.get().conf());
-      boolean driver = SparkEnv.get().executorId().equals("driver");
-      return !driver && conf.flag(Key.ENABLED) && !conf.encrypts();
-    } catch (IllegalArgumentException e) {
-      return false; // the driver has told
-    }
-  }
-
-  private static boolean prefetches() {
-    try {
-      BigcastConf conf = BigcastConf.from(SparkEnv.get().conf());
-      return conf.flag(Key.ENABLED) && conf.prefetches();
-    } catch (IllegalArgumentException e) {
-      return false; // the driver has told
     }
   }
 
@@ -64,6 +55,20 @@ final class ExecutorSide {
           BigcastException.Code.UNAVAILABLE, "this executor's plugin has not started");
     }
     return DriverMessages.ask(context, request);
+  }
+
+  /** Asks again, after pauses that grow, as long as the answer is a "later". */
+  static <A extends Serializable> A askUntil(
+      DriverRequest<A> request, Predicate<A> isLater, long pauseMsMin, long pauseMsMax)
+      throws BigcastException, InterruptedException {
+    long pauseMs = pauseMsMin;
+    A answer = ask(request);
+    while (isLater.test(answer)) {
+      Thread.sleep(pauseMs);
+      pauseMs = Math.min(2 * pauseMs, pauseMsMax);
+      answer = ask(request);
+    }
+    return answer;
   }
 
   /** False if this JVM could not load what every use of Bigcast needs. */

@@ -40,7 +40,7 @@ final class Fetch {
       }
       try {
         Object value = fromBlob(places);
-        BigcastStats.READS_REPLACED.add(places.isReplaced() ? 1 : 0);
+        places.countIfReplaced();
         return value;
       } catch (BigcastException e) {
         places.failed(e);

@@ -37,6 +37,9 @@ final class FileSource extends ChunkedReader<ByteBuffer> implements Source, Seri
   /** Null where the file is. */
   private transient List<byte[]> content;
 
+  /** Null until it is asked for. */
+  private transient BlobBytes whole;
+
   FileSource(Path file, boolean mappable) throws IOException {
     if (!Files.isRegularFile(file)) {
       Files.size(file); // says so if it is not there
@@ -92,6 +95,14 @@ final class FileSource extends ChunkedReader<ByteBuffer> implements Source, Seri
     } catch (IOException e) {
       throw new BigcastException(why, "and " + e);
     }
+  }
+
+  @Override
+  public synchronized BlobBytes bytes() throws IOException {
+    if (whole == null) {
+      whole = copy();
+    }
+    return whole;
   }
 
   @Override

@@ -1,10 +1,8 @@
 package io.bigcast.spark;
 
 import java.io.ByteArrayInputStream;
-import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.io.ObjectInputStream;
-import java.io.ObjectOutputStream;
 import java.io.ObjectStreamClass;
 import org.apache.spark.broadcast.Broadcast;
 
@@ -13,13 +11,11 @@ final class Handles {
   private Handles() {}
 
   static byte[] toBytes(Broadcast<?> handle) throws BigcastException {
-    ByteArrayOutputStream bytes = new ByteArrayOutputStream();
-    try (ObjectOutputStream out = new ObjectOutputStream(bytes)) {
-      out.writeObject(handle);
+    try {
+      return DriverMessages.pack(handle);
     } catch (IOException e) {
       throw new BigcastException(BigcastException.Code.INTERNAL, "a broadcast's handle: " + e);
     }
-    return bytes.toByteArray();
   }
 
   static Broadcast<?> of(byte[] bytes) throws IOException {

@@ -58,8 +58,11 @@ final class Places {
     return place;
   }
 
-  boolean isReplaced() {
-    return place != first || isWithSpark();
+  /** To be called when the value was read. */
+  void countIfReplaced() {
+    if (place != first || isWithSpark()) {
+      BigcastStats.READS_REPLACED.increment();
+    }
   }
 
   /** What was read so far was worth trying: failures are counted from here on. */
@@ -119,19 +122,17 @@ final class Places {
     ReplacementRequest request =
         new ReplacementRequest(
             id, place.ref, failures, trusted && ExecutorSide.canUseBigcast());
-    long pauseMs = ASK_AGAIN_MS_MIN;
     try {
-      for (;;) {
-        Replacement answer = ExecutorSide.ask(request);
-        if (answer.kind != Replacement.Kind.LATER) {
-          if (answer.kind != Replacement.Kind.SAME) {
-            REPLACED.put(id, answer);
-          }
-          return answer;
-        }
-        Thread.sleep(pauseMs);
-        pauseMs = Math.min(2 * pauseMs, ASK_AGAIN_MS_MAX);
+      Replacement answer =
+          ExecutorSide.askUntil(
+              request,
+              given -> given.kind == Replacement.Kind.LATER,
+              ASK_AGAIN_MS_MIN,
+              ASK_AGAIN_MS_MAX);
+      if (answer.kind != Replacement.Kind.SAME) {
+        REPLACED.put(id, answer);
       }
+      return answer;
     } catch (BigcastException e) {
       if (e.nobodyAnswered() && why.nobodyAnswered() && failures == 1) {
         return Replacement.SAME;

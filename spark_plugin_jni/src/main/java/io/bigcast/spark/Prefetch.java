@@ -1,7 +1,5 @@
 package io.bigcast.spark;
 
-import java.util.concurrent.TimeUnit;
-
 /**
  * Has this executor's host follow the driver's home, so that large broadcasts are fetched while they
  * are written. Only ever a hint: whatever fails here, a broadcast is fetched when it is read.
@@ -23,13 +21,8 @@ final class Prefetch implements Runnable {
   @Override
   public void run() {
     try {
-      long pauseMs = ASK_MS_MIN;
-      String home = ExecutorSide.ask(new HomeRequest());
-      while (home.isEmpty()) {
-        TimeUnit.MILLISECONDS.sleep(pauseMs);
-        pauseMs = Math.min(2 * pauseMs, ASK_MS_MAX);
-        home = ExecutorSide.ask(new HomeRequest());
-      }
+      String home =
+          ExecutorSide.askUntil(new HomeRequest(), String::isEmpty, ASK_MS_MIN, ASK_MS_MAX);
       ExecutorSide.connection().follow(home);
     } catch (BigcastException | RuntimeException | LinkageError e) {
       Warnings.LOG.debug("broadcasts are fetched when they are read", e);

@@ -60,7 +60,7 @@ final class PublishedBlob<T> extends ChunkedReader<T> {
     while (!places.isWithSpark()) {
       try {
         BlobBytes mapped = source.map(id, places.place());
-        BigcastStats.READS_REPLACED.add(places.isReplaced() ? 1 : 0);
+        places.countIfReplaced();
         return mapped;
       } catch (BigcastException e) {
         if (e.code() == BigcastException.Code.NOT_MAPPABLE) {
@@ -183,7 +183,7 @@ final class PublishedBlob<T> extends ChunkedReader<T> {
     }
 
     private void finished() throws IOException {
-      BigcastStats.READS_REPLACED.add(places.isReplaced() ? 1 : 0);
+      places.countIfReplaced();
       ChunkSource read = chunks();
       if (read instanceof NativeDownload) {
         source.finished((NativeDownload) read, id, System.nanoTime() - startNanos);

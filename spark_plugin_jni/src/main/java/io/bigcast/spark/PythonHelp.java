@@ -123,13 +123,12 @@ final class PythonHelp implements AutoCloseable {
 
   private static String find(String name) {
     try {
-      byte[] handle = PythonValues.LATER;
-      while (handle.length == 0) {
-        handle = ExecutorSide.ask(new PythonValueRequest(name));
-        if (handle.length == 0) {
-          Thread.sleep(ASK_AGAIN_MS);
-        }
-      }
+      byte[] handle =
+          ExecutorSide.askUntil(
+              new PythonValueRequest(name),
+              answer -> answer.length == PythonValues.LATER.length,
+              ASK_AGAIN_MS,
+              ASK_AGAIN_MS);
       // Once an executor, whoever asks: Spark keeps it, and drops it with the broadcast.
       return "ok " + ((PythonBroadcast) Handles.of(handle).value()).path();
     } catch (InterruptedException e) {

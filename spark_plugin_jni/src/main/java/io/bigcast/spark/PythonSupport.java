@@ -25,12 +25,12 @@ public final class PythonSupport {
 
   /** There is a broadcast whose blob has this name. */
   public static void made(String name) throws BigcastException {
-    DriverSide.currentOrThrow().pythonValues().made(name);
+    values().made(name);
   }
 
   /** It was destroyed. */
   public static void destroyed(String name) throws BigcastException {
-    DriverSide.currentOrThrow().pythonValues().forget(name);
+    values().forget(name);
   }
 
   /**
@@ -39,7 +39,7 @@ public final class PythonSupport {
    */
   public static String nextLost() throws InterruptedException {
     try {
-      return DriverSide.currentOrThrow().pythonValues().nextLost(WAIT_MS);
+      return values().nextLost(WAIT_MS);
     } catch (BigcastException e) {
       return PythonValues.ENDED;
     }
@@ -47,17 +47,19 @@ public final class PythonSupport {
 
   /** @param instead its bytes by sc.broadcast, as a file */
   public static void replaced(String name, Broadcast<?> instead) throws BigcastException {
-    DriverSide.currentOrThrow().pythonValues().replaced(name, instead);
+    values().replaced(name, instead);
   }
 
   public static void notReplaced(String name, String why) throws BigcastException {
-    DriverSide.currentOrThrow()
-        .pythonValues()
-        .notReplaced(name, new BigcastException(BigcastException.Code.NOT_FOUND, why));
+    values().notReplaced(name, new BigcastException(BigcastException.Code.NOT_FOUND, why));
   }
 
   /** A warning in the driver's log, once. */
   public static void warn(String text) {
     Warnings.once(text);
+  }
+
+  private static PythonValues values() throws BigcastException {
+    return DriverSide.currentOrThrow().pythonValues();
   }
 }

@@ -83,15 +83,7 @@ final class ValueUpload {
   }
 
   private ChunkSink open() throws BigcastException {
-    try {
-      upload = connection.call("", this::openOn);
-    } catch (BigcastException e) {
-      if (client == null || !e.nobodyAnswered()) {
-        throw e;
-      }
-      // The node that was there has died. The connection has let go of it: now there is another.
-      upload = connection.call("", this::openOn);
-    }
+    upload = connection.callOrAnew("", this::openOn);
     return upload;
   }
 
