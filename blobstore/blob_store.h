@@ -49,8 +49,8 @@ struct CreateOptions {
   LeaseId lease;                 // zero: lives until removed
   bool replace = false;          // take over the name from another blob when sealed
   Stripe stripe;                 // a home has the name only of stripe 0
-  std::string note;              // of whoever creates it; means nothing to the store
-  Durability durability = Durability::kMemory;  // of a home that has all chunks
+  std::string note;  // of whoever creates it: means nothing to the store, and is as durable as it
+  Durability durability = Durability::kMemory;  // of a home
   // Readers may map it: takes raw chunks only. Not of a stripe; a restart forgets it.
   bool mappable = false;
   Duration ttl{};  // of a home: expired() names it so long after its seal; 0: never
@@ -329,6 +329,8 @@ class BlobStore {
   virtual void trim() = 0;
   // The leases that blobs have.
   virtual std::vector<LeaseId> leases() const = 0;
+  // Sealed homes that were created with a note, in no order.
+  virtual std::vector<BlobStat> noted() const = 0;
   // What made the disk tier read-only; empty: nothing.
   virtual std::string disk_failure() const = 0;
 };

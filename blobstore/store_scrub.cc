@@ -141,7 +141,8 @@ void Store::end_damage(StoredChunk& chunk) {
 std::vector<DamagedChunk> Store::damaged_chunks(size_t limit, const DamagedChunk* after) const {
   std::vector<DamagedChunk> result;
   const Lock lock(mutex_);
-  auto it = after == nullptr ? damaged_.begin() : damaged_.upper_bound({after->id, after->meta.index});
+  auto it =
+      after == nullptr ? damaged_.begin() : damaged_.upper_bound({after->id, after->meta.index});
   for (; it != damaged_.end() && result.size() < limit; ++it) {
     result.push_back({it->first, blobs_.at(it->first)->chunks.at(it->second).meta});
   }

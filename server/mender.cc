@@ -1,8 +1,11 @@
 #include "server/mender.h"
 
+#include <algorithm>
+#include <span>
 #include <utility>
 
 #include "base/log.h"
+#include "server/puller.h"
 #include "server/replicas.h"
 
 namespace bigcast {
@@ -25,25 +28,29 @@ Result<std::span<const std::byte>> bytes_of(rpc::ReadResult::Reader result, cons
 
 void Mender::tick() {
   // A disk that takes no writes can't be mended.
-  if (running_ || core_.clock.now() < retry_at_ || core_.store->damaged_chunks(1).empty() ||
+  if (running_ || core_.clock.now() < next_at_ || core_.store->damaged_chunks(1).empty() ||
       !core_.store->disk_failure().empty()) {
     return;
   }
   running_ = true;
-  failed_ = false;
   after_.reset();
+  away_.clear();
+  mended_ = failed_ = 0;
   task_ = mend_next()
               .catch_([this](kj::Exception&& exception) {
-                failed_ = true;
+                failed_++;
                 log().warn("mending chunks: {}", rpc::to_error(exception).to_string());
               })
-              .then([this] {
-                running_ = false;
-                if (failed_) {
-                  retry_at_ = core_.clock.now() + std::chrono::milliseconds(limits::kMendPauseMs);
-                }
-              })
+              .then([this] { end_round(); })
               .eagerlyEvaluate(nullptr);
+}
+
+void Mender::end_round() {
+  running_ = false;
+  if (mended_ > 0 || failed_ == 0) pause_ms_ = limits::kMendPauseMinMs;
+  if (failed_ == 0) return;
+  next_at_ = core_.clock.now() + std::chrono::milliseconds(pause_ms_);
+  pause_ms_ = std::min(2 * pause_ms_, limits::kMendPauseMaxMs);
 }
 
 kj::Promise<void> Mender::mend_next() {
@@ -63,21 +70,26 @@ kj::Promise<void> Mender::mend_next() {
 
 kj::Promise<void> Mender::mend(const DamagedChunk& chunk, const BlobStat& stat,
                                std::vector<rpc::Address> homes) {
+  std::erase_if(homes, [this](const auto& home) { return away_.contains(home.to_string()); });
+  if (homes.empty()) {
+    failed_++;
+    return kj::READY_NOW;
+  }
   const rpc::Address home = homes.front();
   homes.erase(homes.begin());
   return mend_from(home, chunk, stat)
       .then([this, home, chunk, stat,
              homes = std::move(homes)](const Result<void>& mended) mutable -> kj::Promise<void> {
-        if (mended) {
-          core_.metrics->chunks_mended++;
-          log().info("blob {}/{}: chunk {}: repaired with what {} has", stat.name_space, stat.name,
-                     chunk.meta.index, home.to_string());
-          return kj::READY_NOW;
+        if (!mended) {
+          log().info("blob {}/{}: chunk {}: {} can't repair it: {}", stat.name_space, stat.name,
+                     chunk.meta.index, home.to_string(), mended.error().to_string());
+          if (is_passing(mended.error().code)) away_.insert(home.to_string());
+          return mend(chunk, stat, std::move(homes));
         }
-        log().info("blob {}/{}: chunk {}: {} can't repair it: {}", stat.name_space, stat.name,
-                   chunk.meta.index, home.to_string(), mended.error().to_string());
-        if (!homes.empty()) return mend(chunk, stat, std::move(homes));
-        failed_ = true;
+        mended_++;
+        core_.metrics->chunks_mended++;
+        log().info("blob {}/{}: chunk {}: repaired with what {} has", stat.name_space, stat.name,
+                   chunk.meta.index, home.to_string());
         return kj::READY_NOW;
       });
 }
@@ -104,10 +116,9 @@ kj::Promise<Result<void>> Mender::put(const DamagedChunk& chunk, uint32_t chunk_
   if (!response) return Result<void>(tl::unexpected(response.error()));
   const auto bytes = bytes_of(response->getResult(), chunk.meta, chunk_size);
   if (!bytes) return Result<void>(tl::unexpected(bytes.error()));
-  return core_.on_pool(
-      [store = core_.store, chunk, bytes = *bytes, held = kj::mv(*response)] {
-        return store->put_chunk(chunk.id, chunk.meta, bytes);
-      });
+  return core_.on_pool([store = core_.store, chunk, bytes = *bytes, held = kj::mv(*response)] {
+    return store->put_chunk(chunk.id, chunk.meta, bytes);
+  });
 }
 
 }  // namespace bigcast

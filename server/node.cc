@@ -125,12 +125,22 @@ void Node::listen(Listeners listeners) {
     core_->advertised = config_.advertise.value_or(addresses_.front());
     if (core_->advertised->port == 0) core_->advertised->port = addresses_.front().port;
   }
+  if (core_->advertised) take_up_placed();
   for (auto& listener : listeners_) {
     tasks_.push_back(listener->accept_loop([this](int fd, bool is_unix) { accept(fd, is_unix); })
                          .eagerlyEvaluate([](kj::Exception&& exception) {
                            log().error("a listener failed: {}",
                                        rpc::to_error(exception).to_string());
                          }));
+  }
+}
+
+// Durable blobs from before the start that other nodes have a part in.
+void Node::take_up_placed() {
+  for (const BlobStat& stat : core_->store->noted()) {
+    replicas_.keep(stat);
+    const auto whole = whole_ref(stat);
+    if (whole && stat.stripe.index > 0) stripes_.keep(stat.id, *whole);
   }
 }
 

@@ -61,6 +61,7 @@ class Node {
   Node(rpc::UvLoop& loop, const Config& config, std::shared_ptr<BlobStore> store);
   using Listeners = std::vector<kj::Own<rpc::Listener>>;  // TCP, then the socket
   void listen(Listeners listeners);
+  void take_up_placed();
   Result<void> start_http();
   void accept(int fd, bool is_unix);
   void make_room();
