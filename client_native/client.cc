@@ -130,6 +130,10 @@ class ClientHandle final : public Client {
     BIGCAST_ASSIGN(const auto ref, rpc::BlobRefData::from_bytes(bytes));
     return map_blob(core_, ref);
   }
+  Result<std::unique_ptr<LentFile>> lend_ref(std::string_view bytes) override {
+    BIGCAST_ASSIGN(const auto ref, rpc::BlobRefData::from_bytes(bytes));
+    return lend_blob(core_, ref);
+  }
   Result<BlobSummary> stat(const std::string& name) override;
   Result<void> list(const std::string& prefix,
                     const std::function<bool(const BlobSummary&)>& each) override;

@@ -188,6 +188,18 @@ class Mapping {
   virtual std::span<const std::byte> bytes() const = 0;
 };
 
+// A blob in the local node's memory as a file that others open, by /proc and this process's
+// descriptor: for programs that read files. Otherwise as Mapping, but for resident memory: nothing
+// is mapped here. Who has opened it may read on when this object is gone, though the node does not
+// count that memory any more.
+class LentFile {
+ public:
+  virtual ~LentFile() = default;  // blocks for one call to the node
+  // This object's own, closed when a program is executed. The blob is at the file's beginning; what
+  // is behind it means nothing.
+  virtual int descriptor() const = 0;
+};
+
 // Whether these are the bytes of the sealed blob with this ref, which was written neither
 // compressed nor encrypted: CORRUPT if not.
 Result<void> verify_content(std::string_view ref, std::span<const std::byte> content);
@@ -210,6 +222,8 @@ class Client {
   // node has fetched all of it. NOT_MAPPABLE says why a download has to do instead: there is no
   // local node, the blob was not uploaded as mappable, or the node has no room to keep it in.
   virtual Result<std::unique_ptr<Mapping>> map_ref(std::string_view ref) = 0;
+  // The same, digests and errors included, but for others to open.
+  virtual Result<std::unique_ptr<LentFile>> lend_ref(std::string_view ref) = 0;
   virtual Result<BlobSummary> stat(const std::string& name) = 0;
   // Calls `each` in order of name until all are listed or it returns false.
   virtual Result<void> list(const std::string& prefix,

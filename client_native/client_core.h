@@ -99,6 +99,8 @@ Result<std::unique_ptr<Download>> start_download(const std::shared_ptr<ClientCor
 
 Result<std::unique_ptr<Mapping>> map_blob(const std::shared_ptr<ClientCore>& core,
                                           const rpc::BlobRefData& ref);
+Result<std::unique_ptr<LentFile>> lend_blob(const std::shared_ptr<ClientCore>& core,
+                                            const rpc::BlobRefData& ref);
 
 // True when another node may still have an answer.
 inline bool node_did_not_answer(const Error& error) {

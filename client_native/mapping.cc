@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <optional>
+#include <utility>
 
 #include "client_native/client_core.h"
 
@@ -24,28 +25,25 @@ struct Lent {
   Id128 token;
 };
 
-class MappingHandle final : public Mapping {
+// Memory of a node that this process uses: returned to the node at its end.
+class Loan {
  public:
-  MappingHandle(std::shared_ptr<ClientCore> core, Lent lent)
+  Loan(std::shared_ptr<ClientCore> core, Lent lent)
       : core_(std::make_unique<std::shared_ptr<ClientCore>>(std::move(core))),
         lent_(std::move(lent)),
         process_(getpid()) {}
-  ~MappingHandle() override {
-    if (getpid() != process_) {
-      // A child of fork(): the I/O thread is the parent's. What is mapped stays, as may its
-      // readers.
+  Loan(const Loan&) = delete;
+  Loan& operator=(const Loan&) = delete;
+  ~Loan() {
+    if (is_of_parent()) {
       static_cast<void>(core_.release());
       return;
     }
-    if (data_ != nullptr) munmap(data_, size_);
     // If it can't be told the node learns from this process's end.
     (void)(*core_)->io().blocking([this]() { return give_back(); });
   }
-  std::span<const std::byte> bytes() const override {
-    return {static_cast<const std::byte*>(data_), size_};
-  }
-
-  Result<void> map(int fd, uint64_t size);
+  // In a child of fork(): the I/O thread is the parent's. What is mapped stays, as may its readers.
+  bool is_of_parent() const { return getpid() != process_; }
 
  private:
   kj::Promise<Result<void>> give_back();
@@ -53,8 +51,40 @@ class MappingHandle final : public Mapping {
   std::unique_ptr<std::shared_ptr<ClientCore>> core_;  // may be left behind
   const Lent lent_;
   const pid_t process_;
+};
+
+class MappingHandle final : public Mapping {
+ public:
+  explicit MappingHandle(std::unique_ptr<Loan> loan) : loan_(std::move(loan)) {}
+  ~MappingHandle() override {
+    if (data_ != nullptr && !loan_->is_of_parent()) munmap(data_, size_);
+  }
+  std::span<const std::byte> bytes() const override {
+    return {static_cast<const std::byte*>(data_), size_};
+  }
+
+  Result<void> map(int fd, uint64_t size);
+  std::unique_ptr<Loan> unmap() {
+    munmap(std::exchange(data_, nullptr), std::exchange(size_, 0));
+    return std::move(loan_);
+  }
+
+ private:
+  std::unique_ptr<Loan> loan_;  // ends after the mapping
   void* data_ = nullptr;
   size_t size_ = 0;
+};
+
+class LentFileHandle final : public LentFile {
+ public:
+  LentFileHandle(std::unique_ptr<Loan> loan, kj::AutoCloseFd file)
+      : loan_(std::move(loan)), file_(std::move(file)) {}
+  ~LentFileHandle() noexcept override {}
+  int descriptor() const override { return file_.get(); }
+
+ private:
+  std::unique_ptr<Loan> loan_;
+  kj::AutoCloseFd file_;  // goes first
 };
 
 // A file that could be shortened under the mapping would end this process by a signal, and one that
@@ -94,7 +124,7 @@ Result<void> verify(std::span<const std::byte> all, uint32_t chunk_size,
   return fail(ErrorCode::kCorrupt, "the bytes do not have the blob's root digest");
 }
 
-kj::Promise<Result<void>> MappingHandle::give_back() {
+kj::Promise<Result<void>> Loan::give_back() {
   Nodes& nodes = (*core_)->nodes();
   return nodes.control_of(lent_.node)
       .then([this, &nodes](Result<kj::Own<NodeSession>> node) -> kj::Promise<Result<void>> {
@@ -106,7 +136,7 @@ kj::Promise<Result<void>> MappingHandle::give_back() {
       });
 }
 
-// One call of map_ref. On the I/O thread.
+// One call of map_ref or lend_ref. On the I/O thread.
 class MapJob {
  public:
   struct Given {
@@ -202,10 +232,14 @@ std::optional<rpc::Address> local_node(const ClientTargets& targets) {
   return std::nullopt;
 }
 
-}  // namespace
+// A blob that is mapped and whose bytes are the right ones, and the descriptor that it was mapped
+// by.
+struct Mapped {
+  std::unique_ptr<MappingHandle> mapping;
+  kj::AutoCloseFd file;
+};
 
-Result<std::unique_ptr<Mapping>> map_blob(const std::shared_ptr<ClientCore>& core,
-                                          const rpc::BlobRefData& ref) {
+Result<Mapped> map_verified(const std::shared_ptr<ClientCore>& core, const rpc::BlobRefData& ref) {
   const auto node = local_node(core->nodes().targets());
   if (!node) return fail(ErrorCode::kNotMappable, "map: no node of this host is known");
   if (ref.stripes > 1) return fail(ErrorCode::kNotMappable, "map: the blob has several homes");
@@ -217,14 +251,29 @@ Result<std::unique_ptr<Mapping>> map_blob(const std::shared_ptr<ClientCore>& cor
     auto running = job->run();
     return running.attach(kj::mv(job));
   }));
-  auto mapping = std::make_unique<MappingHandle>(core, Lent{*node, given.token});
+  auto mapping =
+      std::make_unique<MappingHandle>(std::make_unique<Loan>(core, Lent{*node, given.token}));
   if (given.fd.get() < 0) {
     return fail(ErrorCode::kNotMappable, "map: no descriptor arrives here");
   }
   BIGCAST_TRY(mapping->map(given.fd.get(), given.size));
   const Digest128 root = ref.root_digest == Digest128{} ? given.root_digest : ref.root_digest;
   BIGCAST_TRY(verify(mapping->bytes(), ref.chunk_size, root));
-  return mapping;
+  return Mapped{std::move(mapping), std::move(given.fd)};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Mapping>> map_blob(const std::shared_ptr<ClientCore>& core,
+                                          const rpc::BlobRefData& ref) {
+  BIGCAST_ASSIGN(auto mapped, map_verified(core, ref));
+  return std::move(mapped.mapping);
+}
+
+Result<std::unique_ptr<LentFile>> lend_blob(const std::shared_ptr<ClientCore>& core,
+                                            const rpc::BlobRefData& ref) {
+  BIGCAST_ASSIGN(auto mapped, map_verified(core, ref));
+  return std::make_unique<LentFileHandle>(mapped.mapping->unmap(), std::move(mapped.file));
 }
 
 Result<void> verify_content(std::string_view ref, std::span<const std::byte> content) {

@@ -105,6 +105,14 @@ JNIEXPORT jlong JNICALL Java_io_bigcast_spark_NativeClient_map(JNIEnv* env, jcla
   });
 }
 
+JNIEXPORT jlong JNICALL Java_io_bigcast_spark_NativeClient_lend(JNIEnv* env, jclass, jlong client,
+                                                                jbyteArray ref) {
+  return guarded(env, [&]() -> jlong {
+    auto owner = take(client);
+    return to_handle(value_or_throw(owner->lend_ref(bigcast::jni::to_bytes(env, ref))).release());
+  });
+}
+
 JNIEXPORT void JNICALL Java_io_bigcast_spark_NativeClient_remove(JNIEnv* env, jclass, jlong client,
                                                                  jbyteArray ref) {
   guarded(env, [&] {

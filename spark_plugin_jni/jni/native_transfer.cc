@@ -1,6 +1,7 @@
 #include "jni_support.h"
 #include "native_handles.h"
 
+using bigcast::LentFile;
 using bigcast::Mapping;
 using bigcast::jni::DownloadHandle;
 using bigcast::jni::from_handle;
@@ -100,6 +101,15 @@ JNIEXPORT jobject JNICALL Java_io_bigcast_spark_NativeMapping_piece(JNIEnv* env,
 JNIEXPORT void JNICALL Java_io_bigcast_spark_NativeMapping_destroy(JNIEnv* env, jclass,
                                                                    jlong mapping) {
   guarded(env, [&] { delete from_handle<Mapping>(mapping); });
+}
+
+JNIEXPORT jint JNICALL Java_io_bigcast_spark_NativeFile_descriptor(JNIEnv* env, jclass,
+                                                                   jlong file) {
+  return guarded(env, [&]() -> jint { return from_handle<LentFile>(file)->descriptor(); });
+}
+
+JNIEXPORT void JNICALL Java_io_bigcast_spark_NativeFile_destroy(JNIEnv* env, jclass, jlong file) {
+  guarded(env, [&] { delete from_handle<LentFile>(file); });
 }
 
 JNIEXPORT jlongArray JNICALL Java_io_bigcast_spark_NativeDownload_stats(JNIEnv* env, jclass,

@@ -1,3 +1,4 @@
+#include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -137,6 +138,36 @@ TEST_CASE("a mapping outlives its blob, its client and its connection, and is th
   mapping = map_or_fail(*client, other);
   node.end(SIGKILL);
   CHECK(shows(*mapping, bytes));
+}
+
+TEST_CASE("a blob is lent as a file that other processes can open and not change") {
+  const NodeProcess home;
+  const NodeProcess relay(with_memory("16m"));
+  const auto writer = connect(options_for(home.tcp()));
+  const auto client = connect(options_for("", relay.socket()));
+  const std::string bytes = random_bytes(7 * limits::kMiB);
+  const std::string ref = put(*writer, mappable("lent"), bytes);
+  const std::string other = put(*writer, mappable("other"), bytes);
+  auto lent = client->lend_ref(ref);
+  REQUIRE(lent);
+  const std::string path =
+      "/proc/" + std::to_string(getpid()) + "/fd/" + std::to_string((*lent)->descriptor());
+  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  REQUIRE(file >= 0);
+  const auto content = [&] {
+    std::string read(bytes.size(), '\0');
+    CHECK(pread(file, read.data(), read.size(), 0) == static_cast<ssize_t>(read.size()));
+    return read;
+  };
+  check_same(content(), bytes);
+  const int writing = open(path.c_str(), O_RDWR | O_CLOEXEC);  // root may open it
+  CHECK((writing < 0 || pwrite(writing, "x", 1, 0) < 0));
+  if (writing >= 0) close(writing);
+  check_error(client->lend_ref(other), ErrorCode::kNotMappable, "now");
+  lent->reset();
+  CHECK(eventually([&] { return client->lend_ref(other).has_value(); }));
+  check_same(content(), bytes);  // as long as it is open
+  close(file);
 }
 
 TEST_CASE("a reader that is killed gives its mappings back") {

@@ -149,7 +149,7 @@ def pyspark_kryo_defaults(run):
 
 def pyspark_encrypted(run):
     """Spark encrypts what is on its disks and in its messages, and so the file of a pickle, too."""
-    pattern = run.case_filter or "dict$|large_closure|join"
+    pattern = run.case_filter or "dict$|large_closure|join|one_copy"
     area = pyspark(dataclasses.replace(run, case_filter=pattern), {
         "spark.bigcast.minSize": "0",
         "spark.authenticate": "true",
@@ -190,11 +190,20 @@ def pyspark(run, conf):
     """Returns the area in which it ran."""
     area = run.area()
     conf = area.conf(run.jar, {"spark.bigcasttest.filter": run.case_filter} | conf)
-    argv = area.submit("local-cluster[2,1,1024]", conf, sparks.HERE / "python" / "cases.py")
+    argv = area.submit("local-cluster[2,1,1024]", conf, sparks.HERE / "python" / "cases.py",
+                       jars=[run.spark.jobs_jar])
     watch = execute(run, area, argv, CASES_TIMEOUT_S)
     run.report.cases(sparks.read(area.out))
     check_end(run, area, watch)
     return area
+
+
+def unpacked_package(run, area):
+    """The Python package's folder."""
+    [wheel] = run.jar.parent.glob("bigcast-*.whl")
+    package = area.folder / "package"
+    zipfile.ZipFile(wheel).extractall(package)
+    return package
 
 
 def pyspark_arrays(run):
@@ -203,9 +212,7 @@ def pyspark_arrays(run):
         run.report.skip("all", "the package needs the plugin")
         return
     area = run.area()
-    [wheel] = run.jar.parent.glob("bigcast-*.whl")
-    package = area.folder / "package"
-    zipfile.ZipFile(wheel).extractall(package)
+    package = unpacked_package(run, area)
     conf = area.conf(run.jar, {
         "spark.bigcasttest.filter": run.case_filter,
         "spark.bigcast.node.memory": "256m",

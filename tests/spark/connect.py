@@ -13,6 +13,18 @@ SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
 JOINS = 6  # that broadcast something, at least
 
 
+def end(process):
+    """By SIGTERM; says if that did not end it."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(SMALL_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return f"SIGTERM did not end it within {SMALL_TIMEOUT_S} s"
+    return ""
+
+
 def server(run):
     """Its DataFrames' broadcasts go through Bigcast, and their results are as without."""
     have = subprocess.run([str(run.spark.python), "-c", "import grpc_status, pandas, pyarrow"],
@@ -39,8 +51,7 @@ def server(run):
             check=False, timeout=SMALL_TIMEOUT_S)
         watch.look()
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(SMALL_TIMEOUT_S)
+        run.report.check("server_ends", end(process))
     area.out.write_text(client.stdout + client.stderr, encoding="utf-8")
     run.report.cases(client.stdout)
     if run.jar:

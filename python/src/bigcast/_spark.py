@@ -4,6 +4,7 @@ The value is pickled with protocol 5; large buffers (NumPy, Arrow) are kept out 
 beginning on a page, in a mappable blob. A worker maps the blob and unpickles around the buffers.
 """
 
+import contextlib
 import gc
 import io
 import mmap
@@ -181,7 +182,6 @@ class _Keeper:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._kept: Dict[str, _Kept] = {}
-        self._files: Dict[str, str] = {}
         self._thread: Optional[threading.Thread] = None
 
     def keep(self, sc: Any, name: str, ref: bytes, value: Any) -> None:
@@ -195,11 +195,11 @@ class _Keeper:
 
     def forget(self, name: str) -> None:
         with self._lock:
-            kept, file = self._kept.pop(name, None), self._files.pop(name, None)
+            kept = self._kept.pop(name, None)
         if kept is not None:
             _support(kept.sc).destroyed(name)
-        if file is not None:
-            os.unlink(file)
+            with contextlib.suppress(FileNotFoundError):  # most are never needed
+                os.unlink(_file_of(kept.sc, name))
 
     def _run(self, sc: Any) -> None:
         support = _support(sc)
@@ -226,16 +226,23 @@ class _Keeper:
 
     def _given_to_spark(self, name: str, kept: _Kept) -> Any:
         sc = kept.sc
-        path = os.path.join(sc._temp_dir, name.rpartition("/")[2])
+        path = _file_of(sc, name)
         with open(path, "xb") as file:
-            with self._lock:
-                self._files[name] = path
             for part in _pickled(kept.value):
                 file.write(part)
-        with open(path, "rb") as file:
-            if not is_content_of(kept.ref, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)):
-                raise ValueError("it has been changed since it was broadcast")
+        if not is_content_of(kept.ref, _mapped(path)):
+            raise ValueError("it has been changed since it was broadcast")
         return sc._jsc.broadcast(sc._jvm.PythonRDD.setupBroadcast(path))
+
+
+def _file_of(sc: Any, name: str) -> str:
+    """Of the driver, for what was a blob of this name."""
+    return os.path.join(sc._temp_dir, name.rpartition("/")[2])
+
+
+def _mapped(path: str) -> memoryview:
+    with open(path, "rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
 
 
 def _support(sc: Any) -> Any:
@@ -352,9 +359,7 @@ def _view(place: _Place) -> memoryview:
             path = _help(place.name)
         except (OSError, ValueError) as error:
             raise BigcastError(lost.code, f"{lost.message}; and nothing replaces it: {error}") from None
-    with open(path, "rb") as file:
-        # Its pages are shared by the executor's workers.
-        return memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+    return _mapped(path)  # workers share its pages
 
 
 def _help(name: str) -> str:
@@ -386,12 +391,13 @@ def _open(place: _Place) -> Blob:
 
 
 def _answers(node: str) -> bool:
-    """Whether there is a node at "unix:@name", or none is expected."""
+    """Whether there is a node at "unix:@name" or "unix:/path", or none is expected."""
     if not node:
         return True
     with socket.socket(socket.AF_UNIX) as caller:
         try:
-            caller.connect(node.replace("unix:", "", 1).replace("@", "\0", 1))
+            path = node[len("unix:"):]
+            caller.connect("\0" + path[1:] if path.startswith("@") else path)
         except OSError:
             return False
     return True

@@ -14,7 +14,7 @@ import org.apache.spark.api.java.JavaSparkContext;
  * Reads the plugin's counters (io.bigcast.spark.BigcastStats), in this JVM and in every executor.
  * By reflection, so that the same jobs run on plain Spark, where there are none and all read as 0.
  */
-final class Probe {
+public final class Probe {
   static final String OFFLOADED = "offloaded";
   static final String READS = "reads";
   static final String BYTES_READ = "readRawBytes";
@@ -65,7 +65,7 @@ final class Probe {
   }
 
   /** Counters of every executor by its id. */
-  static Map<String, Map<String, Long>> onExecutors(JavaSparkContext context, int executors) {
+  public static Map<String, Map<String, Long>> onExecutors(JavaSparkContext context, int executors) {
     Map<String, Map<String, Long>> found = new TreeMap<>();
     for (int attempt = 0; attempt < 20 && found.size() < executors; attempt++) {
       for (HashMap<String, Map<String, Long>> each :

@@ -4,11 +4,15 @@ import os
 import pickle
 import re
 import sys
+import time
 import traceback
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import LongType
+
+EXECUTORS = 2
+FILES = ("pythonFilesShared", "pythonFilesWritten")
 
 
 class Runner:
@@ -20,6 +24,7 @@ class Runner:
         conf = self.context.getConf()
         self.plugin = "BigcastPlugin" in conf.get("spark.plugins", "")
         self.min_size = int(conf.get("spark.bigcast.minSize", str(1 << 20)))
+        self.encrypted = conf.get("spark.io.encryption.enabled", "false") == "true"
         self.pattern = re.compile(conf.get("spark.bigcasttest.filter", ""))
 
     def counter(self, name, *args):
@@ -28,6 +33,12 @@ class Runner:
 
     def offloaded(self):
         return self.counter("offloaded") if self.plugin else 0
+
+    def on_executors(self, name):
+        """The sum of a counter over both executors."""
+        probe = self.context._jvm.io.bigcast.sparktest.Probe
+        found = probe.onExecutors(self.context._jsc, EXECUTORS)
+        return sum(each[name] for each in found.values())
 
     def run(self):
         run_cases(self, "py_", self.pattern)
@@ -130,6 +141,36 @@ class Cases(Runner):
         if self.plugin:
             equal(self.offloaded() > before, True, "relation offloaded")
 
+    def py_one_copy_a_host(self):
+        """The workers of both executors read what the node has, and no file is written; where Spark
+        encrypts what is on its disks, each executor has its file."""
+        value = list(range(400_000))
+        before = [self.on_executors(name) for name in FILES] if self.plugin else []
+        held = self.on_executors("openMappings") if self.plugin else 0
+        broadcast = self.broadcast(value)
+        seen = set()
+        for _ in range(20):
+            tasks = self.context.parallelize(range(8), 8)
+            seen |= set(tasks.map(lambda _: place_of(broadcast)).collect())
+            if len({path for path, *_ in seen}) == EXECUTORS:
+                break
+        equal({total for *_, total in seen}, {sum(value)}, "sums in tasks")
+        if not self.plugin:
+            return
+        shared, written = (self.on_executors(name) - was for name, was in zip(FILES, before))
+        if self.encrypted:
+            equal((shared, written), (0, EXECUTORS), "shared and written")
+            return
+        equal((shared, written), (EXECUTORS, 0), "shared and written")
+        equal({target.rpartition("/")[0].count("/proc/") for _, target, *_ in seen}, {1}, f"{seen}")
+        equal(len({inode for *_, inode, _ in seen}), 1, f"files behind {seen}")
+        broadcast.unpersist(blocking=True)
+        for _ in range(300):
+            if self.on_executors("openMappings") <= held:
+                return
+            time.sleep(0.1)
+        raise AssertionError("executors still hold what was unpersisted")
+
     def py_unpersist_then_read(self):
         broadcast = self.broadcast(list(range(400_000)))
         for _ in range(2):
@@ -157,6 +198,17 @@ class Cases(Runner):
             equal(self.offloaded(), before, "offloaded")
             return
         raise AssertionError("a file was pickled")
+
+
+def place_of(broadcast):
+    """In a worker: the file's name, what that links to, what is behind it, and the value's sum."""
+    time.sleep(0.05)  # so that one executor does not get all tasks
+    path = getattr(broadcast, "_path", "decrypted")
+    if not os.path.exists(path):
+        return os.environ["SPARK_LOCAL_DIRS"], "", 0, sum(broadcast.value)
+    target = os.readlink(path) if os.path.islink(path) else ""
+    status = os.stat(path)
+    return path, target, (status.st_dev, status.st_ino), sum(broadcast.value)
 
 
 def hash_of(value):

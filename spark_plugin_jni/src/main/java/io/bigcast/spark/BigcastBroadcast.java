@@ -6,6 +6,7 @@ import java.lang.ref.Reference;
 import java.lang.ref.SoftReference;
 import java.lang.ref.WeakReference;
 import org.apache.spark.SparkEnv;
+import org.apache.spark.api.python.PythonBroadcast;
 import org.apache.spark.broadcast.Broadcast;
 
 /**
@@ -19,6 +20,9 @@ public final class BigcastBroadcast<T> extends Broadcast<T> {
 
   /** Of what was published, which is read bit by bit; null if it is a value. */
   private final Published published;
+
+  /** Its value is not serialised but a file, which its bytes are. */
+  private final boolean python;
 
   /** How the driver holds its value; null in handles that were deserialised. */
   private final transient Keep keep;
@@ -40,6 +44,7 @@ public final class BigcastBroadcast<T> extends Broadcast<T> {
     super(id, ValueReader.anyTag());
     this.place = place;
     this.published = null;
+    this.python = value instanceof PythonBroadcast;
     this.keep = keep;
     hold(value);
   }
@@ -50,6 +55,7 @@ public final class BigcastBroadcast<T> extends Broadcast<T> {
     super(id, ValueReader.anyTag());
     this.place = place;
     this.published = published;
+    this.python = false;
     this.keep = Keep.STRONGLY;
     hold((T) new PublishedBlob<>(id, place, published, true));
   }
@@ -99,10 +105,11 @@ public final class BigcastBroadcast<T> extends Broadcast<T> {
       return (T) new PublishedBlob<>(id(), place, published, driver);
     }
     try {
-      if (driver) {
-        return DriverSide.readBack(id(), place);
-      }
-      return ValueReader.read(id(), place, ExecutorSide.connection(), false);
+      Connection source = driver ? DriverSide.currentConnection() : ExecutorSide.connection();
+      BlobPlace latest = driver ? DriverSide.latestPlace(id(), place) : place;
+      return python
+          ? (T) ValueReader.readForPython(id(), latest, source, driver)
+          : ValueReader.read(id(), latest, source, driver);
     } catch (IOException e) {
       // Broadcast.getValue declares nothing, being Scala; IOException is what Torrent throws.
       throw Sneaky.rethrow(e);

@@ -15,6 +15,7 @@ import scala.Tuple2;
  */
 final class BigcastConf {
   static final String PREFIX = "spark.bigcast.";
+  private static final long NODE_MEMORY_DEFAULT_MAX = 1L << 30;
   private static final String EAGER = "eager";
   private static final String LAZY = "lazy";
 
@@ -326,6 +327,13 @@ final class BigcastConf {
    */
   boolean encrypts() {
     return encrypts;
+  }
+
+  /** Whether the nodes of hosts can be expected to have a blob mapped, as far as the driver knows. */
+  boolean maps(long bytes) {
+    long memory = number(Key.NODE_MEMORY);
+    return !encrypts() && flag(Key.LOCAL_READS)
+        && bytes <= (memory > 0 ? memory : NODE_MEMORY_DEFAULT_MAX) / 2;
   }
 
   /** True: use the nodes of spark.bigcast.servers; false: start nodes of our own. */

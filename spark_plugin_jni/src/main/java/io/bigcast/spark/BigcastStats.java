@@ -53,6 +53,8 @@ public final class BigcastStats {
   static final LongAdder OPEN_DOWNLOADS = new LongAdder();
   static final LongAdder MAPPED_READS = new LongAdder();
   static final LongAdder OPEN_MAPPINGS = new LongAdder();
+  static final LongAdder PYTHON_FILES_SHARED = new LongAdder();
+  static final LongAdder PYTHON_FILES_WRITTEN = new LongAdder();
   static final LongAdder READS_REPEATED = new LongAdder();
   static final LongAdder READS_REPLACED = new LongAdder();
   static final LongAdder REPLACED_BY_UPLOAD = new LongAdder();
@@ -187,9 +189,22 @@ public final class BigcastStats {
     return MAPPED_READS.sum();
   }
 
-  /** Blobs that are mapped now, each of which holds memory of this host's node. */
+  /** Blobs that are mapped or lent to Python workers now, each of which holds memory of this host's node. */
   public static long openMappings() {
     return OPEN_MAPPINGS.sum();
+  }
+
+  /**
+   * Broadcasts of PySpark's that Python workers read in the memory of this host's node: one a
+   * broadcast and JVM.
+   */
+  public static long pythonFilesShared() {
+    return PYTHON_FILES_SHARED.sum();
+  }
+
+  /** Broadcasts of PySpark's that were written into a file for this JVM's Python workers. */
+  public static long pythonFilesWritten() {
+    return PYTHON_FILES_WRITTEN.sum();
   }
 
   /** Reads that failed and were tried again, whatever came of that. */

@@ -14,6 +14,7 @@ import java.util.concurrent.ThreadPoolExecutor;
 import java.util.concurrent.TimeUnit;
 import org.apache.spark.SparkConf;
 import org.apache.spark.SparkEnv;
+import org.apache.spark.api.python.PythonBroadcast;
 import org.apache.spark.broadcast.Broadcast;
 import org.apache.spark.broadcast.BroadcastFactory;
 
@@ -167,11 +168,6 @@ final class DriverSide {
     }
   }
 
-  /** Reads a value that the driver has not kept, from wherever it is now. */
-  static <T> T readBack(long id, BlobPlace place) throws IOException {
-    return ValueReader.read(id, latestPlace(id, place), currentConnection(), true);
-  }
-
   /** Where executors find a broadcast now; {@code known} if this JVM knows no better. */
   static BlobPlace latestPlace(long id, BlobPlace known) {
     DriverSide side = current;
@@ -243,10 +239,17 @@ final class DriverSide {
       return handle;
     }
     BigcastBroadcast<T> handle =
-        new BigcastBroadcast<>(id, upload.place(), value, conf.keep(serializedOnly));
+        new BigcastBroadcast<>(id, upload.place(), value, keep(value, serializedOnly));
     broadcasts.put(id, new Offloaded(handle, upload, value == null, !serializedOnly));
     ValueReader.remember(id, value);
     return handle;
+  }
+
+  /** A file of PySpark's is no burden to a heap. */
+  private BigcastBroadcast.Keep keep(Object value, boolean serializedOnly) {
+    return value instanceof PythonBroadcast
+        ? BigcastBroadcast.Keep.STRONGLY
+        : conf.keep(serializedOnly);
   }
 
   private String blobName(long id, int replacement) {

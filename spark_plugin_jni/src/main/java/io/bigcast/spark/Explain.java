@@ -46,6 +46,11 @@ final class Explain {
         "broadcast %d: mapped %s of this host's node in %.2f s", id, size(size), nanos / NANOS);
   }
 
+  static String lent(long id, long nanos) {
+    return text(
+        "broadcast %d: in this host's node, for Python workers to open, in %.2f s", id, nanos / NANOS);
+  }
+
   static String size(long bytes) {
     int unit = 0;
     double value = bytes;

@@ -34,6 +34,8 @@ final class Metrics {
     gauge(registry, "open_downloads", BigcastStats::openDownloads);
     gauge(registry, "mapped_reads_total", BigcastStats::mappedReads);
     gauge(registry, "open_mappings", BigcastStats::openMappings);
+    gauge(registry, "python_files_shared_total", BigcastStats::pythonFilesShared);
+    gauge(registry, "python_files_written_total", BigcastStats::pythonFilesWritten);
     gauge(registry, "reads_repeated_total", BigcastStats::readsRepeated);
     gauge(registry, "reads_replaced_total", BigcastStats::readsReplaced);
     gauge(registry, "read_raw_bytes_total", BigcastStats::readRawBytes);

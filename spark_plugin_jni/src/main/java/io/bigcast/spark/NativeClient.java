@@ -78,6 +78,11 @@ final class NativeClient extends NativeHandle {
     return new NativeMapping(map(share(), ref));
   }
 
+  /** As {@link #map}, as a file. */
+  NativeFile lend(byte[] ref) throws BigcastException {
+    return new NativeFile(lend(share(), ref));
+  }
+
   void remove(byte[] ref) throws BigcastException {
     remove(share(), ref);
   }
@@ -162,6 +167,8 @@ final class NativeClient extends NativeHandle {
   private static native long download(long client, byte[] ref) throws BigcastException;
 
   private static native long map(long client, byte[] ref) throws BigcastException;
+
+  private static native long lend(long client, byte[] ref) throws BigcastException;
 
   private static native void remove(long client, byte[] ref) throws BigcastException;
 

@@ -3,6 +3,7 @@ package io.bigcast.spark;
 import java.io.IOException;
 import org.apache.spark.SparkEnv;
 import org.apache.spark.TaskContext;
+import org.apache.spark.api.python.PythonBroadcast;
 import org.apache.spark.storage.BlockManager;
 import org.apache.spark.storage.BlockResult;
 import org.apache.spark.storage.BroadcastBlockId;
@@ -36,6 +37,16 @@ final class ValueReader {
       throws IOException {
     try {
       return (T) LOCK.with(id, () -> cachedOrFetched(id, place, source, driver));
+    } catch (Throwable e) {
+      throw asIoException(e);
+    }
+  }
+
+  /** A broadcast of PySpark's: a file for its workers. Errors as above. */
+  static PythonBroadcast readForPython(long id, BlobPlace place, Connection source, boolean driver)
+      throws IOException {
+    try {
+      return LOCK.with(id, () -> new PythonFile(id, source, driver).get(place));
     } catch (Throwable e) {
       throw asIoException(e);
     }

@@ -2,10 +2,14 @@ package io.bigcast.spark;
 
 import io.bigcast.spark.BigcastConf.Key;
 import java.io.IOException;
+import java.io.InputStream;
 import java.io.OutputStream;
+import java.nio.file.Files;
+import java.nio.file.Paths;
 import java.util.Collections;
 import java.util.Iterator;
 import org.apache.spark.SparkEnv;
+import org.apache.spark.api.python.PythonBroadcast;
 import org.apache.spark.serializer.SerializationStream;
 
 /** One value on its way into a blob. Use it from one thread. */
@@ -37,7 +41,7 @@ final class ValueUpload {
   boolean run(Object value, long minSize) throws BigcastException {
     out = new BlobOutputStream(minSize, (int) conf.number(Key.CHUNK_SIZE), this::open);
     try {
-      mappable = value instanceof Source && ((Source) value).isMappable();
+      mappable = isMappable(value);
       serialise(value, out);
       byte[] ref = out.finish();
       if (ref != null) {
@@ -53,6 +57,13 @@ final class ValueUpload {
     } finally {
       out.abort();
     }
+  }
+
+  private boolean isMappable(Object value) {
+    if (value instanceof Source) {
+      return ((Source) value).isMappable();
+    }
+    return value instanceof PythonBroadcast && conf.maps(OffloadRules.knownSize(value));
   }
 
   /** Null until a node was reached. */
@@ -106,6 +117,10 @@ final class ValueUpload {
   static void serialise(Object value, OutputStream out) throws IOException {
     if (value instanceof Source) {
       ((Source) value).writeTo(out);
+    } else if (value instanceof PythonBroadcast) {
+      try (InputStream in = Files.newInputStream(Paths.get(((PythonBroadcast) value).path()))) {
+        OnceSource.copy(in, out);
+      }
     } else {
       writeObjects(Collections.singleton(value).iterator(), out);
     }
