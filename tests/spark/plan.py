@@ -20,6 +20,7 @@ ALL = {
     "shared-two-homes": shared.two_homes,
     "shared-server-killed": shared.server_killed,
     "shared-replicas": shared.replica_reads_on,
+    "shared-rolling-restart": shared.rolling_restart,
     "driver-killed": combinations.driver_killed,
     "many": combinations.many,
     "connect": connect.server,
