@@ -462,25 +462,6 @@ class Steps:
             return f"none within {timeout_s} s"
 
 
-def driver_killed(run):
-    """SIGKILL for the driver while its broadcast is in use: its node goes after the grace."""
-    area = run.area()
-    conf = area.conf(run.jar, {"spark.bigcasttest.executors": "1",
-                               "spark.bigcasttest.megabytes": "32"})
-    argv = area.submit("local-cluster[1,1,1024]", conf, "StepJob")
-    watch = Watch(run.hosts)
-    steps = Steps(area, [watch], functools.partial(run.hosts.start, 0, argv))
-    problem = steps.wait("ready")
-    steps.go_on()
-    problem = problem or steps.wait("made")
-    run.report.check("runs", problem)
-    if run.jar:
-        run.report.check("has_a_node", "" if watch.any_node else "no bigcastd seen")
-    os.kill(steps.process.pid, signal.SIGKILL)
-    steps.end()
-    run.report.check("nothing_left", watch.left() + files_left([area.local, area.tmp]))
-
-
 def many(run):
     """Broadcasts by the thousand leave every process as it was: descriptors, threads, memory, files."""
     count = 10_000 if os.environ.get("BIGCAST_FULL") else 1_000

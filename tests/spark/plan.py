@@ -21,7 +21,7 @@ ALL = {
     "shared-server-killed": shared.server_killed,
     "shared-replicas": shared.replica_reads_on,
     "shared-rolling-restart": shared.rolling_restart,
-    "driver-killed": combinations.driver_killed,
+    "driver-killed": shared.driver_killed,
     "many": combinations.many,
     "connect": connect.server,
     "ssl-rpc": combinations.ssl_rpc,

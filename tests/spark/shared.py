@@ -2,17 +2,20 @@
 
 import dataclasses
 import functools
+import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
+import sys
 import urllib.request
 import zipfile
 
 import spark as sparks
-from combinations import Others, Steps, small, wait_for, write_secret
+from combinations import Others, Steps, small, unpacked_package, wait_for, write_secret
 from report import counters, nonzero
-from watch import Watch
+from watch import Watch, files_left
 
 
 class Server:
@@ -167,6 +170,52 @@ def replica_reads_on(run):
     run.report.check("one_upload", "" if not started else f"{started} at the second home")
     run.report.check("freed", second.still_held())
     run.report.check("ends", second.ended_badly())
+
+
+def driver_killed(run):
+    """SIGKILL for a driver that has a broadcast at a node and is in the middle of sending another: both
+    go after the grace, and what another application has there stays."""
+    if not run.jar:
+        run.report.skip("all", "means nothing on plain Spark")
+        return
+    server = Server(run, run.hosts)
+    area = run.area()
+    sys.path.insert(0, str(unpacked_package(run, area)))
+    import bigcast
+
+    theirs = os.urandom(3 << 20)
+    other = bigcast.connect(server.address, secret_file=str(server.secret), namespace="other",
+                            lease=secrets.token_hex(16))
+    ref = other.put("theirs", theirs, compress=False)
+    wait_for(lambda: server.metric("leases") == 1, lambda: "")
+    alone = server.holds()
+    conf = area.conf(run.jar, {
+        "spark.bigcast.servers": server.address,
+        "spark.bigcast.secret.file": str(server.secret),
+        "spark.bigcasttest.executors": "1",
+        "spark.bigcasttest.megabytes": "8",
+        "spark.bigcasttest.halting": "true",
+    })
+    argv = area.submit("local-cluster[1,1,1024]", conf, "StepJob")
+    watch = Watch(Others(run.hosts, [server.process.pid]))
+    steps = Steps(area, [watch], functools.partial(run.hosts.start, 0, argv))
+    problem = ""
+    for step in ("ready", "made"):
+        problem = problem or steps.wait(step)
+        steps.go_on()
+    problem = problem or steps.wait("half")
+    both = server.holds()
+    os.kill(steps.process.pid, signal.SIGKILL)
+    steps.end()
+    sent = both["store_used_bytes"] - alone["store_used_bytes"] - (8 << 20)
+    run.report.check("had_both", problem or ("" if sent > 1 << 20 else f"{alone}, then {both}"))
+    run.report.check("nothing_left", watch.left() + files_left([area.local, area.tmp]))
+    run.report.check("freed", wait_for(lambda: server.holds() == alone,
+                                       lambda: f"{alone} became {server.holds()}"))
+    run.report.check("others_stay", "" if other.get(ref) == theirs else "their bytes are others")
+    other.close()
+    run.report.check("all_freed", server.still_held())
+    run.report.check("server_ends", server.ended_badly())
 
 
 def rolling_restart(run):
