@@ -144,7 +144,13 @@ def pyspark_min0(run):
 
 
 def pyspark_kryo_defaults(run):
-    pyspark(run, {"spark.serializer": KRYO})
+    """With nodes that have no room to lend all of it: then executors write files."""
+    area = pyspark(run, {"spark.serializer": KRYO}
+                   | ({"spark.bigcast.node.memory": "16m"} if run.jar else {}))
+    counted = counters(sparks.read(area.out))
+    if run.jar and not run.case_filter:
+        good = counted.get("pythonFilesShared") and counted.get("pythonFilesWritten")
+        run.report.check("both_ways", "" if good else f"{counted}")
 
 
 def pyspark_encrypted(run):

@@ -241,7 +241,10 @@ def equal(actual, expected, what):
 
 def main():
     session = SparkSession.builder.getOrCreate()
-    Cases(session).run()
+    cases = Cases(session)
+    cases.run()
+    for name in FILES if cases.plugin else ():
+        print("COUNTER", name, cases.on_executors(name), flush=True)
     session.stop()
     print("END of cases", flush=True)
 
