@@ -137,6 +137,9 @@ constexpr uint32_t kReplicaBeatMs = 500;      // a home looks at the others so o
 constexpr uint32_t kCompareMs = 10'000;       // ... and compares all blobs so often at least
 constexpr uint32_t kReplicaAwayMs = 2'000;    // a home out of reach counts as lost after this
 constexpr uint32_t kCopiesAtOnceMax = 2;      // that a home has made to replace lost ones
+constexpr size_t kMendedPerTurn = 64;         // damaged chunks that are looked at in one go
+constexpr uint32_t kMendPauseMinMs = 1'000;   // what no other home could repair is asked for ...
+constexpr uint32_t kMendPauseMaxMs = 60'000;  // ... again after this, doubling up to this
 
 // Disk tier.
 constexpr uint64_t kExtentSize = 256 * kMiB;

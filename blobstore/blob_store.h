@@ -49,8 +49,8 @@ struct CreateOptions {
   LeaseId lease;                 // zero: lives until removed
   bool replace = false;          // take over the name from another blob when sealed
   Stripe stripe;                 // a home has the name only of stripe 0
-  std::string note;              // of whoever creates it; means nothing to the store
-  Durability durability = Durability::kMemory;  // of a home that has all chunks
+  std::string note;  // of whoever creates it: means nothing to the store, and is as durable as it
+  Durability durability = Durability::kMemory;  // of a home
   // Readers may map it: takes raw chunks only. Not of a stripe; a restart forgets it.
   bool mappable = false;
   Duration ttl{};  // of a home: expired() names it so long after its seal; 0: never
@@ -320,14 +320,17 @@ class BlobStore {
   // is put again. A damaged index makes the tier read-only (disk_failure). Does I/O; for one thread
   // at a time.
   virtual ScrubTurn scrub(uint64_t bytes) = 0;
-  // Homes' chunks that are quarantined, at most `limit`: put_chunk of one, with bytes of the same
-  // digest, repairs it.
-  virtual std::vector<DamagedChunk> damaged_chunks(size_t limit) const = 0;
+  // Homes' chunks that are quarantined, at most `limit`, in order of id and index, behind that one:
+  // put_chunk of one, with bytes of the same digest, repairs it.
+  virtual std::vector<DamagedChunk> damaged_chunks(size_t limit,
+                                                   const DamagedChunk* after = nullptr) const = 0;
   // Frees pages that were kept for the next blob and not used for limits::kSpareKeepMs. To be
   // called every few seconds; blocks.
   virtual void trim() = 0;
   // The leases that blobs have.
   virtual std::vector<LeaseId> leases() const = 0;
+  // Sealed homes that were created with a note, in no order.
+  virtual std::vector<BlobStat> noted() const = 0;
   // What made the disk tier read-only; empty: nothing.
   virtual std::string disk_failure() const = 0;
 };

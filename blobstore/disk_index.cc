@@ -94,6 +94,9 @@ std::string blob_value(const BlobRow& row) {
   append_digest(value, row.root_digest);
   append_little_endian(value, row.sequence);
   append_little_endian(value, static_cast<uint64_t>(row.ttl.count()));
+  append_little_endian(value, row.stripe);
+  append_little_endian(value, row.stripes);
+  append_text(value, row.note);
   return value;
 }
 
@@ -172,7 +175,11 @@ Result<BlobRow> blob_row(rocksdb::Slice value) {
   row.root_digest = reader.digest();
   row.sequence = reader.little_endian<uint64_t>();
   row.ttl = Duration(reader.little_endian<uint64_t>());
-  if (!reader.is_whole()) return damaged_row(kBlobs);
+  row.stripe = reader.little_endian<uint32_t>();
+  row.stripes = reader.little_endian<uint32_t>();
+  row.note = reader.text();
+  const bool makes_sense = row.chunk_size > 0 && row.stripe < row.stripes;
+  if (!reader.is_whole() || !makes_sense) return damaged_row(kBlobs);
   return row;
 }
 
@@ -239,8 +246,10 @@ class Cursor {
 #endif
 }
 
-rocksdb::Options small_options() {
+// Those of a database in little memory; `env` null: the system's.
+rocksdb::Options small_options(rocksdb::Env* env) {
   rocksdb::Options options;
+  if (env != nullptr) options.env = env;
   // A record that is not whole is the end of the log, where a process was killed; anything else
   // that is wrong there is damage, and no reason to forget what comes after it.
   options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
@@ -282,10 +291,9 @@ Result<void> opened(const rocksdb::Status& status) {
 
 Result<std::unique_ptr<rocksdb::DB>> open_database(const std::string& path, rocksdb::Env* env,
                                                    bool create) {
-  rocksdb::Options options = small_options();
+  rocksdb::Options options = small_options(env);
   options.create_if_missing = create;
   options.error_if_exists = create;
-  if (env != nullptr) options.env = env;
   rocksdb::DB* raw = nullptr;
   const rocksdb::Status status = rocksdb::DB::Open(options, path, &raw);
   std::unique_ptr<rocksdb::DB> db(raw);
@@ -346,10 +354,8 @@ Result<void> DiskIndex::verify() {
   {
     const std::unique_lock lock(write_mutex_);
     BIGCAST_TRY(to_result(db_->PauseBackgroundWork()));
-    rocksdb::Options options = small_options();
-    if (env_ != nullptr) options.env = env_;
     rocksdb::DB* raw = nullptr;
-    const rocksdb::Status status = rocksdb::DB::OpenForReadOnly(options, path_, &raw);
+    const auto status = rocksdb::DB::OpenForReadOnly(small_options(env_), path_, &raw);
     delete raw;
     BIGCAST_TRY(to_result(db_->ContinueBackgroundWork()));
     BIGCAST_TRY(opened(status));

@@ -47,6 +47,9 @@ struct BlobRow {
   Digest128 root_digest;
   uint64_t sequence = 0;  // rises with each seal: of two blobs with one name the higher has it
   Duration ttl{};         // from the seal, or from a later start; 0: none
+  uint32_t stripe = 0;    // of `stripes`: which of the chunks are here
+  uint32_t stripes = 1;
+  std::string note;  // of whoever created it
 };
 
 // The disk tier's RocksDB database; the only file that sees a RocksDB status. It holds what
@@ -60,7 +63,7 @@ struct BlobRow {
 // room), CORRUPT when what is there is damaged, else IO.
 class DiskIndex {
  public:
-  static constexpr uint32_t kFormat = 2;
+  static constexpr uint32_t kFormat = 3;
 
   // Opens the database at `path`, or creates it. UNSUPPORTED if it has another format.
   static Result<std::unique_ptr<DiskIndex>> open(const std::string& path, rocksdb::Env* env);

@@ -68,18 +68,27 @@ std::optional<uint32_t> extent_number(const std::string& name) {
 
 // Why the rows do not make up a whole blob; empty if they do.
 std::string defect_of(const BlobRow& row, const std::vector<ChunkRow>& chunks) {
-  if (chunks.size() != row.chunk_count) {
-    return fmt::format("{} of its {} chunks have rows", chunks.size(), row.chunk_count);
+  const uint64_t count =
+      row.chunk_count > row.stripe ? chunks_in(row.chunk_count - row.stripe, row.stripes) : 0;
+  if (chunks.size() != count) {
+    return fmt::format("{} of its {} chunks have rows", chunks.size(), count);
   }
+  constexpr const char* kMixedUp = "its rows are mixed up";
+  if (chunks_in(row.size, row.chunk_size) != row.chunk_count) return kMixedUp;
   RootDigest root;
-  uint64_t size = 0;
-  for (uint32_t index = 0; index < row.chunk_count; ++index) {
-    const ChunkMeta& meta = chunks[index].meta;
-    if (meta.index != index || !check_meta(meta, row.chunk_size)) return "its rows are mixed up";
+  uint32_t index = row.stripe;
+  for (const ChunkRow& chunk : chunks) {
+    const ChunkMeta& meta = chunk.meta;
+    const uint64_t left = row.size - uint64_t{index} * row.chunk_size;
+    if (meta.index != index || !check_meta(meta, row.chunk_size) ||
+        meta.raw_size != std::min<uint64_t>(row.chunk_size, left)) {
+      return kMixedUp;
+    }
     root.add(meta.digest);
-    size += meta.raw_size;
+    index += row.stripes;
   }
-  if (size != row.size || !(root.finish() == row.root_digest)) return "its rows are mixed up";
+  // A stripe's own digests don't make up that of the whole.
+  if (row.stripes == 1 && !(root.finish() == row.root_digest)) return kMixedUp;
   return {};
 }
 

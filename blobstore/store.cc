@@ -137,9 +137,6 @@ Result<void> Store::check_create(const CreateOptions& options) const {
     return fail(ErrorCode::kInvalidArgument, "mappable: a blob of several homes can't be mapped");
   }
   if (options.durability == Durability::kMemory) return {};
-  if (options.stripe.count > 1) {
-    return fail(ErrorCode::kInvalidArgument, "durability: disk is for blobs of one home, for now");
-  }
   if (options.role != BlobRole::kHome || !disk_ || !keeps_) {
     return fail(ErrorCode::kInvalidArgument,
                 disk_ ? "durability: this node keeps nothing beyond its end"

@@ -131,6 +131,10 @@ struct StoredBlob {
   bool is_home() const { return options.role == BlobRole::kHome; }
   bool has_name() const { return is_home() && options.stripe.index == 0; }
   bool is_durable() const { return is_home() && options.durability == Durability::kDisk; }
+  StoredChunk* find(uint32_t index) {  // null: there is none
+    const auto it = chunks.find(index);
+    return it == chunks.end() ? nullptr : &it->second;
+  }
   // Takes the chunk's place on disk from it, to be released.
   void withhold(StoredChunk& chunk) {
     withheld.insert(withheld.end(), chunk.runs.begin(), chunk.runs.end());
@@ -185,11 +189,12 @@ class Store final : public BlobStore {
   StoreUsage usage() const override;
   std::vector<NamespaceUsage> namespaces() const override;
   ScrubTurn scrub(uint64_t bytes) override;
-  std::vector<DamagedChunk> damaged_chunks(size_t limit) const override;
+  std::vector<DamagedChunk> damaged_chunks(size_t limit, const DamagedChunk* after) const override;
   bool wants_room_ahead() const override;
   bool make_room_ahead() override;
   void trim() override;
   std::vector<LeaseId> leases() const override;
+  std::vector<BlobStat> noted() const override;
   std::string disk_failure() const override;
 
   std::vector<uint32_t> chunks_if(BlobId id, bool (*wanted)(const StoredChunk&)) const;
@@ -239,7 +244,7 @@ class Store final : public BlobStore {
   void adopt(DiskTier::Found found, std::vector<BlobPtr>& superseded);
   Result<void> make_durable(Lock& lock, const BlobPtr& blob);
   Result<void> write_rows(Lock& lock, const BlobPtr& blob);
-  std::vector<ChunkRow> rows_of(const StoredBlob& blob, uint32_t first,
+  std::vector<ChunkRow> rows_of(const StoredBlob& blob, uint64_t first,
                                 std::set<uint32_t>& extents) const;
   Result<void> fill_durable(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
                             std::span<const std::byte> stored);
@@ -264,7 +269,7 @@ class Store final : public BlobStore {
   static void count(StoredChunk& chunk);
   // The mover's last step with a chunk that stays.
   void settle(StoredChunk& chunk);
-  static Location location_of(const StoredBlob& blob, uint32_t index);
+  static Location location_of(const StoredBlob& blob, uint32_t index, const StoredChunk* chunk);
   Result<Source> read_somewhere(BlobId id, uint32_t index, std::span<std::byte> buffer);
   void promote(BlobId id, const Source& source, std::span<const std::byte> stored);
   Source source_of(const StoredBlob& blob, const StoredChunk& chunk) const;

@@ -232,18 +232,17 @@ void Store::close_if_empty(StoredBlob& blob) {
   --descriptors_;
 }
 
-Location Store::location_of(const StoredBlob& blob, uint32_t index) {
+// `chunk`: that of the index, if there is one.
+Location Store::location_of(const StoredBlob& blob, uint32_t index, const StoredChunk* chunk) {
   Location location;
   if (blob.sealed && index >= blob.sealed_chunks) {
     location.presence = Presence::kEnd;
     return location;
   }
-  const auto it = blob.chunks.find(index);
-  if (it == blob.chunks.end() || !it->second.readable()) return location;
-  const StoredChunk& chunk = it->second;
-  location.meta = chunk.meta;
+  if (chunk == nullptr || !chunk->readable()) return location;
+  location.meta = chunk->meta;
   location.presence = Presence::kElsewhere;
-  if (chunk.in_memory && !chunk.small && !chunk.damaged) {
+  if (chunk->in_memory && !chunk->small && !chunk->damaged) {
     location.presence = Presence::kMemfd;
     location.generation = blob.generation;
   }
@@ -253,15 +252,16 @@ Location Store::location_of(const StoredBlob& blob, uint32_t index) {
 Result<Location> Store::locate(BlobId id, uint32_t index, uint64_t stream) {
   const Lock lock(mutex_);
   BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
-  const Location location = location_of(*blob, index);
-  if (location.is_here()) count_read(blob->chunks.at(index), stream);
+  StoredChunk* const chunk = blob->find(index);
+  const Location location = location_of(*blob, index, chunk);
+  if (location.is_here()) count_read(*chunk, stream);
   return location;
 }
 
 Result<Location> Store::peek(BlobId id, uint32_t index) const {
   const Lock lock(mutex_);
   BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
-  return location_of(*blob, index);
+  return location_of(*blob, index, blob->find(index));
 }
 
 Result<MemoryFile> Store::memory_file(BlobId id) {

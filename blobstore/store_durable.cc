@@ -32,13 +32,15 @@ Result<void> Store::make_durable(Lock& lock, const BlobPtr& blob) {
 
 Result<void> Store::write_rows(Lock& lock, const BlobPtr& blob) {
   const CreateOptions& options = blob->options;
-  const BlobRow row{options.name_space, options.name,      options.lease,
-                    options.chunk_size, blob->sealed_size, blob->sealed_chunks,
-                    blob->root_digest,  blob->sequence,    options.ttl};
+  const BlobRow row{options.name_space,   options.name,         options.lease,
+                    options.chunk_size,   blob->sealed_size,    blob->sealed_chunks,
+                    blob->root_digest,    blob->sequence,       options.ttl,
+                    options.stripe.index, options.stripe.count, options.note};
   std::set<uint32_t> extents;
-  for (uint32_t first = 0;; first += limits::kIndexBatchRows) {
+  const uint64_t step = uint64_t{limits::kIndexBatchRows} * options.stripe.count;
+  for (uint64_t first = options.stripe.index;; first += step) {
     const auto rows = rows_of(*blob, first, extents);
-    const bool is_last = first + rows.size() == blob->sealed_chunks;
+    const bool is_last = first + step >= blob->sealed_chunks;
     lock.unlock();
     auto written =
         is_last ? disk_->commit(options.id, row, rows, extents) : disk_->add_rows(options.id, rows);
@@ -47,13 +49,13 @@ Result<void> Store::write_rows(Lock& lock, const BlobPtr& blob) {
   }
 }
 
-std::vector<ChunkRow> Store::rows_of(const StoredBlob& blob, uint32_t first,
+// A batch of them, from the chunk `first` on.
+std::vector<ChunkRow> Store::rows_of(const StoredBlob& blob, uint64_t first,
                                      std::set<uint32_t>& extents) const {
-  const auto end =
-      static_cast<uint32_t>(std::min<size_t>(blob.sealed_chunks, first + limits::kIndexBatchRows));
   std::vector<ChunkRow> rows;
-  for (uint32_t index = first; index < end; ++index) {
-    const StoredChunk& chunk = blob.chunks.at(index);
+  for (uint64_t index = first; index < blob.sealed_chunks && rows.size() < limits::kIndexBatchRows;
+       index += blob.options.stripe.count) {
+    const StoredChunk& chunk = blob.chunks.at(static_cast<uint32_t>(index));
     rows.push_back({chunk.meta, chunk.runs});
     for (const DiskRun& run : chunk.runs) extents.insert(run.extent);
   }
@@ -101,6 +103,8 @@ void Store::adopt(DiskTier::Found found, std::vector<BlobPtr>& superseded) {
   options.lease = found.row.lease;
   options.durability = Durability::kDisk;
   options.ttl = found.row.ttl;
+  options.stripe = {found.row.stripe, found.row.stripes};
+  options.note = std::move(found.row.note);
   blob->key = options.name_space + "/" + options.name;
   blob->sealed = blob->has_rows = true;
   blob->sealed_size = found.row.size;
@@ -128,11 +132,23 @@ void Store::adopt(DiskTier::Found found, std::vector<BlobPtr>& superseded) {
   sequences_ = std::max(sequences_, blob->sequence);
   add_blob(blob);
   start_ttl(*blob);
+  if (!blob->has_name()) return;
   const auto [name, is_free] = names_.try_emplace(blob->key, options.id);
   if (is_free) return;
   const BlobPtr other = blobs_.at(name->second);
   superseded.push_back(other->sequence < blob->sequence ? other : blob);
   if (superseded.back() == other) name->second = options.id;
+}
+
+std::vector<BlobStat> Store::noted() const {
+  std::vector<BlobStat> result;
+  const Lock lock(mutex_);
+  for (const auto& [id, blob] : blobs_) {
+    if (blob->is_home() && blob->sealed && !blob->options.note.empty()) {
+      result.push_back(stat_of(*blob));
+    }
+  }
+  return result;
 }
 
 std::vector<LeaseId> Store::leases() const {

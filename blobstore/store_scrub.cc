@@ -138,12 +138,13 @@ void Store::end_damage(StoredChunk& chunk) {
   damaged_.erase({chunk.blob->options.id, chunk.meta.index});
 }
 
-std::vector<DamagedChunk> Store::damaged_chunks(size_t limit) const {
+std::vector<DamagedChunk> Store::damaged_chunks(size_t limit, const DamagedChunk* after) const {
   std::vector<DamagedChunk> result;
   const Lock lock(mutex_);
-  for (const auto& [id, index] : damaged_) {
-    if (result.size() >= limit) break;
-    result.push_back({id, blobs_.at(id)->chunks.at(index).meta});
+  auto it =
+      after == nullptr ? damaged_.begin() : damaged_.upper_bound({after->id, after->meta.index});
+  for (; it != damaged_.end() && result.size() < limit; ++it) {
+    result.push_back({it->first, blobs_.at(it->first)->chunks.at(it->second).meta});
   }
   return result;
 }

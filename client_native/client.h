@@ -51,7 +51,7 @@ struct UploadOptions {
   // Each chunk is to be at so many homes: the first gets them, the others follow it. Sealed once
   // all have everything. At most limits::kReplicasMax; together with `homes`, no more than servers.
   uint32_t replicas = 1;
-  bool durable = false;  // sealed once it would survive the node and its machine; one home only
+  bool durable = false;  // sealed once it would survive its nodes and their machines
   // Readers on a node's host may map it: its chunks are not compressed; one home only. No effect
   // where chunks are encrypted.
   bool mappable = false;

@@ -412,15 +412,8 @@ Result<void> check_options(const UploadOptions& options) {
     return fail(ErrorCode::kInvalidArgument,
                 "replicas: a blob that is spread over several homes can't have any yet");
   }
-  if (options.replicas > 1 && options.durable) {
-    return fail(ErrorCode::kInvalidArgument, "replicas: a durable blob can't have any yet");
-  }
   if (options.mappable && options.homes > 1) {
     return fail(ErrorCode::kInvalidArgument, "mappable: a blob of several homes can't be mapped");
-  }
-  if (options.durable && options.homes > 1) {
-    return fail(ErrorCode::kInvalidArgument,
-                "durability: a blob of several homes can't be durable");
   }
   if (options.ttl_ms > limits::kTtlMsMax) {
     return fail(ErrorCode::kInvalidArgument, "ttl: " + std::to_string(options.ttl_ms) +

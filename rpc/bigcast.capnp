@@ -257,7 +257,7 @@ struct CreateOptions {
                                 # first of them, and has the others copy from it (see Session.copy)
   stripe @7 :UInt8;             # of `placed`, if that has several: the one to create here. Stripe 0,
                                 # which has the name, comes first. The others end with it
-  durability @8 :Durability;    # disk: not of a stripe
+  durability @8 :Durability;
   ttlMs @9 :UInt64;             # removed so long after it was sealed, or after a node that kept it
                                 # started; at most limits::kTtlMsMax. 0: no such end
   mappable @10 :Bool;            # readers may map it (Blob.map): its chunks are raw; not of a stripe

@@ -228,6 +228,8 @@ void add_moved(Families& out, const Metrics& metrics, const StoreUsage& usage) {
   out.counter("leases_expired_total", "Leases whose grace ended.", metrics.leases_expired);
   out.counter("blobs_copied_again_total", "Copies made at other nodes for homes that were lost.",
               metrics.blobs_copied_again);
+  out.counter("chunks_mended_total", "Damaged chunks repaired with what another home has.",
+              metrics.chunks_mended);
 }
 
 Families families_of(const Metrics& metrics, const StoreUsage& usage,

@@ -71,6 +71,7 @@ struct Metrics {
   Number connections_shed{0};  // closed before they logged in, to make room
   Number leases_expired{0};
   Number blobs_copied_again{0};  // to another node, a home having been lost
+  Number chunks_mended{0};       // damaged here, with what another home has
 
   // How long calls took, from when they came to their answer.
   struct CallTimes {

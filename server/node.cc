@@ -85,6 +85,7 @@ Node::Node(rpc::UvLoop& loop, const Config& config, std::shared_ptr<BlobStore> s
       relays_(*core_),
       stripes_(*core_),
       replicas_(*core_),
+      mender_(*core_),
       idle_since_(clock_.now()),
       scrub_told_(idle_since_) {
   core_->relays = &relays_;
@@ -102,6 +103,7 @@ Node::~Node() noexcept(false) {
   tasks_.clear();
   listeners_.clear();
   accepted_.clear();
+  mender_.clear();
   relays_.clear();
   stripes_.clear();
   replicas_.clear();
@@ -123,12 +125,22 @@ void Node::listen(Listeners listeners) {
     core_->advertised = config_.advertise.value_or(addresses_.front());
     if (core_->advertised->port == 0) core_->advertised->port = addresses_.front().port;
   }
+  if (core_->advertised) take_up_placed();
   for (auto& listener : listeners_) {
     tasks_.push_back(listener->accept_loop([this](int fd, bool is_unix) { accept(fd, is_unix); })
                          .eagerlyEvaluate([](kj::Exception&& exception) {
                            log().error("a listener failed: {}",
                                        rpc::to_error(exception).to_string());
                          }));
+  }
+}
+
+// Durable blobs from before the start that other nodes have a part in.
+void Node::take_up_placed() {
+  for (const BlobStat& stat : core_->store->noted()) {
+    replicas_.keep(stat);
+    const auto whole = whole_ref(stat);
+    if (whole && stat.stripe.index > 0) stripes_.keep(stat.id, *whole);
   }
 }
 
@@ -262,6 +274,7 @@ void Node::tick() {
   if (core_->trace) core_->trace->flush();
   core_->make_room_ahead();
   scrub(now);
+  mender_.tick();
   relays_.tick(now);
   if (core_->store->usage().memory_spare > 0) {
     core_->background(core_->on_pool([store = core_->store] { store->trim(); }));

@@ -14,6 +14,7 @@
 #include "server/config.h"
 #include "server/core.h"
 #include "server/http.h"
+#include "server/mender.h"
 #include "server/relay.h"
 #include "server/replicas.h"
 #include "server/session.h"
@@ -60,6 +61,7 @@ class Node {
   Node(rpc::UvLoop& loop, const Config& config, std::shared_ptr<BlobStore> store);
   using Listeners = std::vector<kj::Own<rpc::Listener>>;  // TCP, then the socket
   void listen(Listeners listeners);
+  void take_up_placed();
   Result<void> start_http();
   void accept(int fd, bool is_unix);
   void make_room();
@@ -82,6 +84,7 @@ class Node {
   Relays relays_;
   StripeKeeper stripes_;
   Replicas replicas_;
+  Mender mender_;
   Listeners listeners_;
   std::vector<rpc::Address> addresses_;
   std::map<uint64_t, Accepted> accepted_;

@@ -241,6 +241,16 @@ kj::Maybe<kj::Own<ChunkSource>> Puller::source_at(const rpc::Address& address, b
   return nullptr;
 }
 
+// When a home's copy can't be read the others have their turns.
+rpc::Address Puller::home_for(uint32_t index, const rpc::Address& followed) const {
+  const auto retry = retries_.find(index);
+  const auto& homes = blob_.homes();
+  const auto at = std::ranges::find(homes, followed);
+  if (retry == retries_.end() || at == homes.end()) return followed;
+  const auto turn = static_cast<size_t>(at - homes.begin()) + retry->second.other_home;
+  return homes[turn % homes.size()];
+}
+
 void Puller::start(rpc::Assignment::Reader assignment) {
   const uint32_t index = assignment.getIndex();
   if (index >= limits::kChunksPerBlobMax || transfers_.contains(index)) return;
@@ -257,7 +267,7 @@ void Puller::start(rpc::Assignment::Reader assignment) {
     }
   } else if (home != nullptr) {
     transfer->from_home = true;
-    source = source_at(home->link->address(), true);
+    source = source_at(home_for(index, home->link->address()), true);
   }
   KJ_IF_MAYBE (from, source) {
     if (!began_) began_ = core_.clock.now();
@@ -436,11 +446,17 @@ void Puller::measure_complete() {
 
 void Puller::on_home_failure(uint32_t index, const Error& error) {
   if (blob_.ended()) return;
-  if (is_gone(error.code)) return blob_.home_gone(error);
+  const auto earlier = retries_.find(index);
+  const bool is_followed = earlier == retries_.end() || earlier->second.other_home == 0;
+  if (is_gone(error.code) && is_followed) return blob_.home_gone(error);
   Retry& retry = retries_[index];
   const TimePoint now = core_.clock.now();
-  if (error.code == ErrorCode::kCorrupt) {
-    if (++retry.corrupt < limits::kCorruptFetchesMax) return;
+  const bool is_unreadable =
+      error.code == ErrorCode::kCorrupt || error.code == ErrorCode::kIo || is_gone(error.code);
+  if (is_unreadable || retry.other_home > 0) retry.other_home++;
+  if (is_unreadable) {
+    const auto tries_max = std::max<size_t>(limits::kCorruptFetchesMax, blob_.homes().size());
+    if (++retry.corrupt < tries_max) return;
   } else if (is_passing(error.code)) {
     if (!retry.failing_since) retry.failing_since = now;
     const auto timeout = std::chrono::milliseconds(limits::kProgressTimeoutMs);

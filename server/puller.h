@@ -104,13 +104,15 @@ class Puller final : private kj::TaskSet::ErrorHandler {
   };
   // A chunk that the home could not give.
   struct Retry {
-    uint32_t corrupt = 0;  // answers that failed their checksum
+    uint32_t corrupt = 0;   // answers that failed their checksum
+    size_t other_home = 0;  // 0: the one that is followed; else so many behind it
     std::optional<TimePoint> failing_since;
     TimePoint not_before;
     uint32_t backoff_ms = limits::kReconnectBackoffMinMs;
   };
   using Waiters = std::vector<kj::Own<kj::PromiseFulfiller<kj::Own<FetchedChunk>>>>;
 
+  rpc::Address home_for(uint32_t index, const rpc::Address& followed) const;
   void step();
   void end_beyond();
   std::vector<uint32_t> wanted_now();

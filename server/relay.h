@@ -63,6 +63,7 @@ class RelayBlob final : public kj::Refcounted {
   const std::optional<FetchedChunk::End>& sealed_end() const { return sealed_end_; }
   kj::Promise<void> find_home();  // then home() is there, or home_error() says why not
   Home* home();                   // null if it is not connected
+  const std::vector<rpc::Address>& homes() const { return ref_.homes; }  // known by now
   bool is_home_current(uint64_t generation);
   void home_lost(uint64_t generation);
   // The home answered that it does not have it (any more): another may, else this is its end.

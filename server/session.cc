@@ -142,9 +142,6 @@ Result<void> SessionService::check_placed(rpc::CreateOptions::Reader in,
   if (whole.stripes > 1 && whole.copies > 1) {
     return refuse("copies: a blob of several stripes can't have copies yet");
   }
-  if (whole.copies > 1 && options.durability == Durability::kDisk) {
-    return refuse("copies: a durable blob can't have copies yet");
-  }
   if (whole.name_space != options.name_space || whole.name != options.name ||
       whole.chunk_size != options.chunk_size) {
     return refuse("placed: namespace, name and chunk size must be those of the stripe");
@@ -221,6 +218,10 @@ Result<bigcast::CreateOptions> SessionService::check_copy(
   BIGCAST_ASSIGN(auto whole, rpc::BlobRefData::from_bytes(options.note));
   if (whole.copies < 2 || whole.homes.empty()) {
     return fail(ErrorCode::kInvalidArgument, "placed: must name the homes to copy from");
+  }
+  const bool keeps = !core_.config.disk_path.empty() && !core_.config.exit_when_idle;
+  if (options.durability == Durability::kDisk && !keeps) {  // another node may
+    return fail(ErrorCode::kUnavailable, "copy: this node keeps nothing beyond its end");
   }
   return options;
 }

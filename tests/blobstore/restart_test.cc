@@ -20,6 +20,15 @@ bool whole(BlobStore& store, BlobId id, uint64_t size) {
   return true;
 }
 
+// A chunk of zeros with its index before them, compressed: it takes one block.
+Result<void> put_small(BlobStore& store, BlobId id, uint32_t index) {
+  Bytes raw(kSmallChunk);
+  std::memcpy(raw.data(), &index, sizeof index);
+  Bytes stored(encode_bound(kSmallChunk));
+  const ChunkMeta meta = encode_chunk(index, raw, stored, Compression::kAuto);
+  return store.put_chunk(id, meta, std::span(stored).first(meta.stored_size));
+}
+
 // One byte of the file, in its middle, becomes another.
 void damage(const fs::path& path) { flip(path, fs::file_size(path) / 2, 4); }
 
@@ -77,6 +86,81 @@ TEST_CASE("durable blobs come back whole under their names, and nothing else doe
   CHECK(whole(*store, {1, 1}, kSize));
   for (const uint64_t number : {1, 3, 4, 8}) REQUIRE(store->remove({1, number}));
   CHECK(store->usage().disk_used == 0);
+}
+
+TEST_CASE("durable stripes come back with their notes, and are not taken for whole blobs") {
+  const TemporaryDirectory directory;
+  constexpr uint64_t kSize = 4 * kSmallChunk + 100;  // chunks 0, 2 and 4; 1 and 3
+  constexpr uint32_t kCount = 5;
+  constexpr Digest128 kRoot{1, 2};
+  const auto stripe_of = [](uint64_t number, uint32_t index, uint32_t count) {
+    CreateOptions options = durable_options(number);
+    options.name = "striped";
+    options.stripe = {index, count};
+    options.note = "a note";
+    return options;
+  };
+  {
+    const auto store = open_or_fail(with_disk(directory.path, kDisk));
+    for (const uint32_t index : {0u, 1u}) {
+      const CreateOptions options = stripe_of(10 + index, index, 2);
+      REQUIRE(store->create(options));
+      for (uint32_t i = index; i < kCount; i += 2) {
+        REQUIRE(put(*store, options.id, i, i == 4 ? 100 : kSmallChunk));
+      }
+      REQUIRE(store->seal(options.id, kSize, kCount, kRoot));
+    }
+    REQUIRE(store->create(stripe_of(19, 7, 8)));  // has no chunk
+    REQUIRE(store->seal({1, 19}, kSize, kCount, kRoot));
+    CHECK(store->noted().size() == 3);
+  }
+  const auto store = open_or_fail(with_disk(directory.path, kDisk));
+  CHECK(store->usage().blobs_lost == 0);
+  CHECK(store->noted().size() == 3);
+  CHECK(store->find("test", "striped") == BlobId{1, 10});
+  for (const uint32_t index : {0u, 1u}) {
+    const BlobStat stat = store->stat({1, 10 + index}).value();
+    CHECK(stat.note == "a note");
+    CHECK(stat.stripe.index == index);
+    CHECK(stat.stripe.count == 2);
+    CHECK(stat.size == kSize);
+    CHECK(stat.root_digest == kRoot);
+    CHECK(stat.chunk_count == 3 - index);
+    for (uint32_t i = index; i < kCount; i += 2) {
+      CHECK(reads_back(*store, stat.id, i, i == 4 ? 100 : kSmallChunk));
+    }
+  }
+  CHECK(store->stat({1, 19}).value().chunk_count == 0);
+  for (const uint64_t number : {10, 11, 19}) REQUIRE(store->remove({1, number}));
+  CHECK(store->usage().disk_used == 0);
+}
+
+// So many rows that they are more than one batch.
+TEST_CASE("a durable blob of many chunks comes back whole") {
+  const TemporaryDirectory directory;
+  constexpr uint32_t kCount = limits::kIndexBatchRows + 3;
+  for (const uint32_t stripes : {1u, 2u}) {
+    CAPTURE(stripes);
+    CreateOptions options = durable_options(stripes);
+    options.stripe = {stripes - 1, stripes};
+    const uint32_t count = kCount * stripes;
+    {
+      const auto store = open_or_fail(with_disk(directory.path, 2 * kDisk));
+      REQUIRE(store->create(options));
+      for (uint32_t i = stripes - 1; i < count; i += stripes) {
+        REQUIRE(put_small(*store, options.id, i));
+      }
+      REQUIRE(store->seal(options.id, uint64_t{count} * kSmallChunk, count,
+                          stripes == 1 ? std::nullopt : std::optional(Digest128{1, 2})));
+    }
+    const auto store = open_or_fail(with_disk(directory.path, 2 * kDisk));
+    CHECK(store->usage().blobs_lost == 0);
+    const auto stat = store->stat(options.id);
+    REQUIRE(stat);
+    CHECK(stat->chunk_count == kCount);
+    CHECK(store->locate(options.id, count - 1)->is_here());
+    CHECK(store->locate(options.id, count)->presence == Presence::kEnd);
+  }
 }
 
 TEST_CASE("a name that changed hands has its last owner after a restart") {

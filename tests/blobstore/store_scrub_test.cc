@@ -83,6 +83,7 @@ TEST_CASE("without a copy in memory it is quarantined, until somebody brings it 
     CHECK(damaged[0].id == BlobId{1, 1});
     CHECK(damaged[0].meta.index == 2);
     CHECK(store->damaged_chunks(0).empty());
+    CHECK(store->damaged_chunks(10, &damaged.front()).empty());
     Bytes buffer(kSmallChunk);
     CHECK(code_of(store->read_chunk({1, 1}, 2, buffer)) == ErrorCode::kCorrupt);
     const Bytes other = noise(kSmallChunk, 99);

@@ -1,8 +1,10 @@
 """What survives a node: kill -9 at any moment, damaged and missing files, a full disk, a clock that jumps."""
 
+import fcntl
 import os
 import pathlib
 import random
+import struct
 import subprocess
 import time
 import unittest
@@ -246,6 +248,52 @@ class Durability(EndToEnd):
         self.assertEqual({"t/first", "t/third"}, self.keys(node))
         self.assertEqual(first, self.get(node, "t/first"))
         self.assertEqual(second, self.get(node, "t/third"))
+        node.stop()
+
+    def mount(self, image):
+        """Makes the disk a file system of its own; skips the test where that can't be."""
+        done = subprocess.run(["mount", "-o", "loop", image, self.disk], capture_output=True,
+                              check=False)
+        if done.returncode != 0:
+            self.skipTest(f"no loop device: {done.stderr}")
+
+    def fail_disk(self):
+        """From now on it answers EIO to all that it is asked, until it is mounted again."""
+        shutdown, without_flush = 0x8004587D, 2  # EXT4_IOC_SHUTDOWN
+        descriptor = os.open(self.disk, os.O_RDONLY)
+        fcntl.ioctl(descriptor, shutdown, struct.pack("I", without_flush))
+        os.close(descriptor)
+
+    @unittest.skipUnless(os.geteuid() == 0, "mounts a file system that fails")
+    def test_a_disk_that_fails_takes_no_more_and_the_node_says_why(self):
+        self.disk.mkdir()
+        image = self.file("image", b"")
+        os.truncate(image, 400 * MIB)
+        subprocess.run(["mkfs.ext4", "-q", image], check=True)
+        self.mount(image)
+        self.addCleanup(subprocess.run, ["umount", "-l", self.disk], check=True)
+        node = self.durable_node("--disk-size", "300m")
+        data = noise(5, 3 * MIB)
+        self.assert_ok(self.put(node, "t/first", data))
+        self.fail_disk()
+        self.assert_fails(self.put(node, "t/second", data), 1, "IO:")
+        status, why = node.get("/readyz")
+        self.assertEqual(503, status)
+        self.assertIn("disk read-only: ", why)
+        self.assertIn(str(self.disk), why)
+        self.assertEqual(1, node.metrics()["disk_read_only"])
+        self.assertEqual({"t/first"}, self.keys(node))
+        self.assertEqual(data, self.get(node, "t/first"))
+        self.assert_ok(self.put(node, "t/memory", data, durability="memory"))
+        self.assertEqual(data, self.get(node, "t/memory"))
+        node.kill()
+        subprocess.run(["umount", self.disk], check=True)
+        self.mount(image)
+        node = self.durable_node("--disk-size", "300m")
+        self.assertEqual({"t/first"}, self.keys(node))
+        self.assertEqual(data, self.get(node, "t/first"))
+        self.assert_ok(self.put(node, "t/second", data))
+        self.assertEqual(200, node.get("/readyz")[0])
         node.stop()
 
     def faketime(self, offset_file):

@@ -186,6 +186,37 @@ class OneWayPartition(FaultTest):
     def test_the_home_hears_no_more(self):
         self.run_case("silent_up")
 
+    def test_homes_of_which_one_hears_the_other_no_more_stay_the_same(self):
+        proxy = self.proxy()
+        first, second = self.home(proxy=proxy), self.home()
+        old, new = payload(SIZE, 1), payload(SIZE, 2)
+        put = ("--server", second.listen, "put", "-", "--key", "t/x", "--replicas", "2",
+               "--chunk-size", CHUNK)
+        self.assert_ok(self.bigcast(first, *put, input=old))
+        if FULL:
+            proxy.faults.silent_down = True
+        else:
+            proxy.forward_to("127.0.0.1:1")  # refuses
+            proxy.reset_all()
+        lacks = lambda node: node.metrics()["blobs_under_replicated"]
+        eventually(lambda: lacks(second) == 1, "a home that is missed")
+        self.assertEqual(0, lacks(first))
+        if FULL:  # the other way is open: the second is asked to copy, and can't, for 30 s
+            replaced = self.bigcast(first, *put, "--replace", input=new)
+            self.assert_fails(replaced, UNAVAILABLE, "UNAVAILABLE")
+        for node in (first, second):
+            self.assertEqual(old, self.assert_ok(self.bigcast(node, "get", "t/x", "-")))
+        proxy.faults.silent_down = False
+        proxy.forward_to(first.listen)
+        eventually(lambda: lacks(second) == 0, "enough homes")
+        self.assert_ok(self.bigcast(first, *put, "--replace", input=new))
+        for node in (first, second):
+            self.assertEqual(new, self.assert_ok(self.bigcast(node, "get", "t/x", "-")))
+            self.assertEqual(0, lacks(node))
+        self.assert_ok(self.bigcast(second, "rm", "t/x"))
+        for node in (first, second):
+            self.assert_nothing_left(node)
+
 
 class Resets(FaultTest):
     """Every connection is reset after 1 MiB: what came before stays."""

@@ -1,5 +1,6 @@
 """A node under pressure: a slow disk, a small cgroup, a quota; and the trace of what readers do."""
 
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -18,6 +19,7 @@ import cgroup
 FULL = bool(os.environ.get("BIGCAST_FULL"))
 SLOW_BYTES_PER_S = 2 * 10**6
 RESERVES = 64 * MIB
+CHURNERS = 3
 
 
 class Pressure(EndToEnd):
@@ -91,6 +93,40 @@ class Pressure(EndToEnd):
         self.assertIsNone(node.process.poll())
         if not self.is_sanitized():
             self.assertLessEqual(group.peak(), memory * MIB + RESERVES)
+
+    def test_churn_leaves_memory_within_the_budget_and_a_reserve(self):
+        memory, sanitized = 64 * MIB, self.is_sanitized()
+        total = (256 if sanitized else 100 << 10 if FULL else 10 << 10) * MIB
+        group = cgroup.MemoryCgroup(2 * memory + RESERVES)
+        node = self.node("--memory", str(memory), "--disk", self.scratch / "disk", "--disk-size",
+                         "1g", "--scrub-rate", "256m", within=self.within(group))
+        sources = [self.sparse(f"source-{size}", size)
+                   for size in (1, 70_000, 3 * MIB, 30 * MIB, 120 * MIB)]
+        seed = int(os.environ.get("BIGCAST_SEED") or random.randrange(1 << 32))
+        print(f"seed {seed}", flush=True)
+
+        def churn(number):
+            """Replaces one of a few blobs again and again, of any size and durability, and reads."""
+            chance, key, done = random.Random(f"{seed}/{number}"), f"t/{number}", 0
+            while done < total / CHURNERS:
+                source = chance.choice(sources)
+                level = chance.choice(("memory", "disk"))
+                self.assert_ok(self.put(node, source, key, "--replace", "--durability", level))
+                done += source.stat().st_size
+                if chance.random() < 0.2:
+                    self.assert_ok(self.bigcast(node, "get", key, "/dev/null"))
+                if chance.random() < 0.2:
+                    self.assert_ok(self.bigcast(node, "rm", key))
+            self.bigcast(node, "rm", key)
+
+        with concurrent.futures.ThreadPoolExecutor(CHURNERS) as pool:
+            list(pool.map(churn, range(CHURNERS)))
+        self.assert_nothing_left(node)
+        received = node.metrics()["received_bytes_total"]
+        self.assertGreaterEqual(received, total)
+        print(f"{received / MIB:.0f} MiB: {(group.peak() - memory) / MIB:.1f} MiB above the budget")
+        if not sanitized:  # which takes memory of its own
+            self.assertLessEqual(group.peak(), memory + RESERVES)
 
     def test_a_quota_refuses_its_namespace_only_and_is_in_the_metrics(self):
         node = self.node("--memory", "64m", "--quota", "team=8m", "--default-quota", "16m")

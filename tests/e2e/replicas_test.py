@@ -125,12 +125,60 @@ class Replicas(EndToEnd):
         self.assert_enough(self.first, self.nodes[1])
         self.assertEqual(random_bytes(SIZE), self.get(self.nodes[1]))
 
+    def durable_nodes(self, *listen):
+        """Two nodes that keep what is durable; the same again if they are told where to listen."""
+        self.nodes = [
+            self.node("--memory", "64m", "--disk", self.scratch / f"disk-{i}", "--disk-size", "256m",
+                      "--scrub-rate", "1g", listen=listen[i] if listen else "127.0.0.1:0")
+            for i in range(2)
+        ]
+        self.first, self.second = self.nodes
+
+    def kill_all(self):
+        for node in self.nodes:
+            node.kill()
+        return [node.listen for node in self.nodes]
+
+    def test_durable_replicas_outlive_all_nodes_and_repair_each_other(self):
+        self.durable_nodes()
+        data = random_bytes(SIZE + 5)
+        self.assert_ok(self.put("t/x", data, "--durability", "disk"))
+        homes = self.kill_all()
+        extent = self.scratch / "disk-0/bigcast/extent-000001"
+        with open(extent, "r+b") as file:
+            file.seek(MIB)
+            file.write(bytes(100))
+        self.durable_nodes(*homes)
+        eventually(lambda: self.first.metrics()["chunks_mended_total"] == 1, "a repair")
+        for node in self.nodes:
+            self.assertEqual(data, self.get(node))
+            eventually(lambda: node.metrics()["blobs_under_replicated"] == 0, "enough homes")
+            blob = self.json(self.bigcast(node, "--json", "stat", "t/x"))[0]
+            self.assertEqual(set(homes), set(blob["homes"]))
+            self.assertEqual(0, node.metrics()["chunks_damaged"])
+        self.first.kill()
+        self.assert_ok(self.bigcast(self.second, "rm", "t/x"))
+        self.first = self.node("--memory", "64m", "--disk", self.scratch / "disk-0", "--disk-size",
+                               "256m", listen=homes[0])
+        self.assert_nothing_left(self.first)
+
+    def test_durable_stripes_outlive_all_nodes(self):
+        self.durable_nodes()
+        data = random_bytes(SIZE + 5)
+        put = ("put", "-", "--key", "t/x", "--homes", 2, *CHUNKS, "--durability", "disk")
+        self.assert_ok(self.all(*put, input=data))
+        self.durable_nodes(*self.kill_all())
+        self.assertEqual(data, self.get(self.first))
+        self.assert_ok(self.all("rm", "t/x"))
+        for node in self.nodes:
+            self.assert_nothing_left(node)
+
     def test_what_can_not_be_is_refused(self):
         for replicas in ("0", "4", "two"):
             with self.subTest(replicas=replicas):
                 done = self.all("put", "-", "--key", "t/x", "--replicas", replicas, input=b"x")
                 self.assert_fails(done, USAGE, "--replicas")
-        self.assert_fails(self.put("t/x", b"x", "--durability", "disk"), USAGE, "replicas")
+        self.assert_fails(self.put("t/x", b"x", "--durability", "disk"), USAGE, "durability")
         for node in (self.second, self.third):
             node.kill()
         self.assert_fails(self.put("t/x", b"x"), UNAVAILABLE, "replicas", self.second.listen)

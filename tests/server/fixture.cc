@@ -88,6 +88,7 @@ Result<Created> Caller::create(const NewBlob& blob) {
   options.setUntilRemoved(blob.until_removed);
   options.setReplace(blob.replace);
   options.setAnnounceFrom(blob.announce_from);
+  if (blob.durable) options.setDurability(rpc::Durability::DISK);
   if (blob.striped) rpc::write(*blob.striped, options.initPlaced());
   options.setStripe(static_cast<uint8_t>(blob.stripe));
   auto response = request.send().wait(loop_.wait_scope());

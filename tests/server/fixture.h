@@ -66,6 +66,7 @@ struct NewBlob {
   uint32_t chunk_size = kSmallChunk;
   bool until_removed = true;
   bool replace = false;
+  bool durable = false;
   uint64_t announce_from = 0;
   std::optional<rpc::BlobRefData> striped{};  // of which one stripe is created
   uint32_t stripe = 0;

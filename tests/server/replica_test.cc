@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <fstream>
 #include <functional>
 #include <list>
 #include <string>
@@ -16,8 +17,9 @@ constexpr uint64_t kSize = uint64_t{kChunks} * kSmallChunk;
 void shorten_grace(Config& config) { config.lease_grace = std::chrono::milliseconds(300); }
 
 struct Cluster {
-  explicit Cluster(uint32_t count) {
-    for (uint32_t i = 0; i < count; i++) hosts.emplace_back(loop, lease, shorten_grace);
+  using Adjust = std::function<void(Config&)>;
+  explicit Cluster(uint32_t count, const Adjust& adjust = shorten_grace) {
+    for (uint32_t i = 0; i < count; i++) hosts.emplace_back(loop, lease, adjust);
   }
   Host& host(size_t index) { return *std::next(hosts.begin(), static_cast<ptrdiff_t>(index)); }
 
@@ -33,7 +35,7 @@ struct Cluster {
       auto& addresses = ref.homes.size() < ref.copies ? ref.homes : ref.spares;
       addresses.push_back(*host.node.core().advertised);
     }
-    return {.until_removed = false, .striped = ref};
+    return {.until_removed = durable, .durable = durable, .striped = ref};
   }
   Created create() {
     auto created = host(0).caller.create(new_blob());
@@ -45,25 +47,26 @@ struct Cluster {
       REQUIRE(host(0).caller.send(blob.upload, make_chunk(i)));
     }
   }
-  rpc::BlobRefData seal(Created& blob) {
-    const auto ref = host(0).caller.seal(blob.upload, kSize, kChunks, root_of_chunks(kChunks));
+  rpc::BlobRefData seal(Created& blob, uint32_t chunks = kChunks) {
+    const auto ref = host(0).caller.seal(blob.upload, uint64_t{chunks} * kSmallChunk, chunks,
+                                         root_of_chunks(chunks));
     REQUIRE_MESSAGE(ref, (ref ? "" : ref.error().to_string()));
     return *ref;
   }
-  rpc::BlobRefData put() {
+  rpc::BlobRefData put(uint32_t chunks = kChunks) {
     Created blob = create();
-    send(blob);
-    return seal(blob);
+    send(blob, 0, chunks);
+    return seal(blob, chunks);
   }
   void until_gone(BlobId id) {
     run_until(
         loop, [&] { return std::ranges::none_of(hosts, [&](Host& host) { return host.has(id); }); },
         "the end of all copies");
   }
-  void check_reads(Host& at, const rpc::BlobRefData& ref, uint32_t first = 0) {
+  void check_reads(Host& at, const rpc::BlobRefData& ref, uint32_t chunks = kChunks) {
     auto opened = at.caller.open_ref(ref);
     REQUIRE_MESSAGE(opened, (opened ? "" : opened.error().to_string()));
-    for (uint32_t i = first; i < kChunks; i++) {
+    for (uint32_t i = 0; i < chunks; i++) {
       CHECK(matches(read(loop, *opened, i), make_chunk(i)));
     }
   }
@@ -71,7 +74,67 @@ struct Cluster {
   rpc::UvLoop loop;
   const LeaseId lease = LeaseId::random();
   std::list<Host> hosts;
+  bool durable = false;  // what is put
 };
+
+// Hosts with a directory each, that can be restarted.
+struct Disks {
+  // For the host that starts next, on a port of its own: the same when it is started again.
+  Cluster::Adjust next() {
+    return [this](Config& config) { adjust(config, started++); };
+  }
+  void adjust(Config& config, size_t index) {
+    config.memory_bytes = 8 * limits::kMiB;
+    config.disk_path = directory.path("disk-" + std::to_string(index));
+    config.disk_bytes = 64 * limits::kMiB;
+    config.scrub_rate = limits::kGiB;
+  }
+  void stop(Cluster& cluster, size_t index) {
+    auto& host = cluster.host(index);
+    address = *host.node.core().advertised;
+    cluster.hosts.erase(std::next(cluster.hosts.begin(), static_cast<ptrdiff_t>(index)));
+  }
+  // The one that was stopped last.
+  void start(Cluster& cluster, size_t index) {
+    cluster.hosts.emplace(std::next(cluster.hosts.begin(), static_cast<ptrdiff_t>(index)),
+                          cluster.loop, cluster.lease, [&](Config& config) {
+                            adjust(config, index);
+                            config.listen = {address};
+                          });
+  }
+  // A bit of each chunk's place on the host's disk.
+  void damage(size_t index, uint32_t chunks) {
+    const std::string extent =
+        directory.path("disk-" + std::to_string(index)) + "/bigcast/extent-000001";
+    std::fstream file(extent, std::ios::in | std::ios::out | std::ios::binary);
+    for (uint32_t i = 0; i < chunks; i++) {
+      const auto at = static_cast<std::streamoff>(uint64_t{i} * kSmallChunk + 99);
+      file.seekg(at);
+      const int byte = file.get();
+      if (!file) break;  // it is as long as it has to be
+      file.seekp(at);
+      file.put(static_cast<char>(byte ^ 1));
+    }
+    file.close();
+  }
+
+  TemporaryDirectory directory;
+  size_t started = 0;
+  rpc::Address address;
+};
+
+// Waits until all that is on the host's disk was looked at, and what was damaged is repaired.
+void until_mended(Cluster& cluster, Host& host) {
+  BlobStore& store = *host.node.core().store;
+  const uint64_t cycles = store.usage().scrub_cycles;
+  run_until(
+      cluster.loop,
+      [&] {
+        const StoreUsage usage = store.usage();
+        return usage.scrub_cycles >= cycles + 2 && usage.chunks_damaged == 0;
+      },
+      "all chunks whole");
+}
 
 TEST_CASE("a replica has the chunks while they come, and all of them when the blob is sealed") {
   Cluster cluster(2);
@@ -145,6 +208,76 @@ TEST_CASE("a relay goes on at the other home when one is gone, and a spare takes
   REQUIRE(now);
   CHECK(now->homes.size() == 2);
   CHECK(now->homes.back() == *cluster.host(1).node.core().advertised);
+}
+
+TEST_CASE("what is damaged on a home's disk is repaired with what the other home has") {
+  constexpr uint32_t kMany = 256;  // twice the memory
+  Disks disks;
+  Cluster cluster(2, disks.next());
+  const auto ref = cluster.put(kMany);
+  Host& host = cluster.host(0);
+  BlobStore& store = *host.node.core().store;
+  REQUIRE(store.usage().disk_used > 0);
+  disks.damage(0, kMany);
+  until_mended(cluster, host);
+  CHECK(store.usage().chunks_quarantined > 0);
+  CHECK(host.node.metrics().chunks_mended == store.usage().chunks_quarantined);
+  CHECK(store.usage().chunks_repaired >= host.node.metrics().chunks_mended);
+  cluster.check_reads(host, ref, kMany);
+}
+
+TEST_CASE("a durable home that is restarted knows the others, which repair what is damaged") {
+  Disks disks;
+  Cluster cluster(2, disks.next());
+  cluster.durable = true;
+  const auto ref = cluster.put();
+  disks.stop(cluster, 0);
+  disks.damage(0, kChunks);
+  disks.start(cluster, 0);
+  Host& first = cluster.host(0);
+  CHECK(first.caller.stat("blob")->homes == ref.homes);
+  until_mended(cluster, first);
+  CHECK(first.node.metrics().chunks_mended == kChunks);
+  cluster.check_reads(first, ref);
+  CHECK(first.node.metrics().blobs_under_replicated == 0);
+  CHECK(cluster.host(1).node.metrics().blobs_under_replicated == 0);
+  CHECK(first.node.metrics().blobs_copied_again == 0);
+  CHECK(cluster.host(1).node.metrics().blobs_copied_again == 0);
+
+  // What is removed while a home is away is removed there, too.
+  disks.stop(cluster, 0);
+  CHECK(cluster.host(0).caller.remove_name("blob"));
+  disks.start(cluster, 0);
+  cluster.until_gone(ref.id);
+}
+
+TEST_CASE("damage that no home can repair stays a typed error, and ends with the other's return") {
+  Disks disks;
+  Cluster cluster(2, disks.next());
+  cluster.durable = true;
+  const auto ref = cluster.put();
+  disks.stop(cluster, 0);
+  disks.damage(0, kChunks);
+  const rpc::Address first_address = disks.address;
+  disks.stop(cluster, 0);  // the second
+  const rpc::Address second_address = std::exchange(disks.address, first_address);
+  disks.start(cluster, 0);
+  Host& first = cluster.host(0);
+  BlobStore& store = *first.node.core().store;
+  run_until(
+      cluster.loop, [&] { return store.usage().chunks_damaged == kChunks; }, "all in quarantine");
+  auto opened = first.caller.open_home(ref.id);
+  REQUIRE(opened);
+  const auto answer = read(cluster.loop, *opened, 3);
+  REQUIRE(answer.error);
+  CHECK(answer.error->code == ErrorCode::kCorrupt);
+  disks.address = second_address;
+  disks.start(cluster, 1);
+  // Nobody has to wait for the repair.
+  Host relay(cluster.loop, cluster.lease, shorten_grace);
+  cluster.check_reads(relay, ref);
+  until_mended(cluster, first);
+  cluster.check_reads(first, ref);
 }
 
 TEST_CASE("bad plans are refused before anything is stored") {
