@@ -308,6 +308,9 @@ class BlobStore {
   virtual StoreUsage usage() const = 0;
   // In order of name: those that have a quota of their own, and those that have blobs.
   virtual std::vector<NamespaceUsage> namespaces() const = 0;
+  // Instead of those of Options; what is beyond them stays.
+  virtual void set_quotas(std::map<std::string, uint64_t, std::less<>> quotas,
+                          uint64_t default_quota) = 0;
   // Whether memory is above the high mark, or a load found no room. Quick.
   virtual bool wants_room_ahead() const = 0;
   // Moves up to limits::kDemotionsPerTurn chunks out of memory, so that puts and loads seldom wait

@@ -90,10 +90,10 @@ Store::Store(const Options& options, std::unique_ptr<eviction::Policy> victims,
       low_mark_(memory_budget_ * options.memory_low / 100),
       descriptors_max_(descriptors_max),
       keeps_(options.keep),
-      quotas_(options.quotas),
-      default_quota_(options.default_quota),
       clock_(*options.clock),
       disk_(std::move(disk)),
+      quotas_(options.quotas),
+      default_quota_(options.default_quota),
       victims_(std::move(victims)),
       relay_victims_(eviction::make_policy(victims_->name(), memory_budget_)),
       disk_victims_(
@@ -537,8 +537,8 @@ StoreUsage Store::usage() const {
 
 std::vector<NamespaceUsage> Store::namespaces() const {
   std::map<std::string, NamespaceUsage, std::less<>> all;
-  for (const auto& [name, quota] : quotas_) all[name] = {name, quota, true};
   const Lock lock(mutex_);
+  for (const auto& [name, quota] : quotas_) all[name] = {name, quota, true};
   for (const auto& [name, share] : shares_) all[name] = share->usage;
   std::vector<NamespaceUsage> result;
   result.reserve(all.size());

@@ -188,6 +188,8 @@ class Store final : public BlobStore {
   std::vector<BlobStat> list_all(std::string_view after_key, size_t limit) const override;
   StoreUsage usage() const override;
   std::vector<NamespaceUsage> namespaces() const override;
+  void set_quotas(std::map<std::string, uint64_t, std::less<>> quotas,
+                  uint64_t default_quota) override;
   ScrubTurn scrub(uint64_t bytes) override;
   std::vector<DamagedChunk> damaged_chunks(size_t limit, const DamagedChunk* after) const override;
   bool wants_room_ahead() const override;
@@ -296,6 +298,7 @@ class Store final : public BlobStore {
   // Of homes; the differences may be negative.
   void add_used(StoredBlob& blob, int64_t bytes);
   void add_reserved(StoredBlob& blob, int64_t bytes);
+  void apply_quota(NamespaceUsage& usage) const;
   std::shared_ptr<NamespaceShare> share_of(const std::string& name_space);
   void leave_share(StoredBlob& blob);
   void drop_share_if_idle(const NamespaceShare& share);
@@ -355,12 +358,12 @@ class Store final : public BlobStore {
   const uint64_t low_mark_;
   const uint64_t descriptors_max_;
   const bool keeps_;
-  const std::map<std::string, uint64_t, std::less<>> quotas_;
-  const uint64_t default_quota_;
   const Clock& clock_;
   const std::unique_ptr<DiskTier> disk_;  // null: none
 
   mutable std::mutex mutex_;  // guards what follows
+  std::map<std::string, uint64_t, std::less<>> quotas_;
+  uint64_t default_quota_;
   std::condition_variable changed_;
   std::unordered_map<BlobId, BlobPtr> blobs_;
   Names names_;                            // of homes

@@ -70,14 +70,26 @@ void Store::add_reserved(StoredBlob& blob, int64_t bytes) {
   if (blob.is_durable()) reserved_on_disk_ += static_cast<uint64_t>(bytes);
 }
 
+void Store::apply_quota(NamespaceUsage& usage) const {
+  const auto quota = quotas_.find(usage.name);
+  usage.has_own_quota = quota != quotas_.end();
+  usage.quota = usage.has_own_quota ? quota->second : default_quota_;
+}
+
+void Store::set_quotas(std::map<std::string, uint64_t, std::less<>> quotas,
+                       uint64_t default_quota) {
+  const Lock lock(mutex_);
+  quotas_ = std::move(quotas);
+  default_quota_ = default_quota;
+  for (const auto& [name, share] : shares_) apply_quota(share->usage);
+}
+
 std::shared_ptr<NamespaceShare> Store::share_of(const std::string& name_space) {
   const auto found = shares_.find(name_space);
   if (found != shares_.end()) return found->second;
-  const auto quota = quotas_.find(name_space);
   auto share = std::make_shared<NamespaceShare>();
   share->usage.name = name_space;
-  share->usage.has_own_quota = quota != quotas_.end();
-  share->usage.quota = quota == quotas_.end() ? default_quota_ : quota->second;
+  apply_quota(share->usage);
   return share;
 }
 

@@ -95,6 +95,14 @@ Result<void> apply_file(CommandLine& line, const std::string& path) {
   return {};
 }
 
+Result<Secret> secret_of(const char* setting, const std::string& path) {
+  auto secret = Secret::from_file(path);
+  if (!secret) {
+    secret.error().message = fmt::format("{}: {}", setting, secret.error().message);
+  }
+  return secret;
+}
+
 Result<void> load_secret(Config& config, const Environment& environment) {
   const char* text = environment("BIGCAST_SECRET");
   if (text != nullptr && !config.secret_file.empty()) {
@@ -103,24 +111,20 @@ Result<void> load_secret(Config& config, const Environment& environment) {
   if (text != nullptr) {
     BIGCAST_ASSIGN(config.secret, Secret::from_text(text, "BIGCAST_SECRET"));
   } else if (!config.secret_file.empty()) {
-    auto secret = Secret::from_file(config.secret_file);
-    if (!secret) return fail(secret.error().code, "secret_file: " + secret.error().message);
-    config.secret = std::move(*secret);
+    BIGCAST_ASSIGN(config.secret, secret_of("secret_file", config.secret_file));
   }
   return {};
 }
 
 Result<void> load_http_password(Config& config) {
   if (config.http_password_file.empty()) return {};
-  auto password = Secret::from_file(config.http_password_file);
-  if (!password)
-    return fail(password.error().code, "http_password_file: " + password.error().message);
-  if (password->bytes().find(':') == std::string_view::npos) {
+  BIGCAST_ASSIGN(Secret password, secret_of("http_password_file", config.http_password_file));
+  if (password.bytes().find(':') == std::string_view::npos) {
     return fail(
         ErrorCode::kInvalidArgument,
         fmt::format("http_password_file: {} is not USER:PASSWORD", config.http_password_file));
   }
-  config.http_password = std::move(*password);
+  config.http_password = std::move(password);
   return {};
 }
 
@@ -318,9 +322,11 @@ std::vector<std::string> reload(CommandLine& running, CommandLine next) {
     told.push_back(fmt::format("{} = {} (was {}){}", setting.key, now.empty() ? "unset" : now,
                                was.empty() ? "unset" : was,
                                setting.reloads ? "" : ": from the next start on"));
-    // What was checked when it was read can't fail now. A setting that can become unset and is
-    // more than its text is moved below.
-    if (setting.reloads && !now.empty()) (void)setting.set(running.config, now);
+    // What was checked when it was read can't fail now. What can become unset, or is more than its
+    // text, is moved below.
+    if (setting.reloads && !setting.repeats && !now.empty()) {
+      (void)setting.set(running.config, now);
+    }
     if (setting.reloads) running.effective[setting.key] = next.effective[setting.key];
   }
   if (running.config.secret.bytes() != next.config.secret.bytes()) {
@@ -329,6 +335,8 @@ std::vector<std::string> reload(CommandLine& running, CommandLine next) {
   if (running.config.http_password.bytes() != next.config.http_password.bytes()) {
     told.emplace_back("the password of http has changed");
   }
+  running.config.quota = std::move(next.config.quota);
+  running.config.default_quota = next.config.default_quota;
   running.config.http_password_file = std::move(next.config.http_password_file);
   running.config.http_password = std::move(next.config.http_password);
   running.config.secret_file = std::move(next.config.secret_file);

@@ -126,6 +126,7 @@ void reload(const Invocation& invocation, CommandLine& line, Node& node,
     log().error("reload: audit_log: {}", opened.error().message);
   }
   invocation.reload(line);
+  node.core().store->set_quotas(line.config.quota, line.config.default_quota);
   manager.ready(node.ready_line());
 }
 

@@ -184,6 +184,14 @@ TEST_CASE("a quota counts what is stored and promised, and is free again when it
   CHECK(store->namespaces().size() == 2);
   REQUIRE(store->create(relay_options(5)));
   for (uint32_t i = 0; i < 8; ++i) CHECK(put(*store, {1, 5}, i, kSmallChunk));
+  // Changed, what is there stays and counts.
+  store->set_quotas({{"more", kSmallChunk}}, kSmallChunk);
+  CHECK(usage().quota == kSmallChunk);
+  CHECK_FALSE(usage().has_own_quota);
+  CHECK(used() == 2 * kSmallChunk);
+  CHECK(store->namespaces().size() == 3);
+  CHECK(code_of(store->create(blob_options(6, 1))) == ErrorCode::kResourceExhausted);
+  store->set_quotas(options.quotas, 0);
   REQUIRE(store->remove({1, 1}));
   CHECK(used() == kSmallChunk);
   CHECK(reserved() == 0);

@@ -246,15 +246,21 @@ TEST_CASE("a reload applies what it can, and says what waits") {
   REQUIRE(running);
   directory.write("secret", kSecret + "new");
   directory.write("config.toml",
-                  "log_level = \"debug\"\nmemory = \"128m\"\nsecret_file = \"" + secret + "\"\n");
+                  "log_level = \"debug\"\nmemory = \"128m\"\nquota = [\"a=1m\", \"b=2m\"]\n"
+                  "secret_file = \"" +
+                      secret + "\"\n");
   const auto changes = reload(*running, std::move(*parse({"--config", path.c_str()})));
   CHECK(changes == std::vector<std::string>{
                        "memory = 128m (was 64m): from the next start on",
-                       "log_level = debug (was warn)",
+                       "quota = a=1m,b=2m (was unset)", "log_level = debug (was warn)",
                        "the secret has changed: logins need the new one, sessions go on"});
   CHECK(running->config.log_level == "debug");
   CHECK(running->config.memory_bytes == 64 * limits::kMiB);
   CHECK(running->config.secret.bytes() == kSecret + "new");
+  CHECK(running->config.quota.at("b") == 2 * limits::kMiB);
+  directory.write("config.toml", "secret_file = \"" + secret + "\"\n");
+  reload(*running, std::move(*parse({"--config", path.c_str()})));
+  CHECK(running->config.quota.empty());
 }
 
 TEST_CASE("variables that look like settings are told, others' are not") {
