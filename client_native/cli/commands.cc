@@ -1,5 +1,6 @@
 #include "client_native/cli/commands.h"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -78,11 +79,15 @@ Result<void> stat(const CommandLine& line) {
   return print(line.json ? json_of(blob) : text_of(blob));
 }
 
-Result<void> remove_one(Client& client, const CommandLine& line, const Key& key) {
-  BIGCAST_TRY(client.remove_name(key.name));
+Result<void> print_done(const CommandLine& line, const char* done, const Key& key) {
   if (line.quiet) return {};
   const std::string name = key.to_string();
-  return print(line.json ? json_of_key("removed", name) : "removed " + name + "\n");
+  return print(line.json ? json_of_key(done, name) : fmt::format("{} {}\n", done, name));
+}
+
+Result<void> remove_one(Client& client, const CommandLine& line, const Key& key) {
+  BIGCAST_TRY(client.remove_name(key.name));
+  return print_done(line, "removed", key);
 }
 
 // A page of names at a time: removing while the node lists would be a race with itself.
@@ -163,9 +168,7 @@ Result<void> pin(const CommandLine& line) {
 Result<void> unpin_one(Clients& clients, const CommandLine& line, const Key& key) {
   BIGCAST_ASSIGN(Client* const client, clients.of(key.name_space));
   BIGCAST_TRY(client->unpin_name(key.name, Client::Pins::kEverybodys));
-  if (line.quiet) return {};
-  const std::string name = key.to_string();
-  return print(line.json ? json_of_key("unpinned", name) : "unpinned " + name + "\n");
+  return print_done(line, "unpinned", key);
 }
 
 Result<void> unpin(const CommandLine& line) {

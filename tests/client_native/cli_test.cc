@@ -169,6 +169,7 @@ TEST_CASE("every command has its help; completion and man page know all of them"
                   help->text);
     CHECK(man->text.find(std::string(".SS bigcast ") + command) != std::string::npos);
     for (const std::string& script : scripts) CHECK(script.find(command) != std::string::npos);
+    refused({command, "--jsno"}, "did you mean --json");
   }
 }
 

@@ -151,11 +151,16 @@ class Cli(unittest.TestCase):
         self.assertEqual(["key", "size", "stored_size", "chunks", "chunks_reread", "seconds"],
                          list(put))
         self.assertEqual(("default/a", 1000, 1), (put["key"], put["size"], put["chunks"]))
+        self.assertEqual(list(put), list(self.json_line("get", "default/a", self.dir / "copy")))
         blob = ["key", "id", "sealed", "relay", "size", "stored_size", "chunk_size", "chunks",
                 "memory_bytes", "disk_bytes", "age_ms", "durability", "ttl_ms", "expires_in_ms", "pins",
                 "root_digest", "homes", "replicas"]
         self.assertEqual(blob, list(self.json_line("stat", "default/a")))
         self.assertEqual(blob, list(self.json_line("ls")))
+        with subprocess.Popen(self.command("--json", "pin", "default/a"), env=CLEAN,
+                              stdout=subprocess.PIPE) as pin:
+            self.assertEqual(blob, list(json.loads(pin.stdout.readline())))
+            pin.terminate()
         self.assertEqual({"removed": "default/a"}, self.json_line("rm", "default/a"))
         self.assertEqual(["address", "version", "epoch", "advertised", "pid", "uptime_ms",
                           "draining", "memory_budget", "memory_used", "disk_budget", "disk_used",
@@ -185,6 +190,12 @@ class Cli(unittest.TestCase):
         self.golden(" 1000 B 14 B TIME sealed ns/d/a\n 1000 B 14 B TIME sealed ns/top\n",
                     "ls", "ns/*[ap]")
         self.golden(" 2.9 KiB 32 B 8.0 KiB 0 B 2 ns/d/\n 3.9 KiB 46 B 12.0 KiB 0 B 3 ns/\n", "du", "ns")
+        self.golden("ns/d/a: 1000 B in 1 chunks, 14 B stored, TIME, RATE\n",
+                    "get", "ns/d/a", self.dir / "copy")
+        self.golden("key ns/d/a\nid ID\nstate sealed\nsize 1000 (1000 B)\nstored 14 (14 B)\n"
+                    "chunks 1 of 4.0 MiB\nin memory 4.0 KiB\non disk 0 B\nage TIME\n"
+                    "durability memory\ndigest ID\n", "stat", "ns/d/a")
+        self.golden("1 nodes examined: nothing found\n", "doctor")
         self.golden("NODE: bigcastd VERSION answers in TIME, up TIME, memory 12.0 KiB of 64.0 MiB, "
                     "disk 0 B of 0 B\n", "ping")
         self.golden("node NODE, advertised NODE\nname bigcastd\nversion VERSION\nepoch ID\npid #\n"
@@ -192,7 +203,7 @@ class Cli(unittest.TestCase):
                     "memory 12.0 KiB of 64.0 MiB: reserved 0 B, pinned 0 B, mapped 0 B\n"
                     "disk 0 B of 0 B, free there 0 B\nblobs 3 at home here, 0 relayed\nsessions #\n"
                     "running #\nreceived 46 B\nfetched 0 B from homes, 0 B from other relays\n"
-                    "served 0 B\nchunks 0 demoted, 0 dropped, 0 quarantined\n"
+                    "served 14 B\nchunks 0 demoted, 0 dropped, 0 quarantined\n"
                     "failures 0 checksums, 0 logins, 0 fetches from relays\ndescriptors #\n"
                     "machine #\n", "info")
         self.golden("NODE VERSION UP STATE MEMORY DISK BLOBS SESSIONS\n"
@@ -312,8 +323,10 @@ class Cli(unittest.TestCase):
         done = subprocess.run([BIN / "bigcast", "--json", *server, *map(str, arguments), "doctor"],
                               capture_output=True, env=CLEAN, timeout=120, check=False)
         self.assertEqual(code, done.returncode, done.stderr)
-        lines = done.stdout.splitlines()
-        return [(found["check"], found["serious"]) for found in map(json.loads, lines)]
+        found = [json.loads(line) for line in done.stdout.splitlines()]
+        for each in found:
+            self.assertEqual(["check", "server", "serious", "problem", "advice"], list(each))
+        return [(each["check"], each["serious"]) for each in found]
 
     def test_doctor(self):
         self.assertIn(b"1 nodes examined: nothing found", self.run_cli("doctor").stdout)
