@@ -148,6 +148,7 @@ kj::Promise<void> BlobService::serve_from_store(ReadContext context, uint32_t re
     return kj::READY_NOW;
   }
   return session_->peer->acquire_serve_room(stat->chunk_size)
+      .attach(core_.count_in(core_.metrics->serves_waiting))
       .then(
           [this, context, chunk_size = stat->chunk_size](kj::Own<CreditPool::Credit> room) mutable {
             auto serving = kj::heap<Serving>(kj::addRef(core_), kj::mv(room));
@@ -305,6 +306,7 @@ kj::Promise<void> BlobService::map(MapContext context) {
           reply_error(result, mapped.error());
           return;
         }
+        core_.metrics->bytes_served_mapped += mapped->size;
         auto out = result.initMapped();
         out.setFile(kj::heap<MemoryFileService>(mapped->file.release()));
         out.setSize(mapped->size);

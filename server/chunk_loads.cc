@@ -42,6 +42,7 @@ kj::Promise<kj::Own<LoadedChunk>> ChunkLoads::load(BlobId id, uint32_t index, ui
 
 kj::Promise<kj::Own<LoadedChunk>> ChunkLoads::read(BlobId id, uint32_t index, uint32_t chunk_size) {
   return core_.serve_buffers.acquire(chunk_size)
+      .attach(core_.count_in(core_.metrics->serves_waiting))
       .then([this, id, index](kj::Own<rpc::BufferPool::Buffer> buffer) {
         auto loaded = kj::refcounted<LoadedChunk>(kj::addRef(core_));
         loaded->buffer = kj::mv(buffer);

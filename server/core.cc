@@ -55,6 +55,11 @@ kj::Own<void> NodeCore::count_running() {
   return kj::heap<Count>(kj::addRef(*this));
 }
 
+kj::Own<void> NodeCore::count_in(Metrics::Number& gauge) {
+  gauge++;
+  return kj::heap(kj::defer([metrics = metrics, &gauge] { gauge--; }));
+}
+
 kj::Own<void> NodeCore::time(Histogram& histogram) {
   struct Timing {
     Timing(kj::Own<NodeCore> core, Histogram& histogram)

@@ -62,6 +62,8 @@ class NodeCore final : public kj::Refcounted {
 
   // Counts a call that a draining node waits for, until the result is destroyed.
   kj::Own<void> count_running();
+  // Counts one in a gauge, until the result is destroyed.
+  kj::Own<void> count_in(Metrics::Number& gauge);
   // Observes how long the result lives.
   kj::Own<void> time(Histogram& histogram);
   size_t running() const { return running_; }

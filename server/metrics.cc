@@ -17,6 +17,9 @@ using prometheus::ClientMetric;
 using prometheus::MetricFamily;
 using prometheus::MetricType;
 
+// In the order of Codec.
+constexpr std::array kCodecNames = {"raw", "lz4", "sealed"};
+
 using LabelledValues = std::vector<std::pair<ClientMetric::Label, uint64_t>>;
 
 class Families {
@@ -169,6 +172,8 @@ void add_queues(Families& out, const Metrics& metrics) {
   out.gauge("uploads_open", "Uploads that are not sealed yet.", metrics.uploads_open);
   out.gauge("credits_waiting", "Chunks that writers wait to be let send: back-pressure.",
             metrics.credits_waiting);
+  out.gauge("serves_waiting", "Chunks that wait for room to be read and sent in: slow readers.",
+            metrics.serves_waiting);
   out.gauge("calls_running", "Calls that wait for chunks, the pool or room to answer.",
             metrics.calls_running);
 }
@@ -192,11 +197,17 @@ void add_moved(Families& out, const Metrics& metrics, const StoreUsage& usage) {
   out.counters("served_bytes_total", "Stored bytes of chunks served, by path.",
                {{{"path", "located"}, metrics.bytes_served_located},
                 {{"path", "inline"}, metrics.bytes_served_inline},
-                {{"path", "relay"}, metrics.bytes_served_relay}});
+                {{"path", "relay"}, metrics.bytes_served_relay},
+                {{"path", "mapped"}, metrics.bytes_served_mapped}});
   out.counter("chunks_served_total", "Chunks served to readers and relays.", metrics.chunks_served);
-  out.counter("chunks_received_total", "Chunks received from uploads.", metrics.chunks_received);
-  out.counter("received_bytes_total", "Stored bytes received from uploads.",
-              metrics.bytes_received);
+  LabelledValues chunks;
+  LabelledValues bytes;
+  for (size_t codec = 0; codec < kCodecNames.size(); codec++) {
+    chunks.push_back({{"codec", kCodecNames[codec]}, metrics.received[codec].chunks});
+    bytes.push_back({{"codec", kCodecNames[codec]}, metrics.received[codec].bytes});
+  }
+  out.counters("chunks_received_total", "Chunks received from uploads, by codec.", chunks);
+  out.counters("received_bytes_total", "Stored bytes received from uploads, by codec.", bytes);
   out.counter("served_peer_bytes_total",
               "Stored bytes of chunks served to other nodes (in path inline).",
               metrics.bytes_served_peer);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <string>
@@ -47,12 +48,19 @@ class Histogram {
 struct Metrics {
   using Number = std::atomic<uint64_t>;
 
+  // What came from uploads with one codec.
+  struct Received {
+    Number chunks{0};
+    Number bytes{0};  // stored
+  };
+
   // Counters since the start.
-  Number bytes_served_located{0};  // through a descriptor of the memory file
-  Number bytes_served_inline{0};   // in answers, from the store
-  Number bytes_served_relay{0};    // in answers, straight from a fetch
-  Number bytes_served_peer{0};     // of those in answers from the store: to other nodes
-  Number chunks_received{0};       // from uploads
+  std::array<Received, 3> received;  // by Codec
+  Number bytes_served_located{0};    // through a descriptor of the memory file
+  Number bytes_served_inline{0};     // in answers, from the store
+  Number bytes_served_relay{0};      // in answers, straight from a fetch
+  Number bytes_served_mapped{0};     // of whole blobs, in place
+  Number bytes_served_peer{0};       // of those in answers from the store: to other nodes
   Number chunks_served{0};
   Number chunks_fetched_home{0};
   Number chunks_fetched_peer{0};
@@ -60,7 +68,6 @@ struct Metrics {
   Number bytes_prefetched{0};       // fetched before a reader asked
   Number bytes_prefetch_wasted{0};  // ... of those, gone before a reader asked; or not kept
   Number peer_fetch_failures{0};    // chunks that a peer did not bring
-  Number bytes_received{0};
   Number bytes_fetched_home{0};
   Number bytes_fetched_peer{0};
   Number checksum_failures{0};  // of chunks that came in; the store counts its own
@@ -86,6 +93,12 @@ struct Metrics {
   Histogram relay_complete_seconds = Histogram::of_seconds();
   Histogram fanout_efficiency = Histogram::of_ratio();
 
+  uint64_t bytes_received() const {
+    uint64_t sum = 0;
+    for (const Received& each : received) sum += each.bytes;
+    return sum;
+  }
+
   // Gauges, set by the loop.
   Number sessions{0};
   Number connections{0};
@@ -97,6 +110,7 @@ struct Metrics {
   Number uploads_open{0};
   Number credits_waiting{0};
   Number calls_running{0};
+  Number serves_waiting{0};
   std::atomic<bool> draining{false};
 
   // A table of all metrics for people, in Markdown: docs/METRICS.md.

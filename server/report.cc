@@ -35,7 +35,7 @@ void write_metrics(const Metrics& metrics, uint64_t store_failures, rpc::NodeRep
   out.setSessions(static_cast<uint32_t>(metrics.sessions));
   out.setConnections(static_cast<uint32_t>(metrics.connections));
   out.setRelayedBlobs(static_cast<uint32_t>(metrics.relayed_blobs));
-  out.setReceivedBytes(metrics.bytes_received);
+  out.setReceivedBytes(metrics.bytes_received());
   out.setServedBytes(metrics.bytes_served_located + metrics.bytes_served_inline +
                      metrics.bytes_served_relay);
   out.setFetchedHomeBytes(metrics.bytes_fetched_home);

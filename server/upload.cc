@@ -254,8 +254,9 @@ kj::Promise<void> UploadService::put(PutContext context) {
              timing = core_.time(core_.metrics->calls.put),
              credit = kj::mv(*credit)](Result<void> result) mutable {
         if (result) {
-          core_.metrics->chunks_received++;
-          core_.metrics->bytes_received += meta.stored_size;
+          auto& received = core_.metrics->received[static_cast<size_t>(meta.codec)];
+          received.chunks++;
+          received.bytes += meta.stored_size;
           live_->chunk_came(meta.index);
           core_.make_room_ahead();
         } else if (result.error().code == ErrorCode::kCorrupt) {

@@ -82,7 +82,7 @@ class Prometheus(EndToEnd):
         for title, expression in asked:
             eventually(lambda: self.ask(prometheus, expression), f"{title}: {expression}")
         name = "received_bytes_total"
-        eventually(lambda: float(self.ask(prometheus, f"bigcast_{name}")[0]["value"][1]) ==
+        eventually(lambda: float(self.ask(prometheus, f"sum(bigcast_{name})")[0]["value"][1]) ==
                    node.metrics()[name], "what the node counted")
 
 

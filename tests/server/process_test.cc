@@ -178,12 +178,12 @@ TEST_CASE("metrics, liveness and readiness; SIGTERM drains and exits 0") {
   Caller caller(loop, client.session);
   caller.put_blob({}, 2);
   const std::string metrics = http_get(node.http(), "/metrics");
-  for (const char* line :
-       {"bigcast_build_info{version=", "bigcast_blobs 1\n", "bigcast_chunks_received_total 2\n",
-        "bigcast_sessions 1\n", "bigcast_uploads_total{event=\"sealed\"} 1\n",
-        "bigcast_store_budget_bytes{tier=\"memory\"} 67108864\n",
-        "bigcast_call_seconds_count{method=\"put\"} 2\n",
-        "bigcast_call_seconds_bucket{method=\"seal\",le=\"+Inf\"} 1\n"}) {
+  for (const char* line : {"bigcast_build_info{version=", "bigcast_blobs 1\n",
+                           "bigcast_chunks_received_total{codec=\"raw\"} 2\n",
+                           "bigcast_sessions 1\n", "bigcast_uploads_total{event=\"sealed\"} 1\n",
+                           "bigcast_store_budget_bytes{tier=\"memory\"} 67108864\n",
+                           "bigcast_call_seconds_count{method=\"put\"} 2\n",
+                           "bigcast_call_seconds_bucket{method=\"seal\",le=\"+Inf\"} 1\n"}) {
     CHECK_MESSAGE(contains(metrics, line), line << " is not in " << metrics);
   }
 
@@ -315,11 +315,14 @@ TEST_CASE("SIGHUP reads the configuration again; what is wrong in it changes not
   hang_up("nothing is changed: " + directory.path("config.toml") +
           ": unknown setting 'log_levle'; did you mean log_level?");
   directory.write("secret", std::string(40, 'n'));
-  write("log_format = \"json\"\nname = \"other\"\n");
+  write("log_format = \"json\"\nname = \"other\"\nquota = [\"app=1m\"]\n");
   hang_up("name = other (was bigcastd): from the next start on");
   CHECK_FALSE(try_login(loop, address, {.secret = std::string(40, 's')}));
   CHECK(try_login(loop, address, {.secret = std::string(40, 'n')}));
-  Caller(loop, before.session).put_blob({}, 1);  // sessions go on
+  Caller caller(loop, before.session);  // sessions go on
+  caller.put_blob({}, 1);
+  const auto beyond = caller.create({.name = "large", .size = 2 * limits::kMiB});
+  CHECK(beyond.error().code == ErrorCode::kResourceExhausted);
   CHECK(eventually([&] {
     return std::regex_search(node.log(),
                              std::regex("\n\\{\"time\":\"[0-9T:.+-]+\",\"level\":\"warning\","

@@ -77,6 +77,9 @@ final class LifecycleCases {
     Map<String, Long> before = Probe.here();
     Broadcast<byte[]> broadcast = broadcast(6 << 20, 22);
     checkReads(broadcast, 6 << 20, 22);
+    if (cases.expected(6 << 20) == Path.BIGCAST) {
+      Cases.check(heapSaved() >= 6 << 20, "bytes saved in the driver's heap: " + heapSaved());
+    }
     Cases.check(broadcast.isValid(), "valid as long as it is not destroyed");
     broadcast.destroy(true);
     Cases.check(!broadcast.isValid(), "still valid");
@@ -274,8 +277,12 @@ final class LifecycleCases {
         "no blob left",
         () -> {
           System.gc();
-          return Probe.live() == 0;
+          return Probe.live() == 0 && heapSaved() == 0;
         });
+  }
+
+  private static long heapSaved() {
+    return Probe.here().getOrDefault("driverHeapSavedBytes", 0L);
   }
 
   private static void expectLive(Map<String, Long> before) throws InterruptedException {

@@ -6,7 +6,8 @@ import java.util.concurrent.atomic.LongAdder;
 
 /**
  * What Bigcast did in this JVM since it started, whatever Spark contexts came and went. Thread-safe;
- * all but {@link #openDownloads} and {@link #openMappings} only grow. Readable from driver code and from tasks; the same numbers are in Spark's metrics.
+ * all but {@link #openDownloads}, {@link #openMappings} and {@link #driverHeapSavedBytes} only grow.
+ * Readable from driver code and from tasks; the same numbers are in Spark's metrics.
  */
 public final class BigcastStats {
   /** Why a broadcast stayed with Spark's own mechanism. */
@@ -108,6 +109,14 @@ public final class BigcastStats {
   /** Bytes as they travelled, after compression (driver). */
   public static long uploadedStoredBytes() {
     return UPLOADED_STORED_BYTES.sum();
+  }
+
+  /**
+   * Serialised bytes that TorrentBroadcast would have in the driver's heap now: of the broadcasts that
+   * live, and are in Bigcast (driver).
+   */
+  public static long driverHeapSavedBytes() {
+    return DriverSide.heapSavedBytes();
   }
 
   /** Time spent in successful uploads, serialising included (driver). */

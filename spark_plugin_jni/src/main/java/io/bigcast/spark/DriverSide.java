@@ -175,6 +175,17 @@ final class DriverSide {
     return broadcast == null ? known : broadcast.place();
   }
 
+  /** Of the broadcasts that live and that Spark's own mechanism has not taken over. */
+  static long heapSavedBytes() {
+    DriverSide side = current;
+    return side == null
+        ? 0
+        : side.broadcasts.values().stream()
+            .filter(each -> each.torrent() == null)
+            .mapToLong(each -> each.storedBytes)
+            .sum();
+  }
+
   /** The serialised handle of Spark's own broadcast if it took this one over, else null. */
   static byte[] torrentOf(long id) {
     DriverSide side = current;

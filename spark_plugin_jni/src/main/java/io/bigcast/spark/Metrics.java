@@ -18,6 +18,7 @@ final class Metrics {
     }
     gauge(registry, "uploaded_raw_bytes_total", BigcastStats::uploadedRawBytes);
     gauge(registry, "uploaded_stored_bytes_total", BigcastStats::uploadedStoredBytes);
+    gauge(registry, "driver_heap_saved_bytes", BigcastStats::driverHeapSavedBytes);
     seconds(registry, "upload_seconds_total", BigcastStats::uploadSeconds);
     gauge(registry, "driver_rereads_total", BigcastStats::driverRereads);
     gauge(registry, "blobs_removed_total", BigcastStats::removed);

@@ -14,6 +14,9 @@ final class Offloaded {
   /** Of what executors get; null if the value can't have been changed since (Spark made it). */
   final Fingerprint fingerprint;
 
+  /** Of its blob, as it travelled. */
+  final long storedBytes;
+
   /** What was published and has no value; else null. */
   private final Source source;
 
@@ -29,6 +32,7 @@ final class Offloaded {
     this.fingerprint = changeable ? upload.fingerprint() : null;
     this.source = null;
     this.isNull = isNull;
+    this.storedBytes = upload.stats().storedBytes;
     this.place = upload.place();
   }
 
@@ -38,6 +42,7 @@ final class Offloaded {
     this.fingerprint = upload.fingerprint();
     this.source = source;
     this.isNull = false;
+    this.storedBytes = upload.stats().storedBytes;
     this.place = upload.place();
   }
 
