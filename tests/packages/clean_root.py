@@ -64,7 +64,8 @@ def run_in(cache, release, files, session):
         (root / "session").write_text(session)
         # In mount and process namespaces of its own: nothing of it is seen outside or stays.
         inside = ["unshare", "--mount", "--pid", "--fork", f"--mount-proc={root}/proc", "sh", "-c",
-                  f"mount --rbind /dev {root}/dev && mount --rbind /sys {root}/sys &&"
+                  f"mount --rbind {root} {root} &&"  # `ip netns` wants a mount there
+                  f" mount --rbind /dev {root}/dev && mount --rbind /sys {root}/sys &&"
                   f" mount -t tmpfs -o mode=1777 none {root}/dev/shm && exec \"$@\"", "sh"]
         if subprocess.run([*inside, "true"], capture_output=True).returncode != 0:
             skip("'unshare --mount --pid' and mounts in it are not permitted here")
