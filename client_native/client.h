@@ -143,6 +143,12 @@ struct TransferStats {
   bool through_local_node = false;
 };
 
+// The node that a blob is sent to.
+struct HomeNode {
+  std::string epoch;       // new at each start of a node
+  std::string advertised;  // where others reach it, "host:port"; empty: on its host only
+};
+
 // Writes one blob, chunk by chunk. Compression, checksums and sending run on native threads while
 // the caller fills the next buffer; at most limits::kUploadWindowChunks chunks are held. Use it
 // from one thread at a time. Destroying it before `seal` frees everything on the node.
@@ -157,6 +163,7 @@ class Upload {
   virtual Result<void> commit(size_t size) = 0;
   // Waits for all chunks, seals; returns the ref as bytes (rpc::BlobRefData). Idempotent.
   virtual Result<std::string> seal() = 0;
+  virtual HomeNode home() const = 0;  // the first, if it has several
   virtual TransferStats stats() const = 0;
 };
 
@@ -212,6 +219,7 @@ class Client {
   static Result<std::unique_ptr<Client>> connect(ClientOptions options);
   virtual ~Client() = default;
 
+  // On the first server that takes it: one that is away or about to stop does not.
   virtual Result<std::unique_ptr<Upload>> upload(UploadOptions options) = 0;
   // Not of encrypted blobs: no name tells their key.
   virtual Result<std::unique_ptr<Download>> download_name(const std::string& name,

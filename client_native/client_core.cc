@@ -72,14 +72,13 @@ void Nodes::forget_bulk(NodeSession& dead) {
   if (found != bulk_.end()) found->second->forget(dead);
 }
 
-kj::Promise<Result<kj::Own<NodeSession>>> Nodes::first(Links& links, size_t position) {
+kj::Promise<Result<kj::Own<NodeSession>>> Nodes::control_from(size_t position) {
   const auto addresses = entry_points();
-  return link(links, addresses[position])
-      .session()
-      .then([this, &links, position, last = position + 1 == addresses.size()](
+  return control_of(addresses[position])
+      .then([this, position, last = position + 1 == addresses.size()](
                 Result<kj::Own<NodeSession>> session) -> kj::Promise<Result<kj::Own<NodeSession>>> {
         if (session || last || !node_did_not_answer(session.error())) return kj::mv(session);
-        return first(links, position + 1)
+        return control_from(position + 1)
             .then([missed = session.error()](Result<kj::Own<NodeSession>> next) {
               if (!next) next.error().message = missed.message + "; " + next.error().message;
               return next;
@@ -87,14 +86,13 @@ kj::Promise<Result<kj::Own<NodeSession>>> Nodes::first(Links& links, size_t posi
       });
 }
 
-kj::Promise<Result<kj::Own<NodeSession>>> Nodes::control() { return first(control_, 0); }
-kj::Promise<Result<kj::Own<NodeSession>>> Nodes::bulk() { return first(bulk_, 0); }
-
 kj::Promise<Result<void>> Nodes::start() {
   auto entry = control();
-  // Each server may have stripes of the lease's blobs, so the lease is kept at all of them.
+  // Each server may have some of the lease's blobs, so the lease is kept at all of them.
   if (!targets_.lease.is_zero()) {
-    for (const auto& server : targets_.servers) link(control_, server);
+    for (const auto& server : targets_.servers) {
+      renewals_.add(link(control_, server).keep_alive(true));
+    }
   }
   if (!targets_.local_node || targets_.servers.empty()) {
     return entry.then([](Result<kj::Own<NodeSession>> session) -> Result<void> {

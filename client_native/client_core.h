@@ -37,8 +37,7 @@ class Nodes : private kj::TaskSet::ErrorHandler {
   // The nodes to ask for names and creates, in order: the servers, else the local node.
   std::vector<rpc::Address> entry_points() const;
   // The first entry point that answers. Its own error if there is one, else UNAVAILABLE.
-  kj::Promise<Result<kj::Own<NodeSession>>> control();
-  kj::Promise<Result<kj::Own<NodeSession>>> bulk();
+  kj::Promise<Result<kj::Own<NodeSession>>> control() { return control_from(0); }
 
   kj::Promise<Result<kj::Own<NodeSession>>> control_of(const rpc::Address& address);
   kj::Promise<Result<kj::Own<NodeSession>>> bulk_of(const rpc::Address& address);
@@ -56,7 +55,7 @@ class Nodes : private kj::TaskSet::ErrorHandler {
  private:
   using Links = std::map<std::string, kj::Own<NodeLink>>;
   NodeLink& link(Links& links, const rpc::Address& address);
-  kj::Promise<Result<kj::Own<NodeSession>>> first(Links& links, size_t position);
+  kj::Promise<Result<kj::Own<NodeSession>>> control_from(size_t position);
   kj::Promise<void> keep_alive();
   kj::Promise<Result<void>> tell_to_follow(NodeSession& local, const rpc::Address& home);
   kj::Promise<void> follow_again();

@@ -57,6 +57,7 @@ class UploadJob final : private kj::TaskSet::ErrorHandler {
   kj::Promise<Result<std::span<std::byte>>> next_buffer();
   Result<void> commit(size_t size);
   kj::Promise<Result<std::string>> seal();
+  HomeNode home() const { return home_; }
   TransferStats stats() const { return stats_; }
 
  private:
@@ -95,8 +96,9 @@ class UploadJob final : private kj::TaskSet::ErrorHandler {
   Id128 key_id_;
   uint32_t room_ = options_.chunk_size;  // in a chunk, for the caller's bytes
   std::vector<UploadHome> homes_;        // none once the upload failed
-  BufferPtr current_;                    // handed out by next_buffer
-  uint32_t busy_ = 0;                    // chunks handed out or under way
+  HomeNode home_;
+  BufferPtr current_;  // handed out by next_buffer
+  uint32_t busy_ = 0;  // chunks handed out or under way
   uint32_t encoders_ = 0;
   std::deque<kj::Own<kj::PromiseFulfiller<void>>> encoder_queue_;
   uint32_t next_index_ = 0;
@@ -117,6 +119,7 @@ kj::Promise<Result<void>> UploadJob::create() {
       .then([this](Result<std::vector<UploadHome>> homes) -> Result<void> {
         if (!homes) return tl::unexpected(homes.error());
         homes_ = std::move(*homes);
+        home_ = homes_.front().node;
         return {};
       });
 }
@@ -376,6 +379,11 @@ class UploadHandle final : public Upload {
   }
   Result<std::string> seal() override {
     return core_->io().blocking([this]() { return job_->seal(); });
+  }
+  HomeNode home() const override {
+    HomeNode home;
+    core_->io().run([&]() { home = job_->home(); });
+    return home;
   }
   TransferStats stats() const override {
     TransferStats stats;

@@ -1,6 +1,7 @@
 #include "client_native/upload_homes.h"
 
 #include <algorithm>
+#include <optional>
 #include <string>
 
 #include "base/limits.h"
@@ -36,14 +37,15 @@ kj::Promise<Result<UploadHome>> create_at(Nodes& nodes, kj::Own<NodeSession> ses
                                                           response) mutable -> Result<UploadHome> {
         auto result = response.getResult();
         if (result.isError()) return tl::unexpected(rpc::read(result.getError()));
-        return UploadHome{kj::mv(session), result.getCreated().getUpload()};
+        return UploadHome{kj::mv(session), result.getCreated().getUpload(), {}};
       }));
 }
 
-// Finds homes for all copies of all stripes, then creates each stripe at the first of its homes.
-class PlacedCreate {
+// Finds homes for all copies of all stripes, then creates each stripe at the first of its homes. A
+// node that is about to stop is none.
+class HomesCreate {
  public:
-  PlacedCreate(Nodes& nodes, const UploadOptions& options)
+  HomesCreate(Nodes& nodes, const UploadOptions& options)
       : nodes_(nodes), options_(options), entries_(nodes.entry_points()) {}
 
   kj::Promise<Homes> run() {
@@ -53,25 +55,30 @@ class PlacedCreate {
         return run();
       });
     }
-    if (found_.size() < wanted()) {
-      const char* what = options_.replicas > 1 ? "replicas: " : "homes: ";
-      return Homes(fail(ErrorCode::kUnavailable, what + std::to_string(wanted()) +
-                                                     " nodes are asked for, and " +
-                                                     std::to_string(found_.size()) +
-                                                     " of the servers can be one" + missed_));
-    }
-    whole_ = new_ref();
+    if (found_.size() < wanted()) return Homes(tl::unexpected(too_few()));
+    if (is_placed()) whole_ = new_ref();
     return create_next();
   }
 
  private:
   struct Found {
     kj::Own<NodeSession> session;
-    rpc::Address advertised;
-    Id128 epoch;
+    HomeNode node;
+    std::optional<rpc::Address> advertised;
   };
 
   size_t wanted() const { return size_t{options_.homes} * options_.replicas; }
+  // The homes must know of each other.
+  bool is_placed() const { return wanted() > 1; }
+
+  Error too_few() const {
+    if (!is_placed()) return missed_;
+    const char* what = options_.replicas > 1 ? "replicas: " : "homes: ";
+    return {ErrorCode::kUnavailable,
+            what + std::to_string(wanted()) + " nodes are asked for, and " +
+                std::to_string(found_.size()) + " of the servers can be one" +
+                (missed_.message.empty() ? "" : "; " + missed_.message)};
+  }
 
   kj::Promise<Result<void>> find_one(const rpc::Address& address) {
     // The control session holds the lease, also while nothing is sent.
@@ -100,23 +107,26 @@ class PlacedCreate {
   Result<void> consider(kj::Own<NodeSession> session, rpc::NodeInfo::Reader info) {
     const std::string name = session->address;
     if (info.getDraining()) return fail(ErrorCode::kUnavailable, name + ": is about to stop");
-    auto advertised = rpc::read(info.getAdvertised());
-    if (!advertised) {
+    Found found{kj::mv(session), {rpc::read(info.getEpoch()).to_string(), ""}, std::nullopt};
+    if (auto advertised = rpc::read(info.getAdvertised())) {
+      found.node.advertised = advertised->to_string();
+      found.advertised = std::move(*advertised);
+    } else if (is_placed()) {
       return fail(ErrorCode::kUnavailable, name + ": others can reach it on its host only");
     }
-    const Id128 epoch = rpc::read(info.getEpoch());
-    const auto same = [&](const Found& other) { return other.epoch == epoch; };
+    const auto same = [&](const Found& other) { return other.node.epoch == found.node.epoch; };
     if (std::any_of(found_.begin(), found_.end(), same)) {
       return fail(ErrorCode::kUnavailable, name + ": is a node that was named before");
     }
-    found_.push_back({kj::mv(session), std::move(*advertised), epoch});
+    found_.push_back(std::move(found));
     return {};
   }
 
   // The next server may do; what is not that server's absence is the caller's to know.
   Result<void> miss(const Error& error) {
     if (!node_did_not_answer(error)) return tl::unexpected(error);
-    missed_ += "; " + error.message;
+    missed_ = {error.code,
+               missed_.message.empty() ? error.message : missed_.message + "; " + error.message};
     return {};
   }
 
@@ -128,7 +138,7 @@ class PlacedCreate {
     ref.name_space = nodes_.targets().key.name_space();
     ref.name = options_.name;
     ref.stripes = options_.homes;
-    for (const Found& found : found_) ref.homes.push_back(found.advertised);
+    for (const Found& found : found_) ref.homes.push_back(*found.advertised);
     ref.copies = options_.replicas;
     if (options_.replicas == 1) return ref;
     for (size_t i = position_; i < entries_.size(); i++) {
@@ -140,11 +150,21 @@ class PlacedCreate {
   kj::Promise<Homes> create_next() {
     const auto stripe = static_cast<uint32_t>(created_.size());
     if (stripe == options_.homes) return Homes(std::move(created_));
-    return create_at(nodes_, kj::mv(found_[stripe].session), options_, &whole_, stripe)
-        .then([this](Result<UploadHome> home) -> kj::Promise<Homes> {
-          if (!home) return Homes(tl::unexpected(home.error()));
-          created_.push_back(std::move(*home));
-          return create_next();
+    Found& found = found_[stripe];
+    return create_at(nodes_, kj::mv(found.session), options_, is_placed() ? &whole_ : nullptr,
+                     stripe)
+        .then([this, &found](Result<UploadHome> home) -> kj::Promise<Homes> {
+          if (home) {
+            home->node = found.node;
+            created_.push_back(std::move(*home));
+            return create_next();
+          }
+          if (is_placed()) return Homes(tl::unexpected(home.error()));
+          if (auto missed = miss(home.error()); !missed) {
+            return Homes(tl::unexpected(missed.error()));
+          }
+          found_.clear();  // it is about to stop since it was asked, or has died
+          return run();
         });
   }
 
@@ -153,8 +173,8 @@ class PlacedCreate {
   const std::vector<rpc::Address> entries_;
   size_t position_ = 0;
   std::vector<Found> found_;
-  std::string missed_;
-  rpc::BlobRefData whole_;
+  Error missed_{ErrorCode::kUnavailable, ""};  // why those before position_ are no homes
+  rpc::BlobRefData whole_;                     // if is_placed()
   std::vector<UploadHome> created_;
 };
 
@@ -162,22 +182,9 @@ class PlacedCreate {
 
 kj::Promise<Result<std::vector<UploadHome>>> create_at_homes(Nodes& nodes,
                                                              const UploadOptions& options) {
-  if (options.homes > 1 || options.replicas > 1) {
-    auto create = kj::heap<PlacedCreate>(nodes, options);
-    auto running = create->run();
-    return running.attach(kj::mv(create));
-  }
-  return nodes.bulk().then(
-      [&nodes, &options](Result<kj::Own<NodeSession>> session) -> kj::Promise<Homes> {
-        if (!session) return Homes(tl::unexpected(session.error()));
-        return create_at(nodes, kj::mv(*session), options, nullptr, 0)
-            .then([](Result<UploadHome> home) -> Homes {
-              if (!home) return tl::unexpected(home.error());
-              std::vector<UploadHome> homes;
-              homes.push_back(std::move(*home));
-              return homes;
-            });
-      });
+  auto create = kj::heap<HomesCreate>(nodes, options);
+  auto running = create->run();
+  return running.attach(kj::mv(create));
 }
 
 }  // namespace bigcast

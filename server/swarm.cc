@@ -1,6 +1,7 @@
 #include "server/swarm.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/limits.h"
 
@@ -43,7 +44,7 @@ void Swarm::set_silent(Member member, bool silent) {
   if (!silent) count_all(state, +1);
 }
 
-void Swarm::count_all(const MemberState& member, int change) {
+void Swarm::count_all(MemberState& member, int change) {
   for (uint32_t index = 0; member.can_serve && index < member.held.size(); index++) {
     if (member.held[index]) chunk(index).sources += change;
   }
@@ -52,11 +53,12 @@ void Swarm::count_all(const MemberState& member, int change) {
   }
 }
 
-void Swarm::count_flight(const MemberState& member, uint32_t index, int change) {
+void Swarm::count_flight(MemberState& member, uint32_t index, int change) {
   if (member.can_serve) chunk(index).sources += change;
   const auto& holder = member.flights.at(index).holder;
   if (!holder) {
     home_load_ += change;
+    member.from_home += change;
   } else if (const auto found = members_.find(*holder); found != members_.end()) {
     found->second.load += change;
   }
@@ -146,7 +148,7 @@ void Swarm::failed(Member member, uint32_t index, Failure failure) {
 std::optional<Swarm::Choice> Swarm::choice_of(const MemberState& member, uint32_t index) const {
   Choice choice{index, chunks_[index].sources, {}};
   if (choice.sources == 0) return std::nullopt;
-  uint32_t least_load = limits::kPeerLoadMax;
+  choice.load = limits::kPeerLoadMax;
   bool will_come = false;
   for (const auto& [id, other] : members_) {
     if (&other == &member || !gives(other) || other.late > 0) continue;
@@ -158,12 +160,20 @@ std::optional<Swarm::Choice> Swarm::choice_of(const MemberState& member, uint32_
       if (std::ranges::find(bad->second, index) != bad->second.end()) continue;
     }
     will_come = true;
-    if (!holds || other.load >= least_load) continue;
-    least_load = other.load;
+    if (!holds || other.load >= choice.load) continue;
+    choice.load = other.load;
     choice.holder = id;
   }
   if (!will_come) return std::nullopt;
   return choice;
+}
+
+uint32_t Swarm::home_share(const MemberState& member) const {
+  const bool others_take = std::ranges::any_of(members_, [&](const auto& entry) {
+    const MemberState& other = entry.second;
+    return &other != &member && gives(other) && !other.wanted.empty();
+  });
+  return others_take ? 1 : limits::kHomeLoadMax;
 }
 
 std::optional<Swarm::Assignment> Swarm::assign(Member member) {
@@ -172,6 +182,7 @@ std::optional<Swarm::Assignment> Swarm::assign(Member member) {
   std::optional<Choice> from_peer;
   std::optional<Choice> repeat;
   uint32_t ties = 0;
+  const auto rank = [](const Choice& choice) { return std::pair(choice.load, choice.sources); };
   for (const uint32_t index : state.wanted) {
     if (index >= chunks_.size() || !chunks_[index].at_home) continue;
     if (state.flights.contains(index) || has(state.held, index)) continue;
@@ -183,14 +194,15 @@ std::optional<Swarm::Assignment> Swarm::assign(Member member) {
       from_home = std::min(from_home.value_or(index), index);
     } else if (!choice->holder) {
       if (!repeat || choice->sources < repeat->sources) repeat = choice;
-    } else if (!from_peer || choice->sources < from_peer->sources) {
+    } else if (!from_peer || rank(*choice) < rank(*from_peer)) {
       from_peer = choice;
       ties = 1;
-    } else if (choice->sources == from_peer->sources && random_() % ++ties == 0) {
+    } else if (rank(*choice) == rank(*from_peer) && random_() % ++ties == 0) {
       from_peer = choice;
     }
   }
-  if (from_home && home_load_ < limits::kHomeLoadMax) return send(state, *from_home, {});
+  const bool home_gives = home_load_ < limits::kHomeLoadMax && state.from_home < home_share(state);
+  if (from_home && home_gives) return send(state, *from_home, {});
   if (from_peer) return send(state, from_peer->index, from_peer->holder);
   if (repeat && home_load_ == 0) return send(state, repeat->index, {});
   return std::nullopt;

@@ -12,9 +12,11 @@ namespace bigcast {
 // I/O and no clock.
 //
 // - A chunk that no follower can pass on, and that none is being sent, is "fresh": it comes from
-//   the home, lowest index first, while the home sends fewer than kHomeLoadMax chunks.
-// - Any other chunk comes from the least loaded holder that sends fewer than kPeerLoadMax, rarest
-//   chunk first, ties at random, so that followers differ in what they have to give.
+//   the home, lowest index first, while the home sends fewer than kHomeLoadMax chunks, and only one
+//   at a time to a follower that could get it from another: so that followers soon differ in what
+//   they have to give.
+// - Any other chunk comes from the least loaded holder that sends fewer than kPeerLoadMax; of what
+//   the equally loaded have, the rarest chunk first, ties at random.
 // - The home repeats a chunk only while it sends nothing else, or when fetching it failed
 //   kChunkFailuresMax times for that follower.
 // - A chunk that is late (limits::kFlightLateBeatsMin) counts as if it were not on its way, and a
@@ -71,6 +73,7 @@ class Swarm {
     std::vector<bool> held;
     std::vector<uint32_t> wanted;
     std::map<uint32_t, Flight> flights;                 // chunks on their way
+    uint32_t from_home = 0;                             // of flights, not late
     uint32_t late = 0;                                  // chunks that it is late to send to others
     uint32_t load = 0;                                  // chunks that it sends to others
     std::map<Member, std::vector<uint32_t>> failed_by;  // holder -> chunks, see kHolderStrikesMax
@@ -85,18 +88,21 @@ class Swarm {
     uint32_t index = 0;
     uint32_t sources = 0;
     std::optional<Member> holder;  // the least loaded one with room to send it, if any
+    uint32_t load = 0;             // ... and what it sends already
   };
 
   Chunk& chunk(uint32_t index);
   static bool gives(const MemberState& member) { return member.can_serve && !member.silent; }
   void set_held(MemberState& member, uint32_t index, bool held);
   // Counts a flight that is not late, of a member that is not silent, in, or out again.
-  void count_flight(const MemberState& member, uint32_t index, int change);
+  void count_flight(MemberState& member, uint32_t index, int change);
   void set_late(MemberState& member, uint32_t index);
-  void count_all(const MemberState& member, int change);
+  void count_all(MemberState& member, int change);
   void end_flight(MemberState& member, uint32_t index);
   // Nothing: it is the home's turn.
   std::optional<Choice> choice_of(const MemberState& member, uint32_t index) const;
+  // How many chunks the home may send to it at once.
+  uint32_t home_share(const MemberState& member) const;
   Assignment send(MemberState& member, uint32_t index, std::optional<Member> holder);
 
   std::map<Member, MemberState> members_;

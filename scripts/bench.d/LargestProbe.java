@@ -2,12 +2,13 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.SplittableRandom;
+import java.util.zip.CRC32;
 import org.apache.spark.SparkConf;
 import org.apache.spark.api.java.JavaSparkContext;
 import org.apache.spark.broadcast.Broadcast;
 
 /**
- * Broadcasts a list of arrays that do not compress, and has every executor sum all bytes.
+ * Broadcasts a list of arrays that do not compress, and has every executor checksum all bytes.
  *
  * <p>Usage: LargestProbe MEBIBYTES SLOTS RESULT. RESULT gets a JSON object with seconds.
  */
@@ -50,12 +51,8 @@ public final class LargestProbe {
   }
 
   private static long checksum(ArrayList<byte[]> pieces) {
-    long sum = 0;
-    for (byte[] piece : pieces) {
-      for (byte b : piece) {
-        sum = sum * 31 + b;
-      }
-    }
-    return sum;
+    CRC32 sum = new CRC32();
+    pieces.forEach(sum::update);
+    return sum.getValue();
   }
 }

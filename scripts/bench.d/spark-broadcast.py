@@ -156,8 +156,11 @@ def measure_with(arguments, executors):
                 rows.append(row_of(arguments, executors, system, figures, bytes_per_s))
     # One floor for both: it does not depend on the system.
     floor = min(row["floor_seconds"] for row in rows)
-    torrent = next((row["total_seconds"] for row in rows if row["system"] == "torrent"), None)
+    seconds = {row["system"]: row["total_seconds"] for row in rows}
+    torrent = seconds.get("torrent")
     for row in rows:
+        clear = seconds.get(SEALED.get(row["system"]))
+        row["of_clear"] = clear and row["total_seconds"] / clear
         row["floor_seconds"] = floor
         row["bar_seconds"] = row["link_seconds"] + FLOOR_FACTOR * floor
         row["ratio"] = row["total_seconds"] / row["bar_seconds"]
@@ -175,6 +178,7 @@ COLUMNS = (
     ("floor", "floor_seconds", ".2f"),
     ("÷ (S/B + 1.2 × floor)", "ratio", ".2f"),
     ("÷ Torrent", "of_torrent", ".2f"),
+    ("÷ in clear", "of_clear", ".2f"),
     ("into a host ÷ S", "into_host", ".3f"),
     ("sent ÷ N×S", "sent", ".3f"),
     ("CPU-s/GB", "cpu_s_per_gb", ".1f"),
@@ -193,12 +197,14 @@ def parse_arguments():
     parser.add_argument("--serializer", choices=sorted(SERIALIZERS), default="java")
     parser.add_argument("--systems", default=",".join(SYSTEMS),
                         help=f"of {','.join([*SYSTEMS, *SEALED])} (sealed: chunks are encrypted)")
+    parser.add_argument("--encrypted", action="store_true", help="all of them")
     parser.add_argument("--repeats", type=measure.positive, default=3, help="default 3")
     parser.add_argument("--quick", action="store_true", help="32m, 1 host, one run: does it work?")
     arguments = parse_spark_arguments(parser)
     arguments.executors = [measure.positive(count) for count in arguments.executors.split(",")]
     asked = arguments.systems.split(",")
-    arguments.systems = [system for system in (*SYSTEMS, *SEALED) if system in asked]
+    arguments.systems = [system for system in (*SYSTEMS, *SEALED)
+                         if system in asked or arguments.encrypted]
     if arguments.quick:
         arguments.hosts, arguments.size, arguments.repeats = 1, 32 * MEBI, 1
     if arguments.size > 2047 * MEBI:

@@ -52,6 +52,14 @@ JNIEXPORT jbyteArray JNICALL Java_io_bigcast_spark_NativeUpload_seal(JNIEnv* env
   });
 }
 
+JNIEXPORT jobjectArray JNICALL Java_io_bigcast_spark_NativeUpload_home(JNIEnv* env, jclass,
+                                                                       jlong upload) {
+  return guarded(env, [&]() -> jobjectArray {
+    const auto home = from_handle<UploadHandle>(upload)->upload->home();
+    return bigcast::jni::to_java_strings(env, {home.epoch, home.advertised});
+  });
+}
+
 JNIEXPORT jlongArray JNICALL Java_io_bigcast_spark_NativeUpload_stats(JNIEnv* env, jclass,
                                                                       jlong upload) {
   return guarded(env, [&]() -> jlongArray {

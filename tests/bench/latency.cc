@@ -69,8 +69,9 @@ kj::Promise<Result<void>> locate_in(rpc::Session::Client session, const std::str
 
 Result<void> Probe::locate() {
   return core_->io().blocking([this]() {
-    return core_->nodes().bulk().then(
-        [this](Result<kj::Own<NodeSession>> session) -> kj::Promise<Result<void>> {
+    auto& nodes = core_->nodes();
+    return nodes.bulk_of(nodes.entry_points().front())
+        .then([this](Result<kj::Own<NodeSession>> session) -> kj::Promise<Result<void>> {
           if (!session) return Result<void>(tl::unexpected(session.error()));
           return locate_in((*session)->session, name_).attach(kj::mv(*session));
         });

@@ -71,6 +71,16 @@ class ReaderProcess {
   pid_t pid_ = 0;
 };
 
+bool another_user_can_open(const std::string& path) {
+  constexpr uid_t kNobody = 65534;
+  const pid_t child = fork();
+  REQUIRE(child >= 0);
+  if (child == 0) _exit(setuid(kNobody) == 0 && open(path.c_str(), O_RDONLY) < 0 ? 0 : 1);
+  int status = 1;
+  waitpid(child, &status, 0);
+  return status != 0;
+}
+
 }  // namespace
 
 TEST_CASE("a blob is mapped at its home and through a relay, in several clients") {
@@ -163,6 +173,7 @@ TEST_CASE("a blob is lent as a file that other processes can open and not change
   const int writing = open(path.c_str(), O_RDWR | O_CLOEXEC);  // root may open it
   CHECK((writing < 0 || pwrite(writing, "x", 1, 0) < 0));
   if (writing >= 0) close(writing);
+  CHECK((getuid() != 0 || !another_user_can_open(path)));
   check_error(client->lend_ref(other), ErrorCode::kNotMappable, "now");
   lent->reset();
   CHECK(eventually([&] { return client->lend_ref(other).has_value(); }));

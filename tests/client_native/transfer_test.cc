@@ -37,6 +37,29 @@ TEST_CASE("blobs of every awkward size come back as they were, by TCP and by des
   }
 }
 
+TEST_CASE("uploads go to the next server while one is away or about to stop") {
+  NodeProcess first;
+  const NodeProcess second;
+  auto options = options_for(first.tcp());
+  options.servers.push_back(second.tcp());
+  const auto client = connect(std::move(options));
+  auto upload = client->upload(named("holds the drain up"));
+  REQUIRE(upload);
+  CHECK((*upload)->home().advertised == first.tcp());
+  REQUIRE(kill(first.pid(), SIGTERM) == 0);
+  REQUIRE(eventually([&]() { return client->ping()->draining; }));
+  auto other = client->upload(named("while it drains"));
+  REQUIRE(other);
+  CHECK((*other)->home().advertised == second.tcp());
+  REQUIRE((*upload)->seal());  // what runs is let end
+  CHECK(first.wait() == 0);
+  auto next = client->upload(named("when it is gone"));
+  REQUIRE(next);
+  CHECK((*next)->home().advertised == second.tcp());
+  const auto alone = Client::connect(options_for(first.tcp()));
+  CHECK(alone.error().code == ErrorCode::kUnavailable);
+}
+
 TEST_CASE("a large blob goes through the local node's descriptor, and through a relay") {
   const NodeProcess home;
   const NodeProcess relay;

@@ -37,19 +37,40 @@ struct Rules {
   Swarm swarm{1};
 };
 
-TEST_CASE("fresh chunks come from the home, lowest first, each once, a few at a time") {
+TEST_CASE("fresh chunks come from the home, lowest first, a few at a time") {
   Rules rules(20);
   const auto a = rules.join(upto(20));
-  const auto b = rules.join(upto(20));
   for (uint32_t i = 0; i < limits::kHomeLoadMax; i++) {
-    CHECK(rules.swarm.assign(i % 2 == 0 ? a : b) == Assignment{i, {}});
+    CHECK(rules.swarm.assign(a) == Assignment{i, {}});
   }
   CHECK(rules.swarm.home_load() == limits::kHomeLoadMax);
   CHECK_FALSE(rules.swarm.assign(a));
-  CHECK_FALSE(rules.swarm.assign(b));
   rules.swarm.gained(a, 0);
   CHECK(rules.swarm.assign(a) == Assignment{limits::kHomeLoadMax, {}});
-  CHECK(rules.swarm.assign(b) == Assignment{0, a});
+}
+
+TEST_CASE("those that can get them from each other get fresh chunks one by one") {
+  Rules rules(20);
+  std::vector<Swarm::Member> members;
+  for (uint32_t i = 0; i <= limits::kHomeLoadMax; i++) members.push_back(rules.join(upto(20)));
+  for (uint32_t i = 0; i < limits::kHomeLoadMax; i++) {
+    CHECK(rules.swarm.assign(members[i]) == Assignment{i, {}});
+    CHECK_FALSE(rules.swarm.assign(members[i]));
+  }
+  CHECK_FALSE(rules.swarm.assign(members.back()));  // the home is busy
+  rules.swarm.gained(members[0], 0);
+  CHECK(rules.swarm.assign(members[0]) == Assignment{limits::kHomeLoadMax, {}});
+  CHECK(rules.swarm.assign(members[1]) == Assignment{0, members[0]});
+}
+
+TEST_CASE("who has all, or can't be reached, holds no other back") {
+  Rules rules(20);
+  const auto a = rules.join(upto(20));
+  rules.join(upto(20), false);
+  rules.holder(upto(1));
+  for (uint32_t i = 1; i <= limits::kHomeLoadMax; i++) {
+    CHECK(rules.swarm.assign(a) == Assignment{i, {}});
+  }
 }
 
 TEST_CASE("only chunks that are at home, wanted and not on their way are given") {
@@ -69,23 +90,31 @@ TEST_CASE("only chunks that are at home, wanted and not on their way are given")
   CHECK(rules.swarm.assign(a) == Assignment{4, {}});
 }
 
-TEST_CASE("the rarest chunk comes from the least loaded holder") {
+TEST_CASE("the least loaded holder gives, the rarest chunk first") {
   Rules rules(3);
   const auto a = rules.holder({0, 1});
   const auto b = rules.holder({0, 1, 2});
   const auto c = rules.join({0, 1, 2});
   CHECK(rules.swarm.assign(c) == Assignment{2, b});
   CHECK(rules.swarm.assign(c)->holder == a);  // b is sending already
-  const auto d = rules.join({2});
-  CHECK(rules.swarm.assign(d) == Assignment{2, b});
-  for (uint32_t load = 2; load < limits::kPeerLoadMax; load++) {
-    CHECK(rules.swarm.assign(rules.join({2})) == Assignment{2, b});
+  const auto d = rules.join({0, 1, 2});
+  for (const auto member : {a, b}) rules.swarm.leave(member);
+  CHECK_FALSE(rules.swarm.assign(d)->holder);
+}
+
+TEST_CASE("a holder gives to a few at a time, then the home repeats if it is idle") {
+  Rules rules(1);
+  const auto b = rules.holder({0});
+  const auto d = rules.join({0});
+  CHECK(rules.swarm.assign(d) == Assignment{0, b});
+  for (uint32_t load = 1; load < limits::kPeerLoadMax; load++) {
+    CHECK(rules.swarm.assign(rules.join({0})) == Assignment{0, b});
   }
-  const auto f = rules.join({2});
-  CHECK(rules.swarm.assign(f) == Assignment{2, {}});  // b is busy, the home idle
-  const auto g = rules.join({2});
+  const auto f = rules.join({0});
+  CHECK(rules.swarm.assign(f) == Assignment{0, {}});  // b is busy, the home idle
+  const auto g = rules.join({0});
   CHECK_FALSE(rules.swarm.assign(g));  // now both are busy
-  rules.swarm.gained(d, 2);
+  rules.swarm.gained(d, 0);
   CHECK(rules.swarm.assign(g)->holder == d);
 }
 
@@ -183,8 +212,8 @@ TEST_CASE("what a member that leaves or falls silent had or was getting is given
 TEST_CASE("what is late on its way to a slow member comes to others from elsewhere") {
   Rules rules(2 * limits::kHomeLoadMax);
   const auto slow = rules.join(upto(limits::kHomeLoadMax));
-  const auto fast = rules.join(upto(2 * limits::kHomeLoadMax));
   for (uint32_t i = 0; i < limits::kHomeLoadMax; i++) CHECK(rules.swarm.assign(slow));
+  const auto fast = rules.join(upto(2 * limits::kHomeLoadMax));
   CHECK_FALSE(rules.swarm.assign(fast));
   for (uint32_t i = 0; i < limits::kFlightLateBeatsMax; i++) rules.swarm.beat();
   CHECK_FALSE(rules.swarm.assign(fast));

@@ -144,7 +144,13 @@ def pyspark_min0(run):
 
 
 def pyspark_kryo_defaults(run):
-    pyspark(run, {"spark.serializer": KRYO})
+    """With nodes that have no room to lend all of it: then executors write files."""
+    area = pyspark(run, {"spark.serializer": KRYO}
+                   | ({"spark.bigcast.node.memory": "16m"} if run.jar else {}))
+    counted = counters(sparks.read(area.out))
+    if run.jar and not run.case_filter:
+        good = counted.get("pythonFilesShared") and counted.get("pythonFilesWritten")
+        run.report.check("both_ways", "" if good else f"{counted}")
 
 
 def pyspark_encrypted(run):
@@ -460,25 +466,6 @@ class Steps:
         except subprocess.TimeoutExpired:
             self.process.kill()
             return f"none within {timeout_s} s"
-
-
-def driver_killed(run):
-    """SIGKILL for the driver while its broadcast is in use: its node goes after the grace."""
-    area = run.area()
-    conf = area.conf(run.jar, {"spark.bigcasttest.executors": "1",
-                               "spark.bigcasttest.megabytes": "32"})
-    argv = area.submit("local-cluster[1,1,1024]", conf, "StepJob")
-    watch = Watch(run.hosts)
-    steps = Steps(area, [watch], functools.partial(run.hosts.start, 0, argv))
-    problem = steps.wait("ready")
-    steps.go_on()
-    problem = problem or steps.wait("made")
-    run.report.check("runs", problem)
-    if run.jar:
-        run.report.check("has_a_node", "" if watch.any_node else "no bigcastd seen")
-    os.kill(steps.process.pid, signal.SIGKILL)
-    steps.end()
-    run.report.check("nothing_left", watch.left() + files_left([area.local, area.tmp]))
 
 
 def many(run):

@@ -1,5 +1,6 @@
 """Nodes, homes, executors and the driver die or stop while broadcasts are read, and no job fails."""
 
+import functools
 import os
 import pathlib
 import re
@@ -10,10 +11,10 @@ import bigcast_nodes
 import cluster
 import netns
 import spark as sparks
-from combinations import Others, Steps, wait_for
-from hosts import submit
+from combinations import Others, Steps, unpacked_package, wait_for
+from hosts import stored, submit
 from report import counters, nonzero
-from watch import Watch, command_line, files_left
+from watch import Watch, command_line, figures, files_left
 
 WORKERS = 2
 MEGABYTES = 24
@@ -30,6 +31,11 @@ CONF = {
     "spark.bigcast.node.memory": "64m",
     "spark.bigcast.prefetch": "lazy",  # so that hosts do not have the value before it is read
 }
+
+
+def executor_of(hosts, host):
+    return next(pid for pid in hosts.pids(host)
+                if "CoarseGrainedExecutorBackend" in " ".join(command_line(pid)))
 
 
 class Faults:
@@ -108,8 +114,7 @@ class Faults:
                 for node in bigcast_nodes.on_host(self.hosts, host)]
 
     def executor(self, host):
-        return next(pid for pid in self.hosts.pids(host)
-                    if "CoarseGrainedExecutorBackend" in " ".join(command_line(pid)))
+        return executor_of(self.hosts, host)
 
     def signal(self, number, pids):
         if not pids:
@@ -211,6 +216,8 @@ def executor_killed_in_a_read(faults):
     faults.make(name, gated=True)
     faults.tell("read", name)
     faults.at_gate()
+    [node] = faults.nodes(1)
+    before = figures(node)
     faults.signal(signal.SIGKILL, [faults.executor(1)])
     faults.open_gate()
     result = faults.result(name)
@@ -218,6 +225,28 @@ def executor_killed_in_a_read(faults):
     faults.since()
     good = result in ("equal", "equal repeated")
     faults.report.check(name, "" if good else f"the job's result: {result}")
+    # Its successor reads by now, as it did.
+    faults.report.check(f"{name}_and_nothing_is_held", wait_for(
+        lambda: all(figures(node)[what] <= before[what] for what in ("descriptors", "threads")),
+        lambda: f"the node had {before} and has {figures(node)}"))
+
+
+def reader_stopped_in_a_read(faults):
+    """What it has not copied yet goes from its node without it, and it reads that again when it wakes."""
+    name = "reader_stopped_in_a_read"
+    faults.make(name, gated=True)
+    faults.tell("read", name)
+    faults.at_gate()
+    stopped = [faults.executor(1)]
+    faults.signal(signal.SIGSTOP, stopped)
+    faults.open_gate()
+    had = stored(faults.hosts, 1)
+    faults.tell("unpersist", name)
+    freed = wait_for(lambda: not stored(faults.hosts, 1),
+                     lambda: f"its node still has {stored(faults.hosts, 1)} bytes")
+    faults.report.check(f"{name}_and_does_not_hold_up", freed if had else "its node had nothing")
+    faults.signal(signal.SIGCONT, stopped)
+    faults.check(name)
 
 
 def every_holder_removed(faults):
@@ -269,10 +298,14 @@ def task_killed_in_native_code(faults):
 
 
 def in_native_code(faults, host):
-    jstack = faults.area.spark.java_home / "bin" / "jstack"
-    done = subprocess.run([str(jstack), str(faults.executor(host))], capture_output=True, text=True,
-                          check=False, timeout=30)
-    return "io.bigcast.spark.NativeDownload.next(Native Method)" in done.stdout
+    return method_runs(faults.area.spark, faults.executor(host), "NativeDownload.next")
+
+
+def method_runs(spark, pid, method):
+    jstack = spark.java_home / "bin" / "jstack"
+    done = subprocess.run([str(jstack), str(pid)], capture_output=True, text=True, check=False,
+                          timeout=30)
+    return f"io.bigcast.spark.{method}(Native Method)" in done.stdout
 
 
 def value_changed_since(faults):
@@ -314,7 +347,7 @@ CASES = [node_killed_in_a_read, node_stopped_in_a_read, home_killed_before_a_rea
          home_killed_before_a_published_read, home_killed_before_an_upload, home_killed_in_a_read, all_nodes_killed_in_a_read,
          executor_killed_in_a_read, every_holder_removed, task_killed_in_native_code,
          value_changed_since]
-FULL = [home_stopped_before_a_read]  # half a minute
+FULL = [home_stopped_before_a_read, reader_stopped_in_a_read]  # half a minute each
 
 
 def on_hosts(run):
@@ -335,6 +368,50 @@ def on_hosts(run):
                 faults.destroy_all()
         jni_is_used_well(faults)
         driver_killed(run, faults)
+        if os.environ.get("BIGCAST_FULL"):
+            with run.report.under("python"):
+                python_home_killed(run, faults.hosts, faults.daemons)
+
+
+def python_home_killed(run, hosts, daemons):
+    """An application of PySpark's, on the same cluster: its home dies before a read, and in one."""
+    area = run.area("python", hosts.address(0))
+    gate = area.folder / "gate"
+    gate.mkdir()
+    package = unpacked_package(run, area)
+    conf = area.conf(run.jar, CONF | {
+        "spark.bigcasttest.gate": str(gate),
+        "spark.bigcast.node.memory": "128m",
+        "spark.executorEnv.PYTHONPATH": str(package),
+    })
+    start = functools.partial(daemons.submit, [str(sparks.HERE / "python" / "homes_die.py")], conf)
+    watches = [Watch(hosts, host) for host in range(hosts.count)]
+    steps = Steps(area, watches, lambda env, **rest: start(
+        env=env | {"PYTHONPATH": str(package)}, **rest))
+
+    def home():
+        return [node.pid for node in bigcast_nodes.on_host(hosts, 0)]
+
+    def strike(step, number):
+        problem = steps.wait(step)
+        for pid in home():
+            os.kill(pid, number)
+        (gate / step).touch()
+        return problem
+
+    problem = strike("made", signal.SIGKILL) or strike("stopped", signal.SIGSTOP) or wait_for(
+        lambda: all(method_runs(run.spark, executor_of(hosts, host), "NativeClient.lend")
+                    for host in range(1, hosts.count)), lambda: "no executor came to wait")
+    problem = strike("killed", signal.SIGKILL) or problem
+    code = steps.end()
+    run.report.check("exit", problem or (f"code {code}" if code else ""))
+    output = sparks.read(area.out)
+    run.report.cases(output)
+    counted = counters(output)
+    good = counted.get("replacedByUpload") == counted.get("replacedForPython") == 2
+    run.report.check("replaced", "" if good else f"{nonzero(counted)}")
+    left = [f"host {host}: {what}" for host, watch in enumerate(watches) for what in watch.left()]
+    run.report.check("nothing_left", left + files_left([area.local, area.tmp]))
 
 
 def jni_is_used_well(faults):

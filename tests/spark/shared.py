@@ -2,17 +2,20 @@
 
 import dataclasses
 import functools
+import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
+import sys
 import urllib.request
 import zipfile
 
 import spark as sparks
-from combinations import Others, Steps, small, wait_for, write_secret
+from combinations import Others, Steps, small, unpacked_package, wait_for, write_secret
 from report import counters, nonzero
-from watch import Watch
+from watch import Watch, files_left
 
 
 class Server:
@@ -24,15 +27,15 @@ class Server:
         self.address = f"{hosts.address(0)}:{free_port()}"
         self.socket = str(run.work / "node.sock")
         self.log = run.work / "bigcastd.log"
-        with open(self.log, "w", encoding="utf-8") as log:
-            self.process = hosts.start(0, [
-                str(program(run)), "--listen", self.address, "--http", f"127.0.0.1:{self.http}",
-                "--socket", f"unix:{self.socket}", "--memory", "256m",
-                "--secret-file", str(self.secret), "--lease-grace", "2s", *more,
-            ], stdout=log, stderr=log)
-        self.wait_until_ready()
+        self.start = functools.partial(self.start_on, hosts, [
+            str(program(run)), "--listen", self.address, "--http", f"127.0.0.1:{self.http}",
+            "--socket", f"unix:{self.socket}", "--memory", "256m",
+            "--secret-file", str(self.secret), "--lease-grace", "2s", *more])
+        self.start()
 
-    def wait_until_ready(self):
+    def start_on(self, hosts, argv):
+        with open(self.log, "w", encoding="utf-8") as log:
+            self.process = hosts.start(0, argv, stdout=log, stderr=log)
         wait_for(lambda: "is ready" in sparks.read(self.log) or self.process.poll() is not None,
                  lambda: "")
         if "is ready" not in sparks.read(self.log):
@@ -111,11 +114,15 @@ def contexts_on_one_node(run):
     run.report.check("server_log_has_no_secret", leaks)
 
 
-def two_servers(run):
-    first = Server(run, run.hosts)
-    folder = run.work / "second"
-    folder.mkdir()
-    return first, Server(dataclasses.replace(run, work=folder), run.hosts, secret=first.secret)
+def start_servers(run, count):
+    """Nodes that have one secret."""
+    nodes = []
+    for i in range(count):
+        folder = run.work / f"server-{i}"
+        folder.mkdir()
+        nodes.append(Server(dataclasses.replace(run, work=folder), run.hosts,
+                            secret=nodes[0].secret if nodes else None))
+    return nodes
 
 
 def two_homes(run):
@@ -123,7 +130,7 @@ def two_homes(run):
     if not run.jar:
         run.report.skip("all", "means nothing on plain Spark")
         return
-    first, second = two_servers(run)
+    first, second = start_servers(run, 2)
     both = dataclasses.replace(run, hosts=Others(run.hosts, [second.process.pid]))
     context(both, first, "homes", first.secret,
             {"spark.bigcast.servers": f"{first.address}, {second.address}",
@@ -153,7 +160,7 @@ def replica_reads_on(run):
     if not run.jar:
         run.report.skip("all", "means nothing on plain Spark")
         return
-    first, second = two_servers(run)
+    first, second = start_servers(run, 2)
     counted = kill_after_upload(run, [first, second], {
         "spark.bigcast.replicas": "2", "spark.bigcast.driver.keepValue": "never"})
     replaced = {name: count for name, count in nonzero(counted).items() if "eplaced" in name}
@@ -163,6 +170,98 @@ def replica_reads_on(run):
     run.report.check("one_upload", "" if not started else f"{started} at the second home")
     run.report.check("freed", second.still_held())
     run.report.check("ends", second.ended_badly())
+
+
+def driver_killed(run):
+    """SIGKILL for a driver that has a broadcast at a node and is in the middle of sending another: both
+    go after the grace, and what another application has there stays."""
+    if not run.jar:
+        run.report.skip("all", "means nothing on plain Spark")
+        return
+    server = Server(run, run.hosts)
+    area = run.area()
+    sys.path.insert(0, str(unpacked_package(run, area)))
+    import bigcast
+
+    theirs = os.urandom(3 << 20)
+    other = bigcast.connect(server.address, secret_file=str(server.secret), namespace="other",
+                            lease=secrets.token_hex(16))
+    ref = other.put("theirs", theirs, compress=False)
+    wait_for(lambda: server.metric("leases") == 1, lambda: "")
+    alone = server.holds()
+    conf = area.conf(run.jar, {
+        "spark.bigcast.servers": server.address,
+        "spark.bigcast.secret.file": str(server.secret),
+        "spark.bigcasttest.executors": "1",
+        "spark.bigcasttest.megabytes": "8",
+        "spark.bigcasttest.halting": "true",
+    })
+    argv = area.submit("local-cluster[1,1,1024]", conf, "StepJob")
+    watch = Watch(Others(run.hosts, [server.process.pid]))
+    steps = Steps(area, [watch], functools.partial(run.hosts.start, 0, argv))
+    problem = ""
+    for step in ("ready", "made"):
+        problem = problem or steps.wait(step)
+        steps.go_on()
+    problem = problem or steps.wait("half")
+    both = server.holds()
+    os.kill(steps.process.pid, signal.SIGKILL)
+    steps.end()
+    sent = both["store_used_bytes"] - alone["store_used_bytes"] - (8 << 20)
+    run.report.check("had_both", problem or ("" if sent > 1 << 20 else f"{alone}, then {both}"))
+    run.report.check("nothing_left", watch.left() + files_left([area.local, area.tmp]))
+    run.report.check("freed", wait_for(lambda: server.holds() == alone,
+                                       lambda: f"{alone} became {server.holds()}"))
+    run.report.check("others_stay", "" if other.get(ref) == theirs else "their bytes are others")
+    other.close()
+    run.report.check("all_freed", server.still_held())
+    run.report.check("server_ends", server.ended_badly())
+
+
+def rolling_restart(run):
+    """Three nodes are restarted one after the other, as an upgrade does, under a job that goes on
+    broadcasting and reading: no task fails, and no broadcast is left to Spark."""
+    if not run.jar:
+        run.report.skip("all", "means nothing on plain Spark")
+        return
+    nodes = start_servers(run, 3)
+    area = run.area()
+    stop = area.folder / "stop"
+    conf = area.conf(run.jar, {
+        "spark.bigcast.servers": ", ".join(node.address for node in nodes),
+        "spark.bigcast.secret.file": str(nodes[0].secret),
+        "spark.bigcasttest.executors": "1",
+        "spark.bigcasttest.stop": str(stop),
+        "spark.task.maxFailures": "1",  # one would fail the job
+    })
+    argv = area.submit("local-cluster[1,1,1024]", conf, "RollingJob")
+    watch = Watch(run.hosts)
+    job = Steps(area, [watch], functools.partial(run.hosts.start, 0, argv))
+
+    def rounds():
+        return sparks.read(area.out).count("STEP round-")
+
+    def more(count):
+        """Waits for so many rounds that begin after now."""
+        return job.wait(f"round-{rounds() + 1 + count}")
+
+    problem = more(1)
+    for i, node in enumerate(nodes):
+        run.report.check(f"node_{i}_ends", node.ended_badly())
+        problem = problem or more(1)
+        node.start()
+        problem = problem or more(1)
+    stop.touch()
+    code = job.end()
+    run.report.check("exit", problem or (f"code {code}" if code else ""))
+    output = sparks.read(area.out)
+    run.report.cases(output)
+    counted = counters(output)
+    good = (counted.get("offloaded") == rounds() + 1 and counted.get("replacedByUpload") == 2
+            and not counted.get("replacedByTorrent"))
+    run.report.check("all_through_bigcast", "" if good else f"{rounds()} rounds, {nonzero(counted)}")
+    held = [held for node in nodes if (held := node.still_held() or node.ended_badly())]
+    run.report.check("nothing_left", held + watch.left())
 
 
 def kill_after_upload(run, servers, more):

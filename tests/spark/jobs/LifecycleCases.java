@@ -34,6 +34,7 @@ final class LifecycleCases {
     LifecycleCases life = new LifecycleCases(cases);
     cases.add("life_unpersist_then_read", life::unpersistThenRead);
     cases.add("life_destroy_then_use", life::destroyThenUse);
+    cases.add("life_read_when_used", life::readWhenUsed);
     cases.add("life_garbage_collected", life::garbageCollected);
     cases.add("life_driver_rereads", life::driverRereads);
     cases.add("life_handle_read_on_the_driver", life::handleReadOnTheDriver);
@@ -65,7 +66,7 @@ final class LifecycleCases {
     Broadcast<byte[]> broadcast = broadcast(size, 21);
     for (int round = 0; round < 3; round++) {
       checkReads(broadcast, size, 21);
-      broadcast.unpersist(true);
+      broadcast.unpersist(round != 1); // whether it waits or not
     }
     Cases.equal(
         Arrays.hashCode(Values.randomBytes(size, 21)), Arrays.hashCode(broadcast.value()),
@@ -76,7 +77,22 @@ final class LifecycleCases {
     Map<String, Long> before = Probe.here();
     Broadcast<byte[]> broadcast = broadcast(6 << 20, 22);
     checkReads(broadcast, 6 << 20, 22);
+    Cases.check(broadcast.isValid(), "valid as long as it is not destroyed");
     broadcast.destroy(true);
+    Cases.check(!broadcast.isValid(), "still valid");
+    for (boolean destroy : new boolean[] {true, false}) {
+      Throwable again =
+          thrownBy(
+              () -> {
+                if (destroy) {
+                  broadcast.destroy(true);
+                } else {
+                  broadcast.unpersist(true);
+                }
+                return null;
+              });
+      Cases.check(again instanceof SparkException, "after destroy: " + again);
+    }
     Throwable onDriver = thrownBy(() -> broadcast.value());
     Cases.equal(SparkException.class, onDriver.getClass(), "exception on the driver");
     Cases.check(onDriver.getMessage().contains("was destroyed"), onDriver.getMessage());
@@ -86,6 +102,27 @@ final class LifecycleCases {
                 .map(i -> broadcast.value().length).collect());
     Cases.check(inJob instanceof SparkException, "exception of the job: " + inJob);
     expectLive(before);
+  }
+
+  /** Tasks that have a handle read nothing before they ask for the value, which is as it was then. */
+  private void readWhenUsed() throws Exception {
+    ArrayList<byte[]> value = Values.pieces(3);
+    long asItWas = Values.digest(value);
+    Broadcast<ArrayList<byte[]>> broadcast =
+        cases.via(cases.expected(3 << 20), 1, () -> context.broadcast(value));
+    value.get(0)[0]++;
+    Map<String, Map<String, Long>> before = Probe.onExecutors(context, cases.executors);
+    context.parallelize(Probe.numbers(4), 4).map(i -> broadcast.id()).collect();
+    Map<String, Map<String, Long>> after = Probe.onExecutors(context, cases.executors);
+    Cases.equal(Probe.sum(before, Probe.READS), Probe.sum(after, Probe.READS), "executors' reads");
+    List<Long> seen =
+        context
+            .parallelize(Probe.numbers(4), 4)
+            .map(i -> Values.digest(broadcast.value()))
+            .collect();
+    Cases.equal(Collections.nCopies(4, asItWas), seen, "in tasks");
+    Cases.check(broadcast.value() == value, "the driver has its own, changed");
+    broadcast.destroy(true);
   }
 
   private void garbageCollected() throws Exception {
@@ -134,7 +171,10 @@ final class LifecycleCases {
         () -> context.sc().broadcastInternal(Values.pieces(megabytes), true, tag));
   }
 
-  /** A handle that comes back to the driver, in a result or a closure, finds the value there. */
+  /**
+   * A handle that comes back to the driver, in a result or a closure, finds the value there; one that
+   * goes to executors as data does, too.
+   */
   private void handleReadOnTheDriver() throws Exception {
     Map<String, Long> before = Probe.here();
     Broadcast<byte[]> broadcast = broadcast(3 << 20, 41);
@@ -149,6 +189,14 @@ final class LifecycleCases {
       Cases.check(copy.value() == broadcast.value(), "not the driver's own value");
     }
     Cases.equal(0L, Probe.delta(before, Probe.here(), "driverRereads"), "driver's rereads");
+    // The data of tasks go by Spark's serializer, which may be Kryo; their closure never does.
+    List<Integer> hashes =
+        context
+            .parallelize(Arrays.asList(broadcast, broadcast), 2)
+            .map(each -> Arrays.hashCode(each.value()))
+            .collect();
+    int expected = Arrays.hashCode(Values.randomBytes(3 << 20, 41));
+    Cases.equal(Collections.nCopies(2, expected), hashes, "read by handles in a task's data");
     broadcast.destroy(true);
   }
 

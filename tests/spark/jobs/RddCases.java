@@ -16,14 +16,18 @@ import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import org.apache.spark.SparkEnv;
+import org.apache.spark.api.java.JavaRDD;
 import org.apache.spark.TaskContext;
 import org.apache.spark.api.java.JavaSparkContext;
 import org.apache.spark.api.java.function.Function;
 import org.apache.spark.broadcast.Broadcast;
+import org.apache.spark.storage.BroadcastBlockId;
+import org.apache.spark.storage.StorageLevel;
 import scala.Tuple2;
 
 /** Broadcasts by `sc.broadcast` of many shapes and sizes, and the ways tasks use them. */
 final class RddCases {
+  private static final int PIECE = 16 << 20;
   private final Cases cases;
   private final JavaSparkContext context;
 
@@ -52,6 +56,9 @@ final class RddCases {
     cases.add("rdd_class_from_jars", rdd::classFromJars);
     cases.add("rdd_one_instance_an_executor", rdd::oneInstanceAnExecutor);
     cases.add("rdd_one_read_an_executor", rdd::oneReadAnExecutor);
+    if (!cases.kryo) { // it takes seconds
+      cases.add("rdd_dropped_when_memory_is_short", rdd::droppedWhenMemoryIsShort);
+    }
     cases.add("rdd_bigger_than_the_node", rdd::biggerThanTheNode);
     cases.add("rdd_many_small", rdd::manySmall);
   }
@@ -251,6 +258,68 @@ final class RddCases {
     if (cases.plugin) {
       checkBytesRead(before, 9 << 20);
     }
+  }
+
+  /** Executors that are short of memory drop a value, write it nowhere, and read it again. */
+  private void droppedWhenMemoryIsShort() throws Exception {
+    byte[] value = Values.randomBytes(PIECE + (4 << 20), 6); // Spark drops it only for less
+    int expected = Arrays.hashCode(value);
+    Broadcast<byte[]> broadcast =
+        cases.via(cases.expected(value.length), 1, () -> context.broadcast(value));
+    Set<String> read = readOnExecutors(broadcast, expected);
+    Cases.equal(cases.plugin ? cases.executors : 0, read.size(), "executors that read it");
+    Set<String> again = new HashSet<>();
+    for (int i = 0; i < 5 && again.size() < read.size(); i++) {
+      fillMemory(); // of one of them maybe not all, if the other got most tasks
+      again.addAll(readOnExecutors(broadcast, expected));
+    }
+    Cases.equal(read, again, "executors that read it again");
+    broadcast.destroy(true);
+  }
+
+  /** Which executors brought the value from Bigcast for that; it is on no executor's disk. */
+  private Set<String> readOnExecutors(Broadcast<byte[]> broadcast, int expected) {
+    BroadcastBlockId block = new BroadcastBlockId(broadcast.id(), "");
+    Map<String, Map<String, Long>> before = Probe.onExecutors(context, cases.executors);
+    List<Boolean> onDisk =
+        context
+            .parallelize(Probe.numbers(12), 12)
+            .map(
+                i -> {
+                  Cases.equal(expected, Arrays.hashCode(broadcast.value()), "the value's hash");
+                  Thread.sleep(30); // so that one executor does not take all tasks
+                  return SparkEnv.get().blockManager().diskBlockManager().containsBlock(block);
+                })
+            .collect();
+    Cases.check(!cases.plugin || !onDisk.contains(true), "the value is on an executor's disk");
+    Map<String, Map<String, Long>> after = Probe.onExecutors(context, cases.executors);
+    Set<String> read = new HashSet<>();
+    for (Map.Entry<String, Map<String, Long>> each : after.entrySet()) {
+      if (Probe.delta(before.get(each.getKey()), each.getValue(), Probe.READS) > 0) {
+        read.add(each.getKey());
+      }
+    }
+    return read;
+  }
+
+  /** Takes all memory that executors store blocks in, gives it back, and collects garbage. */
+  private void fillMemory() {
+    int pieces = cases.executors * 40; // more than there is room for
+    JavaRDD<byte[]> filling =
+        context
+            .parallelize(Probe.numbers(pieces), pieces)
+            .map(i -> new byte[PIECE])
+            .persist(StorageLevel.MEMORY_ONLY());
+    filling.count();
+    filling.unpersist(true);
+    int tasks = cases.executors * 4;
+    context
+        .parallelize(Probe.numbers(tasks), tasks)
+        .foreach(
+            i -> {
+              System.gc();
+              Thread.sleep(30);
+            });
   }
 
   /** Every executor read the value once, and through descriptors of its host's node. */

@@ -12,7 +12,8 @@ import org.apache.spark.sql.SparkSession;
  * A job in steps, so that whoever runs it can look, or strike, in between. Steps: `ready` (executors
  * run), `made` (the broadcast exists, no task has read it), `read` (every executor has),
  * `unpersisted`, `destroyed`. With spark.bigcasttest.gate, a folder, every executor stops in between
- * `made` and `read`, at the first object that it deserialises: see Values.Gated.
+ * `made` and `read`, at the first object that it deserialises: see Values.Gated. With
+ * spark.bigcasttest.halting there is a step `half` after `made`: half of another value is written.
  */
 public final class StepJob {
   private StepJob() {}
@@ -30,6 +31,10 @@ public final class StepJob {
     Values.Gated value = new Values.Gated(gate, Values.pieces(megabytes));
     Broadcast<Values.Gated> broadcast = context.broadcast(value);
     steps.reach("made");
+    if (context.getConf().getBoolean("spark.bigcasttest.halting", false)) {
+      Values.Halting.atHalf = () -> steps.reach("half");
+      context.broadcast(new Values.Halting(Values.pieces(7), Values.pieces(9)));
+    }
     long expected = Values.digest(value.pieces);
     int tasks = cases.executors * 3;
     List<Boolean> good =

@@ -34,6 +34,7 @@ import org.apache.spark.sql.SparkSession;
  * cancel NAME                 cancels that job, interrupting its tasks
  * result NAME                 waits for the job: `RESULT NAME equal`, with ` repeated` after it if a
  *                             task had to be repeated, or `RESULT NAME` and why it failed
+ * unpersist NAME              does not wait until it is
  * destroy NAME
  * kill                        has Spark end all executors, and ask for no new ones
  * executors N                 asks for N, and waits until they are there
@@ -90,6 +91,9 @@ public final class FaultsJob {
         break;
       case "result":
         System.out.println("RESULT " + name + " " + jobs.remove(name).get());
+        break;
+      case "unpersist":
+        broadcasts.get(name).unpersist(false);
         break;
       case "destroy":
         destroy(name);

@@ -442,8 +442,21 @@ final class DriverSide {
   }
 
   private void restIfNobodyAnswered(BigcastException e) {
-    if (e.nobodyAnswered()) {
+    if (e.nobodyAnswered() && !anotherServerAnswers()) {
       connection.rest(e);
+    }
+  }
+
+  /** While one of several is restarted, the others are to go on. */
+  private boolean anotherServerAnswers() {
+    if (!conf.shared() || conf.list(Key.SERVERS).size() < 2) {
+      return false;
+    }
+    try {
+      connection.call("", NativeClient::node);
+      return true;
+    } catch (BigcastException e) {
+      return false;
     }
   }
 }

@@ -18,6 +18,10 @@ import java.util.concurrent.TimeUnit;
 final class LentFiles {
   private static final long LOOK_MS = 2_000;
   private static final long TRY_SECONDS_MAX = 10;
+
+  /** Each is a descriptor of an executor, which may have but a thousand. */
+  private static final int LENT_MAX = 256;
+
   private static final List<Lent> LENT = new ArrayList<>();
 
   /** Null until it was tried. */
@@ -47,6 +51,11 @@ final class LentFiles {
       }
       return before && wasGone;
     }
+  }
+
+  /** Then Python workers get files. */
+  static synchronized boolean isFull() {
+    return LENT.size() >= LENT_MAX;
   }
 
   /** The file belongs to this class from now on; the link is there. */

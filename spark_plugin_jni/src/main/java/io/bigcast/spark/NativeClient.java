@@ -91,7 +91,7 @@ final class NativeClient extends NativeHandle {
     dropCopies(share(), ref);
   }
 
-  /** What the node that blobs are created on says of itself. */
+  /** What a node says of itself. */
   static final class Node {
     /** New at each start. */
     final String epoch;
@@ -99,7 +99,7 @@ final class NativeClient extends NativeHandle {
     /** Where others reach it: "host:port", or empty. */
     final String advertised;
 
-    private Node(String[] epochAndAdvertised) {
+    Node(String[] epochAndAdvertised) {
       epoch = epochAndAdvertised[0];
       advertised = epochAndAdvertised[1];
     }
@@ -114,6 +114,7 @@ final class NativeClient extends NativeHandle {
     }
   }
 
+  /** The first server that answers, which is also the local node in embedded mode. */
   Node node() throws BigcastException {
     return new Node(node(share()));
   }

@@ -23,6 +23,11 @@ final class NativeUpload extends NativeHandle implements ChunkSink {
     return seal(pointer());
   }
 
+  /** Where it goes: the first home, if there are several. */
+  synchronized NativeClient.Node home() throws BigcastException {
+    return new NativeClient.Node(home(pointer()));
+  }
+
   synchronized TransferStats stats() throws BigcastException {
     return new TransferStats(stats(pointer()));
   }
@@ -37,6 +42,8 @@ final class NativeUpload extends NativeHandle implements ChunkSink {
   private static native void commit(long upload, int size) throws BigcastException;
 
   private static native byte[] seal(long upload) throws BigcastException;
+
+  private static native String[] home(long upload) throws BigcastException;
 
   private static native long[] stats(long upload) throws BigcastException;
 

@@ -74,7 +74,7 @@ final class PythonFile {
 
   /** False if it has to be a file. The driver has no workers. */
   private boolean lend(BlobPlace place) throws IOException {
-    if (driver) {
+    if (driver || LentFiles.isFull()) {
       return false;
     }
     NativeFile lent;

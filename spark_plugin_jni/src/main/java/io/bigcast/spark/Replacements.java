@@ -18,8 +18,11 @@ import org.apache.spark.broadcast.BroadcastFactory;
 final class Replacements {
   private static final int THREADS_MAX = 2;
 
-  /** What was replaced so often and still can't be read has its problem elsewhere. */
+  /** What was replaced so often of late and still can't be read has its problem elsewhere. */
   private static final int UPLOADS_MAX = 2;
+
+  /** After that an upload was of use: what has failed since is something new. */
+  private static final long UPLOAD_FORGOTTEN_NANOS = 600_000_000_000L;
 
   /** So long after its home has answered nobody doubts it. */
   private static final long SEEN_ALIVE_NANOS = 5_000_000_000L;
@@ -42,6 +45,22 @@ final class Replacements {
     boolean seenAlive;
     long seenAliveAtNanos;
     BigcastException failure;
+
+    // Of who works on it alone.
+    private int uploads;
+    private long uploadedAtNanos;
+
+    boolean isWorthUploading() {
+      if (System.nanoTime() - uploadedAtNanos > UPLOAD_FORGOTTEN_NANOS) {
+        uploads = 0;
+      }
+      return uploads < UPLOADS_MAX;
+    }
+
+    void uploaded() {
+      uploads++;
+      uploadedAtNanos = System.nanoTime();
+    }
   }
 
   Replacements(DriverSide driver, BroadcastFactory sparks) {
@@ -92,7 +111,7 @@ final class Replacements {
     try {
       alive = request.canUseBigcast && request.failures == 1 && driver.homeLives(broadcast);
       if (!alive) {
-        replace(broadcast, request);
+        replace(broadcast, known, request);
         driver.freeIfDestroyed(broadcast);
       }
     } catch (BigcastException e) {
@@ -115,14 +134,16 @@ final class Replacements {
     }
   }
 
-  private void replace(Offloaded broadcast, ReplacementRequest request) throws BigcastException {
+  private void replace(Offloaded broadcast, Case known, ReplacementRequest request)
+      throws BigcastException {
     Object value = broadcast.value();
     if (value instanceof Source) {
       ((Source) value).checkReadableAgain();
     }
-    if (request.canUseBigcast && broadcast.replacements() < UPLOADS_MAX) {
+    if (request.canUseBigcast && known.isWorthUploading()) {
       try {
         driver.uploadAgain(broadcast, value);
+        known.uploaded();
         BigcastStats.REPLACED_BY_UPLOAD.increment();
         Warnings.LOG.warn("broadcast {} was lost and is uploaded again", broadcast.id);
         return;

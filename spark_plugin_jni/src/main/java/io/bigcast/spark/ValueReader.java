@@ -15,7 +15,7 @@ import scala.reflect.ClassTag$;
 
 /**
  * Turns a handle into its value, once a JVM: cached as TorrentBroadcast caches, in Spark's block
- * manager (which may put it to disk, and which {@code unpersist} clears) with a weak map before it.
+ * manager (which drops it when memory is short, and by {@code unpersist}) with a weak map before it.
  * Readers of one broadcast wait for each other, readers of different ones never do.
  */
 final class ValueReader {
@@ -78,7 +78,7 @@ final class ValueReader {
           if (bytes == null) {
             bytes = read.run();
             if (!driver) {
-              store(env.blockManager(), block, bytes, StorageLevel.MEMORY_ONLY());
+              store(env.blockManager(), block, bytes);
             }
           }
           env.broadcastManager().cachedValues().put(block, bytes);
@@ -107,7 +107,7 @@ final class ValueReader {
       if (driver) {
         BigcastStats.DRIVER_REREADS.increment();
       } else if (value != null && !fetch.isStored()) {
-        store(env.blockManager(), block, value, StorageLevel.MEMORY_AND_DISK());
+        store(env.blockManager(), block, value);
       }
     }
     remember(id, value);
@@ -131,10 +131,10 @@ final class ValueReader {
     return value;
   }
 
-  private static void store(
-      BlockManager manager, BroadcastBlockId block, Object value, StorageLevel level) {
-    if (!manager.putSingle(block, value, level, false, anyTag())) {
-      Warnings.once("Spark's block manager could not store " + block + "; tasks may read it again");
+  /** In memory alone: what Spark drops there is still on this host, in its node. */
+  private static void store(BlockManager manager, BroadcastBlockId block, Object value) {
+    if (!manager.putSingle(block, value, StorageLevel.MEMORY_ONLY(), false, anyTag())) {
+      Warnings.LOG.info("{} does not fit into Spark's memory; tasks may read it again", block);
     }
   }
 

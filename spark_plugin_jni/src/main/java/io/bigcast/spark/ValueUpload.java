@@ -79,7 +79,7 @@ final class ValueUpload {
     return out.fingerprint();
   }
 
-  /** Of the node that was reached, "host:port", or empty. */
+  /** Of its home, "host:port", or empty. */
   String address() {
     return node.advertised;
   }
@@ -100,17 +100,24 @@ final class ValueUpload {
 
   private NativeUpload openOn(NativeClient reached) throws BigcastException {
     client = reached;
-    // Asked for at each upload: a node that was started again listens elsewhere.
-    node = reached.node();
-    node.checkIsReachable(conf);
-    return reached.upload(
-        name,
-        (int) conf.number(Key.CHUNK_SIZE),
-        conf.flag(Key.COMPRESS),
-        mappable ? 1 : (int) conf.number(Key.HOMES),
-        (int) conf.number(Key.REPLICAS),
-        conf.prefetches() ? conf.number(Key.PREFETCH_MIN_SIZE) : 0,
-        mappable);
+    NativeUpload opened =
+        reached.upload(
+            name,
+            (int) conf.number(Key.CHUNK_SIZE),
+            conf.flag(Key.COMPRESS),
+            mappable ? 1 : (int) conf.number(Key.HOMES),
+            (int) conf.number(Key.REPLICAS),
+            conf.prefetches() ? conf.number(Key.PREFETCH_MIN_SIZE) : 0,
+            mappable);
+    try {
+      // At each upload: a node that was started again listens elsewhere, and servers come and go.
+      node = opened.home();
+      node.checkIsReachable(conf);
+      return opened;
+    } catch (BigcastException e) {
+      opened.close();
+      throw e;
+    }
   }
 
   /** Writes what executors read; on an error {@code out} gets no more. */
