@@ -241,7 +241,7 @@ TEST_CASE("a sealed blob answers the same seal again, before and after a restart
     CHECK(put(*store, {1, 1}, 1, kSmallChunk));
     const Bytes other = noise(kSmallChunk, 99);
     CHECK(code_of(store->put_chunk({1, 1}, raw_meta(1, other), other)) ==
-          ErrorCode::kAlreadyExists);
+          ErrorCode::kInvalidArgument);
     CHECK(code_of(store->create(durable_options(1))) == ErrorCode::kAlreadyExists);
     CHECK(whole(*store, {1, 1}, kSize));
   }

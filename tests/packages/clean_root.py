@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -37,9 +38,15 @@ def base_root(cache, release):
     return tar
 
 
-def run_in(cache, release, files, session, env=None):
+# What tells programs how to reach the package registries from here.
+NETWORK = re.compile(r"(?i)(http|https|ftp|all|no)_proxy$|PIP_(INDEX_URL|EXTRA_INDEX_URL|CERT|"
+                     r"TRUSTED_HOST|DEFAULT_TIMEOUT)$|MAVEN_OPTS$")
+
+
+def run_in(cache, release, files, session):
     """Runs the shell script `session` in a new root that has `files` ({path there: path here}) as
-    well; returns its exit code. Its mounts and processes end with it; it shares our network."""
+    well; returns its exit code. It has this machine's devices and network, and reaches package
+    registries as this machine does; its mounts and processes end with it."""
     if os.geteuid() != 0:
         skip("a clean root needs root")
     if not shutil.which("debootstrap"):
@@ -48,13 +55,21 @@ def run_in(cache, release, files, session, env=None):
     with tempfile.TemporaryDirectory(prefix="bigcast-root-") as folder:
         root = pathlib.Path(folder)
         subprocess.run(["tar", "-C", root, "-xf", tar], check=True)
-        for there, here in {"etc/resolv.conf": "/etc/resolv.conf", **files}.items():
+        trusted = pathlib.Path("/usr/local/share/ca-certificates")  # by this machine's owner
+        if trusted.is_dir():
+            shutil.copytree(trusted, root / trusted.relative_to("/"), dirs_exist_ok=True)
+        network = {name: f"/{name}" for name in ("etc/hosts", "etc/resolv.conf")}
+        for there, here in {**network, **files}.items():
             shutil.copy(here, root / there)
         (root / "session").write_text(session)
-        inside = ["unshare", "--mount", "--pid", "--fork", f"--mount-proc={root}/proc"]
+        # In mount and process namespaces of its own: nothing of it is seen outside or stays.
+        inside = ["unshare", "--mount", "--pid", "--fork", f"--mount-proc={root}/proc", "sh", "-c",
+                  f"mount --rbind /dev {root}/dev && mount --rbind /sys {root}/sys &&"
+                  f" mount -t tmpfs -o mode=1777 none {root}/dev/shm && exec \"$@\"", "sh"]
         if subprocess.run([*inside, "true"], capture_output=True).returncode != 0:
-            skip("'unshare --mount --pid' is not permitted here")
+            skip("'unshare --mount --pid' and mounts in it are not permitted here")
+        environment = {name: value for name, value in os.environ.items() if NETWORK.match(name)}
         done = subprocess.run(
             [*inside, "chroot", root, "/bin/sh", "/session"],
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", **(env or {})})
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", **environment})
     return done.returncode
