@@ -417,6 +417,8 @@ Result<DiskRuns> DiskTier::write(uint64_t size, const Source& source) {
 }
 
 Result<void> DiskTier::write_runs(const DiskRuns& runs, uint64_t size, const Source& source) {
+  const auto in_place = source.in_place ? source.in_place() : Result<std::span<const std::byte>>();
+  if (in_place && !in_place->empty()) return write_in_place(runs, *in_place);
   const auto lent = buffers_.acquire();
   uint64_t offset = 0;  // in the chunk
   for (const DiskRun& run : runs) {
@@ -425,12 +427,21 @@ Result<void> DiskTier::write_runs(const DiskRuns& runs, uint64_t size, const Sou
     for (uint64_t at = 0; at < run_size;) {
       const auto piece = lent.bytes().first(std::min<uint64_t>(lent.bytes().size(), run_size - at));
       const auto filled = std::min<uint64_t>(piece.size(), size - offset);
-      BIGCAST_TRY(source(offset, piece.first(filled)));
+      BIGCAST_TRY(source.copy(offset, piece.first(filled)));
       std::memset(piece.data() + filled, 0, piece.size() - filled);
       BIGCAST_TRY(note_failure(extent->write(run.block * kBlock + at, piece)));
       at += piece.size();
       offset += filled;
     }
+  }
+  return {};
+}
+
+Result<void> DiskTier::write_in_place(const DiskRuns& runs, std::span<const std::byte> blocks) {
+  for (const DiskRun& run : runs) {
+    const uint64_t run_size = run.count * kBlock;
+    BIGCAST_TRY(note_failure(file(run.extent)->write(run.block * kBlock, blocks.first(run_size))));
+    blocks = blocks.subspan(run_size);
   }
   return {};
 }
@@ -464,6 +475,16 @@ Result<void> DiskTier::commit(BlobId id, const BlobRow& row, std::span<const Chu
 Result<void> DiskTier::erase(BlobId id) {
   BIGCAST_TRY(check_writable());
   return note_failure(index_->erase({&id, 1}));
+}
+
+Result<void> DiskTier::erase_for_all(BlobId id, uint64_t number) {
+  BIGCAST_TRY(check_writable());
+  return note_failure(index_->erase_for_all(id, number));
+}
+
+Result<void> DiskTier::forget_removal(BlobId id) {
+  BIGCAST_TRY(check_writable());
+  return note_failure(index_->forget_removal(id));
 }
 
 Result<void> DiskTier::rewrite(const DiskRuns& runs, uint64_t size, const Source& source) {

@@ -68,8 +68,14 @@ class DiskBuffers {
 // Thread-safe: all I/O is outside its locks, but for syncs, of which there is one at a time.
 class DiskTier {
  public:
-  // Copies `size` bytes at `offset` of the chunk into the buffer.
-  using Source = std::function<Result<void>(uint64_t offset, std::span<std::byte> buffer)>;
+  // Where a chunk's bytes come from.
+  struct Source {
+    // Copies those at `offset` of the chunk into the buffer.
+    std::function<Result<void>(uint64_t offset, std::span<std::byte> buffer)> copy;
+    // If it is there, and answers: all of them, aligned, up to the end of the last block. They are
+    // written from where they are.
+    std::function<Result<std::span<const std::byte>>()> in_place = {};
+  };
 
   struct Found {
     BlobId id;
@@ -111,6 +117,9 @@ class DiskTier {
   Result<void> commit(BlobId id, const BlobRow& row, std::span<const ChunkRow> chunks,
                       const std::set<uint32_t>& extents);
   Result<void> erase(BlobId id);
+  Result<void> erase_for_all(BlobId id, uint64_t number);  // see DiskIndex
+  Result<std::vector<DiskIndex::Removal>> removals() const { return index_->removals(); }
+  Result<void> forget_removal(BlobId id);
 
   uint64_t budget() const { return uint64_t{budget_blocks_} * kBlock; }
   uint64_t used() const { return used_.load(std::memory_order_relaxed); }
@@ -136,6 +145,7 @@ class DiskTier {
   void delete_empty_extents();
   std::shared_ptr<DiskFile> file(uint32_t extent);
   Result<void> write_runs(const DiskRuns& runs, uint64_t size, const Source& source);
+  Result<void> write_in_place(const DiskRuns& runs, std::span<const std::byte> blocks);
   Result<void> read_pieces(const DiskRuns& runs, uint64_t size,
                            const std::function<void(std::span<const std::byte>)>& visit);
   Result<void> sync(const std::set<uint32_t>& extents);

@@ -15,6 +15,15 @@
 #include "base/log.h"
 
 namespace bigcast {
+namespace {
+
+// Page tables for all of it at once: else each page is a fault, which costs more than its copy.
+// Where the kernel does not know this the faults come.
+void populate(std::span<std::byte> mapped) {
+  madvise(mapped.data(), mapped.size(), MADV_POPULATE_READ);
+}
+
+}  // namespace
 
 Result<std::shared_ptr<Memfd>> Memfd::create(const std::string& name) {
   const int fd = memfd_create(name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -86,9 +95,7 @@ Result<void> Memfd::overwrite(uint64_t offset, std::span<const std::byte> bytes)
   const size_t whole = (bytes.size() + kPage - 1) / kPage * kPage;
   BIGCAST_TRY(lengthen(offset + whole));
   BIGCAST_ASSIGN(const auto target, map(offset, whole));
-  // Page tables for all of it at once: else each page is a fault, which costs more than its copy.
-  // Where the kernel does not know this the faults come.
-  madvise(target.data(), target.size(), MADV_POPULATE_READ);
+  populate(target);
   std::memcpy(target.data(), bytes.data(), bytes.size());
   std::memset(target.data() + bytes.size(), 0, whole - bytes.size());
   return {};
@@ -96,6 +103,12 @@ Result<void> Memfd::overwrite(uint64_t offset, std::span<const std::byte> bytes)
 
 Result<std::span<const std::byte>> Memfd::view(uint64_t offset, size_t length) {
   return map(offset, length);
+}
+
+Result<std::span<const std::byte>> Memfd::view_all(uint64_t offset, size_t length) {
+  BIGCAST_ASSIGN(const auto bytes, map(offset, length));
+  populate(bytes);
+  return bytes;
 }
 
 Result<std::span<std::byte>> Memfd::map(uint64_t offset, size_t length) {

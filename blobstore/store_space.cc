@@ -270,17 +270,21 @@ void Store::leave_memory(Lock& lock, const BlobPtr& blob, StoredChunk& chunk) {
 }
 
 DiskTier::Source Store::copying(std::span<const std::byte> stored) {
-  return [stored](uint64_t offset, std::span<std::byte> buffer) -> Result<void> {
+  return {[stored](uint64_t offset, std::span<std::byte> buffer) -> Result<void> {
     std::memcpy(buffer.data(), stored.data() + offset, buffer.size());
     return {};
-  };
+  }};
 }
 
 DiskTier::Source Store::copying(const Source& source) {
   if (source.small) return copying(*source.small);
-  return [&source](uint64_t offset, std::span<std::byte> buffer) {
+  const auto copy = [&source](uint64_t offset, std::span<std::byte> buffer) {
     return source.memory_file->read(source.offset + offset, buffer);
   };
+  return {copy, [&source] {
+            return source.memory_file->view_all(source.offset,
+                                                whole_pages(source.meta.stored_size));
+          }};
 }
 
 // Requires: the caller moves the chunk, and still does if this fails; else as leave_memory.

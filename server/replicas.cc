@@ -119,8 +119,10 @@ void Replicas::given_up(BlobId id) {
   if (!removed_.insert(id).second) return;
   removed_order_.push_back(id);
   if (removed_order_.size() <= limits::kRemovedKnownMax) return;
-  removed_.erase(removed_order_.front());
+  const BlobId oldest = removed_order_.front();
+  removed_.erase(oldest);
   removed_order_.pop_front();
+  core_.background(core_.on_pool([store = core_.store, oldest] { store->forget_removal(oldest); }));
 }
 
 void Replicas::drop_copies(BlobId id) {

@@ -106,10 +106,9 @@ Result<DiskSpeeds> measure_disk(const std::string& disk_path, uint64_t size) {
   BIGCAST_ASSIGN(speeds.raw_write,
                  timed(size, [&](uint64_t offset) { return raw->write(offset, buffer); }));
   BIGCAST_ASSIGN(speeds.demote, timed(size, [&](uint64_t) -> Result<void> {
-                   BIGCAST_ASSIGN(auto place,
-                                  tier->write(kChunk, [&](uint64_t at, std::span<std::byte> into) {
-                                    return source->read(at, into);
-                                  }));
+                   BIGCAST_ASSIGN(
+                       auto place,
+                       tier->write(kChunk, {{}, [&] { return source->view_all(0, kChunk); }}));
                    places.push_back(std::move(place));
                    return {};
                  }));

@@ -47,7 +47,7 @@ TEST_CASE("blobs of every edge size are written, sealed, read and removed") {
       CHECK(stat.root_digest == root.finish());
       CHECK(store->locate(options.id, count).value().presence == Presence::kEnd);
       CHECK(store->seal(options.id, size, count));  // again: the same answer
-      CHECK(code_of(store->seal(options.id, size + 1, count)) == ErrorCode::kInvalidArgument);
+      CHECK(code_of(store->seal(options.id, size + 1, count)) == ErrorCode::kAlreadyExists);
       CHECK(store->remove(options.id));
       CHECK(code_of(store->stat(options.id)) == ErrorCode::kNotFound);
       CHECK(code_of(store->find("test", options.name)) == ErrorCode::kNotFound);

@@ -314,7 +314,7 @@ TEST_CASE("a stripe is sealed when all of its chunks came, with the root digest 
   CHECK(seal(0, {}).error().code == ErrorCode::kInvalidArgument);
   cluster.send(blob, kChunks - 1, kChunks);
   CHECK(seal(1, root_of_chunks(kChunks)));
-  CHECK(seal(1, root_of_chunks(1)).error().code == ErrorCode::kInvalidArgument);
+  CHECK(seal(1, root_of_chunks(1)).error().code == ErrorCode::kAlreadyExists);
 }
 
 TEST_CASE("bad stripes are refused before anything is stored") {
