@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -51,6 +52,7 @@ def run_in(cache, release, files, session):
         skip("a clean root needs root")
     if not shutil.which("debootstrap"):
         skip("the command 'debootstrap' is missing")
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # leaves nothing, too
     tar = base_root(cache, release)
     with tempfile.TemporaryDirectory(prefix="bigcast-root-") as folder:
         root = pathlib.Path(folder)
@@ -63,7 +65,8 @@ def run_in(cache, release, files, session):
             shutil.copy(here, root / there)
         (root / "session").write_text(session)
         # In mount and process namespaces of its own: nothing of it is seen outside or stays.
-        inside = ["unshare", "--mount", "--pid", "--fork", f"--mount-proc={root}/proc", "sh", "-c",
+        inside = ["unshare", "--mount", "--pid", "--fork", "--kill-child", f"--mount-proc={root}/proc",
+                  "sh", "-c",
                   f"mount --rbind {root} {root} &&"  # `ip netns` wants a mount there
                   f" mount --rbind /dev {root}/dev && mount --rbind /sys {root}/sys &&"
                   f" mount -t tmpfs -o mode=1777 none {root}/dev/shm && exec \"$@\"", "sh"]
