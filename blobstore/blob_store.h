@@ -334,10 +334,6 @@ class BlobStore {
   virtual std::vector<LeaseId> leases() const = 0;
   // Sealed homes that were created with a note, in no order.
   virtual std::vector<BlobStat> noted() const = 0;
-  // Durable ones of those that were removed (by remove(), or by who took their name), the earliest
-  // first, also before the start; until they are forgotten. Both do I/O.
-  virtual std::vector<BlobId> removals() const = 0;
-  virtual void forget_removal(BlobId id) = 0;  // no-op if it is none
   // What made the disk tier read-only; empty: nothing.
   virtual std::string disk_failure() const = 0;
 };

@@ -52,7 +52,6 @@ void append_digest(std::string& out, const Digest128& digest) {
 
 constexpr std::string_view kBlobs = "blob/";
 constexpr std::string_view kChunks = "chunk/";
-constexpr std::string_view kRemovals = "gone/";
 constexpr std::string_view kFormatKey = "format";
 
 std::string key(std::string_view table, BlobId id) {
@@ -397,48 +396,13 @@ Result<void> DiskIndex::commit(BlobId id, const BlobRow& row, std::span<const Ch
   return write(batch, true);
 }
 
-void DiskIndex::erase(rocksdb::WriteBatch& batch, BlobId id) {
-  batch.Delete(key(kBlobs, id));
-  batch.DeleteRange(chunk_key(id, 0), chunk_key(id, limits::kChunksPerBlobMax));
-}
-
 Result<void> DiskIndex::erase(std::span<const BlobId> ids) {
   rocksdb::WriteBatch batch;
-  for (const BlobId id : ids) erase(batch, id);
-  return write(batch, true);
-}
-
-Result<void> DiskIndex::erase_for_all(BlobId id, uint64_t number) {
-  rocksdb::WriteBatch batch;
-  erase(batch, id);
-  std::string value;
-  append_little_endian(value, number);
-  batch.Put(key(kRemovals, id), value);
-  return write(batch, true);
-}
-
-Result<std::vector<DiskIndex::Removal>> DiskIndex::removals() const {
-  std::vector<Removal> removals;
-  Cursor rows(*db_, kRemovals);
-  for (; rows.valid(); rows.next()) {
-    RowReader key = rows.key();
-    RowReader value(rows.value());
-    removals.push_back({id_in(key), value.little_endian<uint64_t>()});
-    if (!key.is_whole() || !value.is_whole()) return damaged_row(kRemovals);
+  for (const BlobId id : ids) {
+    batch.Delete(key(kBlobs, id));
+    batch.DeleteRange(chunk_key(id, 0), chunk_key(id, limits::kChunksPerBlobMax));
   }
-  BIGCAST_TRY(rows.status());
-  std::ranges::sort(removals, {}, &Removal::number);
-  return removals;
-}
-
-Result<void> DiskIndex::forget_removal(BlobId id) {
-  std::string value;
-  const auto status = db_->Get({}, key(kRemovals, id), &value);
-  if (status.IsNotFound()) return {};
-  BIGCAST_TRY(to_result(status));
-  rocksdb::WriteBatch batch;
-  batch.Delete(key(kRemovals, id));
-  return write(batch, false);
+  return write(batch, true);
 }
 
 Result<void> DiskIndex::scan(const Visitor& visit) const {
@@ -472,12 +436,9 @@ Result<void> DiskIndex::scan(const Visitor& visit) const {
 }
 
 Result<bool> DiskIndex::is_empty() const {
-  for (const auto table : {kBlobs, kRemovals}) {
-    const Cursor rows(*db_, table);
-    BIGCAST_TRY(rows.status());
-    if (rows.valid()) return false;
-  }
-  return true;
+  const Cursor blobs(*db_, kBlobs);
+  BIGCAST_TRY(blobs.status());
+  return !blobs.valid();
 }
 
 }  // namespace bigcast

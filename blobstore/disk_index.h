@@ -57,7 +57,6 @@ struct BlobRow {
 // blob's chunks are neighbours; in values little-endian.
 //   blob/<16-byte id>                 ->  BlobRow
 //   chunk/<16-byte id><4-byte index>  ->  ChunkMeta, runs
-//   gone/<16-byte id>                 ->  when it was removed, as a number that rises
 //   format                            ->  kFormat
 // A blob is there when its blob row is; chunk rows without one are rests of an unfinished commit.
 // Thread-safe. Errors: RESOURCE_EXHAUSTED when the file system is full (try again once there is
@@ -78,19 +77,11 @@ class DiskIndex {
   Result<void> commit(BlobId id, const BlobRow& row, std::span<const ChunkRow> chunks);
   // All rows of the blobs, in one synced batch.
   Result<void> erase(std::span<const BlobId> ids);
-  // The same, and remembers that the blob was removed: `number` above those before.
-  Result<void> erase_for_all(BlobId id, uint64_t number);
 
   // In order of id: a blob's row, if it has one, and its chunks' in order of index.
   using Visitor = std::function<void(BlobId, const BlobRow*, std::vector<ChunkRow>)>;
   Result<void> scan(const Visitor& visit) const;
-  struct Removal {
-    BlobId id;
-    uint64_t number = 0;
-  };
-  Result<std::vector<Removal>> removals() const;  // the earliest first
-  Result<void> forget_removal(BlobId id);         // no-op if there is none. Not synced
-  Result<bool> is_empty() const;                  // no blob, no removal
+  Result<bool> is_empty() const;
   // Checks all files of the database where they are. CORRUPT says which is damaged. Writes wait for
   // a part of it.
   Result<void> verify();
@@ -98,7 +89,6 @@ class DiskIndex {
  private:
   DiskIndex(std::string path, rocksdb::Env* env, std::unique_ptr<rocksdb::DB> db);
   Result<void> write(rocksdb::WriteBatch& batch, bool sync);
-  static void erase(rocksdb::WriteBatch& batch, BlobId id);
   Result<void> check_format() const;
 
   const std::string path_;

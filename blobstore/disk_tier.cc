@@ -477,16 +477,6 @@ Result<void> DiskTier::erase(BlobId id) {
   return note_failure(index_->erase({&id, 1}));
 }
 
-Result<void> DiskTier::erase_for_all(BlobId id, uint64_t number) {
-  BIGCAST_TRY(check_writable());
-  return note_failure(index_->erase_for_all(id, number));
-}
-
-Result<void> DiskTier::forget_removal(BlobId id) {
-  BIGCAST_TRY(check_writable());
-  return note_failure(index_->forget_removal(id));
-}
-
 Result<void> DiskTier::rewrite(const DiskRuns& runs, uint64_t size, const Source& source) {
   BIGCAST_TRY(check_writable());
   BIGCAST_TRY(write_runs(runs, size, source));

@@ -117,9 +117,6 @@ class DiskTier {
   Result<void> commit(BlobId id, const BlobRow& row, std::span<const ChunkRow> chunks,
                       const std::set<uint32_t>& extents);
   Result<void> erase(BlobId id);
-  Result<void> erase_for_all(BlobId id, uint64_t number);  // see DiskIndex
-  Result<std::vector<DiskIndex::Removal>> removals() const { return index_->removals(); }
-  Result<void> forget_removal(BlobId id);
 
   uint64_t budget() const { return uint64_t{budget_blocks_} * kBlock; }
   uint64_t used() const { return used_.load(std::memory_order_relaxed); }

@@ -301,7 +301,7 @@ Result<BlobStat> Store::seal(BlobId id, uint64_t size, uint32_t chunk_count,
     }
   }
   cancel_reservation(*blob);
-  if (blob->is_home()) start_ttl(*blob);
+  if (blob->has_name()) start_ttl(*blob);
   std::optional<BlobId> replaced;
   if (blob->has_name()) replaced = bind_name(lock, blob);
   if (blob->removed) return fail(ErrorCode::kNotFound, "the blob was removed meanwhile");
@@ -321,7 +321,7 @@ std::optional<BlobId> Store::bind_name(Lock& lock, const BlobPtr& blob) {
       continue;
     }
     it->second = blob->options.id;
-    const auto removed = remove_for_all(lock, old);
+    const auto removed = remove_blob(lock, old);
     if (!removed) log().warn("replaced blob {}: {}", blob->key, removed.error().message);
     return old->options.id;
   }
@@ -332,15 +332,9 @@ Result<void> Store::remove(BlobId id) {
   Lock lock(mutex_);
   while (true) {
     BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
-    if (!blob->writing_rows) return remove_for_all(lock, blob);
+    if (!blob->writing_rows) return remove_blob(lock, blob);
     changed_.wait(lock);
   }
-}
-
-// Other nodes that have a part in it are to hear of it, also after a start.
-Result<void> Store::remove_for_all(Lock& lock, const BlobPtr& blob) {
-  if (blob->has_rows && !blob->options.note.empty()) blob->removal = ++sequences_;
-  return remove_blob(lock, blob);
 }
 
 // Requires: no seal is writing its rows.
@@ -394,10 +388,7 @@ Result<void> Store::free_chunks(Lock& lock, const BlobPtr& blob) {
   begin_move();
   lock.unlock();
   Result<void> erased;
-  if (erase_rows) {
-    const BlobId id = blob->options.id;
-    erased = blob->removal > 0 ? disk_->erase_for_all(id, blob->removal) : disk_->erase(id);
-  }
+  if (erase_rows) erased = disk_->erase(blob->options.id);
   for (StoredChunk* chunk : ours) {
     if (chunk->pages > 0 && !chunk->small && chunk->views == 0) {  // else the last view does it
       memory_file->punch(uint64_t{chunk->meta.index} * blob->options.chunk_size, chunk->pages);

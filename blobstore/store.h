@@ -126,7 +126,6 @@ struct StoredBlob {
   DiskRuns withheld;
   uint64_t withheld_bytes = 0;  // of homes_on_disk_
   uint64_t sequence = 0;        // BlobRow::sequence
-  uint64_t removal = 0;         // DiskIndex::Removal::number, if others are to hear of it
   bool is_damaged = false;      // some chunk is, and the log said so
 
   bool is_home() const { return options.role == BlobRole::kHome; }
@@ -198,8 +197,6 @@ class Store final : public BlobStore {
   void trim() override;
   std::vector<LeaseId> leases() const override;
   std::vector<BlobStat> noted() const override;
-  std::vector<BlobId> removals() const override;
-  void forget_removal(BlobId id) override;
   std::string disk_failure() const override;
 
   std::vector<uint32_t> chunks_if(BlobId id, bool (*wanted)(const StoredChunk&)) const;
@@ -243,7 +240,6 @@ class Store final : public BlobStore {
   void add_blob(const BlobPtr& blob);
   void start_ttl(StoredBlob& blob);
   Result<void> remove_blob(Lock& lock, const BlobPtr& blob);
-  Result<void> remove_for_all(Lock& lock, const BlobPtr& blob);
   Result<void> free_chunks(Lock& lock, const BlobPtr& blob);
 
   // store_durable.cc

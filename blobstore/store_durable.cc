@@ -83,8 +83,6 @@ Result<void> Store::recover() {
   BIGCAST_ASSIGN(counters_.blobs_lost, disk_->recover([&](DiskTier::Found found) {
     adopt(std::move(found), superseded);
   }));
-  BIGCAST_ASSIGN(const auto removals, disk_->removals());
-  if (!removals.empty()) sequences_ = std::max(sequences_, removals.back().number);
   for (const BlobPtr& blob : superseded) BIGCAST_TRY(remove_blob(lock, blob));
   counters_.blobs_recovered = blobs_.size();
   if (counters_.blobs_recovered + counters_.blobs_lost > 0) {
@@ -133,28 +131,13 @@ void Store::adopt(DiskTier::Found found, std::vector<BlobPtr>& superseded) {
   ++home_chunk_sizes_[options.chunk_size];
   sequences_ = std::max(sequences_, blob->sequence);
   add_blob(blob);
-  start_ttl(*blob);
   if (!blob->has_name()) return;
+  start_ttl(*blob);
   const auto [name, is_free] = names_.try_emplace(blob->key, options.id);
   if (is_free) return;
   const BlobPtr other = blobs_.at(name->second);
   superseded.push_back(other->sequence < blob->sequence ? other : blob);
   if (superseded.back() == other) name->second = options.id;
-}
-
-std::vector<BlobId> Store::removals() const {
-  std::vector<BlobId> ids;
-  if (!disk_) return ids;
-  const auto removals = disk_->removals();
-  if (!removals) log().error("{}", removals.error().message);
-  if (removals) std::ranges::transform(*removals, std::back_inserter(ids), &DiskIndex::Removal::id);
-  return ids;
-}
-
-void Store::forget_removal(BlobId id) {
-  if (!disk_) return;
-  const auto forgotten = disk_->forget_removal(id);
-  if (!forgotten) log().warn("{}", forgotten.error().message);
 }
 
 std::vector<BlobStat> Store::noted() const {

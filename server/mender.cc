@@ -48,7 +48,7 @@ void Mender::tick() {
 void Mender::end_round() {
   running_ = false;
   if (mended_ > 0 || failed_ == 0) pause_ms_ = limits::kMendPauseMinMs;
-  if (failed_ == 0) return;
+  if (failed_ == 0 && mended_ > 0) return;
   next_at_ = core_.clock.now() + std::chrono::milliseconds(pause_ms_);
   pause_ms_ = std::min(2 * pause_ms_, limits::kMendPauseMaxMs);
 }

@@ -137,7 +137,6 @@ void Node::listen(Listeners listeners) {
 
 // Durable blobs from before the start that other nodes have a part in.
 void Node::take_up_placed() {
-  for (const BlobId id : core_->store->removals()) replicas_.given_up(id);
   for (const BlobStat& stat : core_->store->noted()) {
     replicas_.keep(stat);
     const auto whole = whole_ref(stat);

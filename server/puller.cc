@@ -361,7 +361,11 @@ kj::Promise<Puller::Outcome> Puller::keep(uint32_t index, ChunkSource::Response 
         return false;
       })
       .then([fetched = kj::mv(fetched)](Result<bool> kept) mutable {
-        if (!kept) return Outcome{rpc::FetchFailure::FAILED, failed_fetch(kept.error())};
+        if (!kept) {
+          const ErrorCode code = kept.error().code;
+          const bool is_theirs = code == ErrorCode::kCorrupt || code == ErrorCode::kInvalidArgument;
+          return Outcome{rpc::FetchFailure::FAILED, failed_fetch(kept.error()), !is_theirs};
+        }
         fetched->kept = *kept;
         return Outcome{std::nullopt, kj::mv(fetched)};
       });
@@ -381,7 +385,8 @@ void Puller::on_outcome(uint32_t index, Outcome outcome) {
       log().info("chunk {} of blob {} from {}: {}", index, blob_.id().to_string(),
                  from_home ? "its home" : "a peer", error.to_string());
       if (!from_home) core_.metrics->peer_fetch_failures++;
-      if (from_home || blob_.keeps()) on_home_failure(index, error);
+      // What a peer can't give says nothing about the home.
+      if (from_home || outcome.is_ours) on_home_failure(index, error);
     }
   }
   core_.destroy_later(kj::mv(transfer));  // its task is what runs now

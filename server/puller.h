@@ -95,6 +95,7 @@ class Puller final : private kj::TaskSet::ErrorHandler {
   struct Outcome {
     std::optional<rpc::FetchFailure> why;  // none: it came
     kj::Own<FetchedChunk> fetched;
+    bool is_ours = false;  // this node could not keep it: nobody else can help
   };
   struct Transfer {
     bool from_home = false;

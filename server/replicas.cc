@@ -119,10 +119,8 @@ void Replicas::given_up(BlobId id) {
   if (!removed_.insert(id).second) return;
   removed_order_.push_back(id);
   if (removed_order_.size() <= limits::kRemovedKnownMax) return;
-  const BlobId oldest = removed_order_.front();
-  removed_.erase(oldest);
+  removed_.erase(removed_order_.front());
   removed_order_.pop_front();
-  core_.background(core_.on_pool([store = core_.store, oldest] { store->forget_removal(oldest); }));
 }
 
 void Replicas::drop_copies(BlobId id) {

@@ -23,8 +23,8 @@ namespace bigcast {
 // the one with the least address has a copy made elsewhere when there are too few. Contents can't
 // differ: an id is bound to one writer's chunks and digests. docs/adr/0020-homes-copy-by-pull.md.
 //
-// Who could not be told of a removal asks later and is told then; of blobs that were not durable a
-// home that is restarted has forgotten it. Belongs to the node; on the loop's thread.
+// Who could not be told of a removal asks later and is told then; a home that is restarted has
+// forgotten it. Belongs to the node; on the loop's thread.
 class Replicas final : private kj::TaskSet::ErrorHandler {
  public:
   explicit Replicas(NodeCore& core);

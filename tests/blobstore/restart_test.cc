@@ -135,45 +135,6 @@ TEST_CASE("durable stripes come back with their notes, and are not taken for who
   CHECK(store->usage().disk_used == 0);
 }
 
-TEST_CASE("what others are to hear of a removal is known after a start, until it is forgotten") {
-  const TemporaryDirectory directory;
-  constexpr uint64_t kSize = 2 * kSmallChunk;
-  const auto noted = [](uint64_t number) {
-    CreateOptions options = durable_options(number);
-    options.note = "a note";
-    return options;
-  };
-  {
-    const auto store = open_or_fail(with_disk(directory.path, kDisk));
-    for (const uint64_t number : {5, 4, 3}) write_blob(*store, noted(number), kSize);
-    CreateOptions other = noted(6);
-    other.name = "blob-4";
-    other.replace = true;
-    CreateOptions leased = noted(7);
-    leased.lease = {7, 7};
-    write_blob(*store, durable_options(8), kSize);
-    write_blob(*store, leased, kSize);
-    REQUIRE(store->remove({1, 5}));
-    write_blob(*store, other, kSize);  // replaces 4
-    REQUIRE(store->remove({1, 8}));    // nobody else has a part in it
-    store->remove_lease({7, 7});       // each home finds out by itself
-    CHECK(store->removals() == std::vector<BlobId>{{1, 5}, {1, 4}});
-    for (const uint64_t number : {3, 6}) REQUIRE(store->remove({1, number}));
-  }
-  {
-    const auto store = open_or_fail(with_disk(directory.path, kDisk));
-    CHECK(store->usage().blobs == 0);
-    CHECK(store->removals() == std::vector<BlobId>{{1, 5}, {1, 4}, {1, 3}, {1, 6}});
-    store->forget_removal({1, 4});
-    store->forget_removal({1, 9});  // there is none
-    write_blob(*store, noted(2), kSize);
-    REQUIRE(store->remove({1, 2}));
-    CHECK(store->removals() == std::vector<BlobId>{{1, 5}, {1, 3}, {1, 6}, {1, 2}});
-    for (const uint64_t number : {5, 3, 6, 2}) store->forget_removal({1, number});
-  }
-  CHECK_FALSE(fs::exists(directory.path + "/bigcast"));
-}
-
 // So many rows that they are more than one batch.
 TEST_CASE("a durable blob of many chunks comes back whole") {
   const TemporaryDirectory directory;
