@@ -128,6 +128,19 @@ Result<void> load_http_password(Config& config) {
   return {};
 }
 
+Result<void> load_http_tls(Config& config) {
+  const bool has_certificate = !config.http_certificate_file.empty();
+  if (has_certificate != !config.http_key_file.empty()) {
+    return fail(ErrorCode::kInvalidArgument,
+                has_certificate ? "http_key_file: must be set when http_certificate_file is"
+                                : "http_certificate_file: must be set when http_key_file is");
+  }
+  if (!has_certificate) return {};
+  BIGCAST_ASSIGN(const Secret key, secret_of("http_key_file", config.http_key_file));
+  BIGCAST_ASSIGN(config.http_tls, TlsIdentity::load(config.http_certificate_file, key));
+  return {};
+}
+
 bool is_wildcard(const rpc::Address& address) {
   return address.host == "0.0.0.0" || address.host == "::";
 }
@@ -306,6 +319,7 @@ Result<CommandLine> parse_command_line(int argc, const char* const* argv,
   BIGCAST_TRY(apply_all(line, flags, environment));
   BIGCAST_TRY(load_secret(line.config, environment));
   BIGCAST_TRY(load_http_password(line.config));
+  BIGCAST_TRY(load_http_tls(line.config));
   BIGCAST_TRY(check_together(line.config));
   for (const auto& [key, chosen] : line.effective) {
     line.text += fmt::format("{} = {}  # {}\n", key, chosen.text, chosen.source);
@@ -335,6 +349,13 @@ std::vector<std::string> reload(CommandLine& running, CommandLine next) {
   if (running.config.http_password.bytes() != next.config.http_password.bytes()) {
     told.emplace_back("the password of http has changed");
   }
+  const auto& tls = next.config.http_tls;
+  if (running.config.http_tls && tls && !tls->has_same_certificate(*running.config.http_tls)) {
+    told.emplace_back("the certificate of http has changed");
+  }
+  running.config.http_certificate_file = std::move(next.config.http_certificate_file);
+  running.config.http_key_file = std::move(next.config.http_key_file);
+  running.config.http_tls = std::move(next.config.http_tls);
   running.config.quota = std::move(next.config.quota);
   running.config.default_quota = next.config.default_quota;
   running.config.http_password_file = std::move(next.config.http_password_file);

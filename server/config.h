@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "base/log.h"
 #include "base/secret.h"
 #include "rpc/address.h"
+#include "server/tls.h"
 
 namespace bigcast {
 
@@ -38,8 +40,11 @@ struct Config {
   std::string secret_file;
   Secret secret;  // empty: an open node, on loopback only
   std::string http_password_file;
-  Secret http_password;   // USER:PASSWORD; empty: HTTP is open, on loopback only
-  std::string audit_log;  // empty: none
+  Secret http_password;  // USER:PASSWORD; empty: HTTP is open, on loopback only
+  std::string http_certificate_file;
+  std::string http_key_file;
+  std::shared_ptr<const TlsIdentity> http_tls;  // of these files; null: HTTP is in clear
+  std::string audit_log;                        // empty: none
   Duration lease_grace = std::chrono::milliseconds(limits::kLeaseGraceDefaultMs);
   Duration session_timeout = std::chrono::milliseconds(limits::kSessionTimeoutMs);
   std::optional<Duration> exit_when_idle;

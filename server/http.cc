@@ -4,12 +4,10 @@
 #include <kj/debug.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
-#include <sys/socket.h>
 
 #include <algorithm>
 #include <array>
 #include <cctype>
-#include <cerrno>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -17,7 +15,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "rpc/convert.h"
-#include "rpc/polled_fd.h"
+#include "server/http_stream.h"
 
 namespace bigcast {
 namespace {
@@ -140,8 +138,6 @@ std::string decoded(std::string_view text) {
   return out;
 }
 
-bool would_block() { return errno == EAGAIN || errno == EWOULDBLOCK; }
-
 }  // namespace
 
 std::optional<std::string> HttpRequest::parameter(std::string_view name) const {
@@ -161,7 +157,7 @@ std::optional<std::string> HttpRequest::parameter(std::string_view name) const {
 class HttpServer::Exchange {
  public:
   Exchange(rpc::UvLoop& loop, int fd, const Handlers& handlers)
-      : handlers_(handlers), socket_(loop.uv(), fd) {}
+      : handlers_(handlers), stream_(loop, fd, handlers.tls().get()) {}
 
   void run(rpc::UvLoop& loop, kj::Function<void()> on_end) {
     auto deadline = loop.timer().afterDelay(limits::kHttpTimeoutMs * kj::MILLISECONDS);
@@ -169,7 +165,7 @@ class HttpServer::Exchange {
                 .then([this] { return write_answer(); })
                 .then([this] {
                   // Closing with bytes of theirs unread could take the answer back.
-                  ::shutdown(socket_.fd(), SHUT_WR);
+                  stream_.end();
                   return await_end();
                 })
                 .exclusiveJoin(kj::mv(deadline))
@@ -182,13 +178,10 @@ class HttpServer::Exchange {
   kj::Promise<void> read_request() {
     for (;;) {
       std::array<char, limits::kHttpRequestMax> piece{};
-      const ssize_t size = recv(socket_.fd(), piece.data(), piece.size() - request_.size(), 0);
-      if (size < 0 && errno == EINTR) continue;
-      if (size < 0 && would_block()) {
-        return socket_.readable().then([this] { return read_request(); });
-      }
-      if (size <= 0) return KJ_EXCEPTION(DISCONNECTED, "no request");
-      request_.append(piece.data(), static_cast<size_t>(size));
+      const auto size = stream_.receive({piece.data(), piece.size() - request_.size()});
+      if (!size) return stream_.ready().then([this] { return read_request(); });
+      if (*size == 0) return KJ_EXCEPTION(DISCONNECTED, "no request");
+      request_.append(piece.data(), *size);
       if (request_.find("\r\n\r\n") != std::string::npos) break;
       if (request_.size() < piece.size()) continue;
       answer_ = to_text({431, "too long\n"}, true);
@@ -202,31 +195,23 @@ class HttpServer::Exchange {
 
   kj::Promise<void> write_answer() {
     while (sent_ < answer_.size()) {
-      const ssize_t size =
-          send(socket_.fd(), answer_.data() + sent_, answer_.size() - sent_, MSG_NOSIGNAL);
-      if (size >= 0) {
-        sent_ += static_cast<size_t>(size);
-      } else if (would_block()) {
-        return socket_.writable().then([this] { return write_answer(); });
-      } else if (errno != EINTR) {
-        return KJ_EXCEPTION(DISCONNECTED, "the client is gone");
-      }
+      const auto size = stream_.send(std::string_view(answer_).substr(sent_));
+      if (!size) return stream_.ready().then([this] { return write_answer(); });
+      if (*size == 0) return KJ_EXCEPTION(DISCONNECTED, "the client is gone");
+      sent_ += *size;
     }
     return kj::READY_NOW;
   }
 
   kj::Promise<void> await_end() {
     std::array<char, limits::kHttpRequestMax> ignored{};
-    ssize_t size = 0;
-    do {
-      size = recv(socket_.fd(), ignored.data(), ignored.size(), 0);
-    } while (size < 0 && errno == EINTR);
-    if (size == 0 || (size < 0 && !would_block())) return kj::READY_NOW;
-    return socket_.readable().then([this] { return await_end(); });
+    const auto size = stream_.receive(ignored);
+    if (size == size_t{0}) return kj::READY_NOW;
+    return stream_.ready().then([this] { return await_end(); });
   }
 
   const Handlers& handlers_;
-  rpc::PolledFd socket_;
+  HttpStream stream_;
   std::string request_;
   std::string answer_;
   size_t sent_ = 0;

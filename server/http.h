@@ -15,6 +15,7 @@
 #include "rpc/address.h"
 #include "rpc/connection.h"
 #include "rpc/uv_loop.h"
+#include "server/tls.h"
 
 namespace bigcast {
 
@@ -47,6 +48,8 @@ class HttpServer : private kj::TaskSet::ErrorHandler {
     Pages guarded;  // to those who know the password: all other pages
     // "USER:PASSWORD" (basic authentication), looked at with every request; empty: none is needed.
     std::function<std::string_view()> password;
+    // For the connections that come; null: they are in clear.
+    std::function<std::shared_ptr<const TlsIdentity>()> tls;
   };
 
   // ALREADY_EXISTS, naming the address, if it is in use; else IO.

@@ -150,6 +150,7 @@ Result<void> Node::start_http() {
   handlers.open = [this](const HttpRequest& request) { return health_page(*core_, request); };
   handlers.guarded = [this](const HttpRequest& request) { return status_page(*core_, request); };
   handlers.password = [this] { return config_.http_password.bytes(); };
+  handlers.tls = [this] { return config_.http_tls; };
   BIGCAST_ASSIGN(http_, HttpServer::start(loop_, *config_.http, std::move(handlers)));
   return {};
 }

@@ -248,6 +248,14 @@ const std::array kSettings = {
         "for; /livez and /readyz stay open",
         [](C& c, const Text& text) { return set_path(c.http_password_file, text); }, false, true},
     Setting{
+        kAccess, "http_certificate_file", "FILE", "",
+        "certificate of http in PEM, followed by those between it and its root: HTTPS only then",
+        [](C& c, const Text& text) { return set_path(c.http_certificate_file, text); }, false,
+        true},
+    Setting{kAccess, "http_key_file", "FILE", "",
+            "its private key in PEM, without a passphrase and readable by its owner only",
+            [](C& c, const Text& text) { return set_path(c.http_key_file, text); }, false, true},
+    Setting{
         kAccess, "audit_log", "FILE", "",
         "append a line of JSON for each change of blobs and each denied login to this file; SIGHUP "
         "opens it again",

@@ -24,7 +24,7 @@ build_packages=(
 java_packages=(openjdk-17-jdk-headless maven)
 namespace_packages=(python3 iproute2)
 spark_packages=(python3-venv openjdk-17-jdk-headless procps "${namespace_packages[@]}")
-fault_packages=(nftables faketime chromium prometheus "${namespace_packages[@]}")
+fault_packages=(nftables faketime chromium prometheus openssl "${namespace_packages[@]}")
 package_packages=(dpkg-dev file debootstrap)
 check_packages=(clang-format clang-tidy shellcheck)
 

@@ -1,11 +1,15 @@
 """What a real Prometheus makes of a node's metrics, and of the dashboard's questions to them."""
 
+import http.client
 import json
 import pathlib
 import re
 import shutil
+import signal
 import socket
+import ssl
 import subprocess
+import unittest
 import urllib.parse
 import urllib.request
 
@@ -37,11 +41,11 @@ class Prometheus(EndToEnd):
                               capture_output=True)
         self.assertEqual((0, "", ""), (done.returncode, done.stdout, done.stderr))
 
-    def scrape(self, node):
+    def scrape(self, node, **how):
         """A Prometheus of its own that scrapes the node: its address."""
         config = self.file("prometheus.yml", json.dumps({  # JSON is YAML
             "global": {"scrape_interval": f"{PERIOD_S}s"},
-            "scrape_configs": [{"job_name": "bigcast",
+            "scrape_configs": [{"job_name": "bigcast", **how,
                                 "static_configs": [{"targets": [node.http]}]}],
         }))
         with socket.socket() as probe:
@@ -54,6 +58,51 @@ class Prometheus(EndToEnd):
         self.addCleanup(process.wait)
         self.addCleanup(process.terminate)
         return address
+
+    def certificate(self, name):
+        """Files of a certificate that signs itself, and of its key."""
+        files = self.scratch / f"{name}.pem", self.scratch / f"{name}.key"
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                        "ec_paramgen_curve:P-256", "-nodes", "-days", "1", "-subj", f"/CN={name}",
+                        "-addext", "subjectAltName=IP:127.0.0.1", "-out", files[0], "-keyout",
+                        files[1]], check=True, capture_output=True)
+        return files
+
+    @unittest.skipUnless(shutil.which("openssl"), "the command 'openssl' is missing")
+    def test_it_scrapes_with_tls_and_a_password(self):
+        password = self.file("password", "metrics:a-password-of-thirty-two-bytes-or-more",
+                             0o600)
+        first, second = self.certificate("first"), self.certificate("second")
+        for link, target in zip(("certificate", "key"), first):
+            (self.scratch / link).symlink_to(target)
+        flags = ["--http-password-file", password, "--http-certificate-file",
+                 self.scratch / "certificate", "--http-key-file", self.scratch / "key"]
+        node = self.node("--memory", "64m", *flags)
+        prometheus = self.scrape(node, scheme="https", tls_config={"ca_file": str(first[0])},
+                                 basic_auth={"username": "metrics",
+                                             "password": password.read_text().split(":")[1]})
+        eventually(lambda: self.ask(prometheus, "bigcast_build_info"), "a sample over TLS")
+
+        host, port = node.http.split(":")
+        shown = lambda: ssl.get_server_certificate((host, int(port)))
+        self.assertEqual(first[0].read_text(), shown())
+        with self.assertRaises((OSError, http.client.HTTPException), msg="it answers in clear"):
+            node.get("/metrics")
+
+        # The key of another certificate changes nothing, and does not let a node start.
+        (self.scratch / "key").unlink()
+        (self.scratch / "key").symlink_to(second[1])
+        refused = self.bigcastd("--check-config", *flags)
+        self.assertEqual(2, refused.returncode)
+        self.assertIn(b"http_key_file: not the key of", refused.stderr)
+        node.process.send_signal(signal.SIGHUP)
+        self.assertEqual(first[0].read_text(), shown())
+        (self.scratch / "certificate").unlink()
+        (self.scratch / "certificate").symlink_to(second[0])
+        node.process.send_signal(signal.SIGHUP)
+        eventually(lambda: shown() == second[0].read_text(), "the new certificate")
+        self.assertEqual(0, node.stop())
+        self.assertIn("the certificate of http has changed", node.log)
 
     @staticmethod
     def ask(prometheus, expression):
