@@ -285,9 +285,13 @@ final class DriverSide {
     }
   }
 
-  /** Whether the node that a broadcast was sent to still runs, as far as the driver can tell. */
+  /** Whether a broadcast is still where it was sent to, as far as the driver can tell. */
   boolean homeLives(Offloaded broadcast) {
     try {
+      if (conf.shared()) { // which of them it is on, its ref knows
+        connection.download(broadcast.place()).close();
+        return true;
+      }
       return isSentTo(broadcast.place(), connection.call("", NativeClient::node));
     } catch (BigcastException e) {
       Warnings.LOG.info("the home of broadcast {} does not answer: {}", broadcast.id, e.getMessage());

@@ -24,8 +24,8 @@ final class LentFiles {
 
   private static final List<Lent> LENT = new ArrayList<>();
 
-  /** Null until it was tried. */
-  private static Boolean workersCanOpen;
+  /** Null until it is known. */
+  private static volatile Boolean workersCanOpen;
 
   private LentFiles() {}
 
@@ -61,36 +61,44 @@ final class LentFiles {
   /** The file belongs to this class from now on; the link is there. */
   static synchronized void hold(NativeFile file, Path target, Path link) {
     if (LENT.isEmpty()) {
-      DriverSide.daemon(LentFiles::run, "bigcast-lent-files").start();
+      DriverSide.daemon(LentFiles::run, "bigcast-lent-files").start(); // waits for us, if it starts
     }
     LENT.add(new Lent(file, target, link));
   }
 
   /**
-   * Whether processes that this one starts can open its descriptors; tried once. They can't where the
-   * JVM's program has capabilities, say, and they can't be helped then but by files.
+   * Whether processes that this one starts can open its descriptors; tried until there is an answer.
+   * They can't where the JVM's program has capabilities, say, and they can't be helped then but by
+   * files.
    */
-  static synchronized boolean canWorkersOpen(Path target) {
+  static boolean canWorkersOpen(Path target) {
     if (workersCanOpen == null) {
-      workersCanOpen = tryToOpen(target);
-      if (!workersCanOpen) {
+      Boolean tried = tryToOpen(target);
+      if (!Boolean.TRUE.equals(tried)) {
         Warnings.LOG.info("Python workers can't open {}: they get files", target);
       }
+      if (tried == null) {
+        return false;
+      }
+      workersCanOpen = tried;
     }
     return workersCanOpen;
   }
 
-  private static boolean tryToOpen(Path target) {
+  /** Null if that can't be said now. */
+  private static Boolean tryToOpen(Path target) {
     try {
       Process child = new ProcessBuilder("/bin/sh", "-c", ": < " + target).start();
-      boolean ended = child.waitFor(TRY_SECONDS_MAX, TimeUnit.SECONDS);
-      child.destroyForcibly();
-      return ended && child.exitValue() == 0;
+      try {
+        return child.waitFor(TRY_SECONDS_MAX, TimeUnit.SECONDS) ? child.exitValue() == 0 : null;
+      } finally {
+        child.destroyForcibly();
+      }
     } catch (IOException e) {
-      return false;
+      return null;
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
-      return false;
+      return null;
     }
   }
 
@@ -104,7 +112,16 @@ final class LentFiles {
       }
       List<Lent> ended = new ArrayList<>();
       more = take(ended);
-      ended.forEach(lent -> lent.file.close()); // tells the node, so it may take a while
+      ended.forEach(LentFiles::giveBack);
+    }
+  }
+
+  /** Tells the node, so it may take a while. */
+  private static void giveBack(Lent lent) {
+    try {
+      lent.file.close();
+    } catch (RuntimeException | LinkageError e) {
+      Warnings.LOG.warn("a file lent to Python workers is not given back", e);
     }
   }
 

@@ -88,17 +88,25 @@ final class PythonFile {
       throw e;
     }
     boolean held = false;
+    boolean named = false;
     try {
       Path target = lent.path();
       if (LentFiles.canWorkersOpen(target) && link(target)) {
         putInPlace();
+        named = true;
         LentFiles.hold(lent, target, file);
         held = true;
         BigcastStats.PYTHON_FILES_SHARED.increment();
       }
     } finally {
-      if (!held) {
-        lent.close();
+      try {
+        if (named && !held) {
+          Files.deleteIfExists(file);
+        }
+      } finally {
+        if (!held) {
+          lent.close();
+        }
       }
     }
     return held;

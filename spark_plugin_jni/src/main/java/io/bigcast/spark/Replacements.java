@@ -21,6 +21,9 @@ final class Replacements {
   /** What was replaced so often of late and still can't be read has its problem elsewhere. */
   private static final int UPLOADS_MAX = 2;
 
+  /** Each of them is freed with the broadcast, not before. */
+  private static final int UPLOADS_IN_ALL_MAX = 8;
+
   /** After that an upload was of use: what has failed since is something new. */
   private static final long UPLOAD_FORGOTTEN_NANOS = 600_000_000_000L;
 
@@ -140,7 +143,8 @@ final class Replacements {
     if (value instanceof Source) {
       ((Source) value).checkReadableAgain();
     }
-    if (request.canUseBigcast && known.isWorthUploading()) {
+    if (request.canUseBigcast && known.isWorthUploading()
+        && broadcast.replacements() < UPLOADS_IN_ALL_MAX) {
       try {
         driver.uploadAgain(broadcast, value);
         known.uploaded();

@@ -46,7 +46,20 @@ final class ValueReader {
   static PythonBroadcast readForPython(long id, BlobPlace place, Connection source, boolean driver)
       throws IOException {
     try {
-      return LOCK.with(id, () -> new PythonFile(id, source, driver).get(place));
+      return LOCK.with(
+          id,
+          () -> {
+            if (!driver) {
+              return new PythonFile(id, source, false).get(place);
+            }
+            Object known =
+                SparkEnv.get().broadcastManager().cachedValues().get(new BroadcastBlockId(id, ""));
+            if (known instanceof PythonBroadcast) {
+              return (PythonBroadcast) known;
+            }
+            BigcastStats.DRIVER_REREADS.increment();
+            return new PythonFile(id, source, true).get(place);
+          });
     } catch (Throwable e) {
       throw asIoException(e);
     }
