@@ -74,6 +74,7 @@ void Puller::fail_all(const Error& error) {
 }
 
 void Puller::copies_dropped() {
+  ++*drops_;
   held_.clear();
   tried_.clear();
   began_.reset();
@@ -348,8 +349,11 @@ kj::Promise<Puller::Outcome> Puller::keep(uint32_t index, ChunkSource::Response 
   const Put why = transfers_.at(index)->ahead ? Put::kAhead : Put::kAwaited;
   return core_
       .on_pool([store = core_.store, id = blob_.id(), meta = *meta, bytes = fetched->bytes, why,
-                keeps = blob_.keeps(), held = kj::addRef(*fetched)]() -> Result<bool> {
+                keeps = blob_.keeps(), held = kj::addRef(*fetched), drops = drops_,
+                drops_before = drops_->load()]() -> Result<bool> {
         const auto stored = store->put_chunk(id, meta, bytes, why);  // verifies it
+        // What was under way when the copies were dropped came after them.
+        if (stored && drops->load() != drops_before) (void)store->drop_chunks(id);
         if (stored) return true;
         const ErrorCode code = stored.error().code;
         if (code == ErrorCode::kCorrupt || code == ErrorCode::kInvalidArgument || keeps) {

@@ -4,8 +4,10 @@
 #include <kj/memory.h>
 #include <kj/refcount.h>
 
+#include <atomic>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <span>
@@ -138,6 +140,8 @@ class Puller final : private kj::TaskSet::ErrorHandler {
 
   NodeCore& core_;
   RelayBlob& blob_;
+  // How often the copies were dropped: seen by what puts chunks, and outlives this.
+  const std::shared_ptr<std::atomic<uint32_t>> drops_ = std::make_shared<std::atomic<uint32_t>>(0);
   bool reads_ahead_ = true;  // until a chunk could not be kept
   std::set<Reader*> readers_;
   std::map<uint32_t, Waiters> waiting_;
