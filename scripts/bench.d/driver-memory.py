@@ -32,7 +32,9 @@ sys.path.insert(0, str(ROOT / "scripts" / "lib"))
 import bigcast_nodes  # noqa: E402
 from cgroup import MemoryCgroup, has_memory_cgroups  # noqa: E402
 from cluster import Cluster, bigcast_conf, compile_job  # noqa: E402
-from measure import MEBI, available_mib, parse_size, positive, print_json, print_table  # noqa: E402
+from measure import (  # noqa: E402
+    MEBI, available_mib, list_of, parse_size, positive, print_json, print_table,
+)
 from netns import make_hosts  # noqa: E402
 
 STEP_MIB = 16
@@ -332,7 +334,7 @@ def parse_arguments():
     parser.add_argument("--spark-home", default=os.environ.get("SPARK_HOME"), help="(set by bench)")
     parser.add_argument("--jar", type=pathlib.Path, default=os.environ.get("plugin_jar"))
     parser.add_argument(
-        "--sizes", type=lambda text: [mebibytes(size) for size in text.split(",")],
+        "--sizes", type=list_of(mebibytes),
         default=[256, 1024, 2048], help="of the value (default 256m,1g,2g)",
     )
     parser.add_argument("--repeats", type=positive, default=3, help="bisections each (default 3)")

@@ -96,13 +96,13 @@ def parse_arguments():
         "--calls", type=measure.positive, default=6400,
         help=f"a row, default 6400; 1/{LARGE_DIVISOR} of it where 4 MiB are read",
     )
-    parser.add_argument("--clients", default="1,8,64", help="at once, default 1,8,64")
+    parser.add_argument("--clients", type=measure.list_of(measure.positive), default="1,8,64",
+                        help="at once, default 1,8,64")
     parser.add_argument("--repeats", type=measure.positive, default=3, help="default 3")
     parser.add_argument("--quick", action="store_true", help="64 calls, one run: does it work?")
     parser.add_argument("--json", action="store_true", help="also print JSON lines")
     parser.add_argument("--binaries", type=pathlib.Path, default=ROOT / "build/release/bin")
     arguments = parser.parse_args()
-    arguments.clients = [measure.positive(count) for count in arguments.clients.split(",")]
     if arguments.quick:
         arguments.calls, arguments.repeats = 64, 1
     return arguments

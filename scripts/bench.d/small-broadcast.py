@@ -85,7 +85,7 @@ COLUMNS = (
 def parse_arguments():
     parser = argparse.ArgumentParser(prog="bench small-broadcast", description=__doc__)
     parser.add_argument(
-        "--sizes", type=lambda text: [measure.parse_size(size) for size in text.split(",")],
+        "--sizes", type=measure.list_of(measure.parse_size),
         default=[100, 64 << 10, 900 << 10], help="default 100,64k,900k",
     )
     parser.add_argument("--pairs", type=measure.positive, default=20, help="default 20")

@@ -189,7 +189,8 @@ COLUMNS = (
 def parse_arguments():
     parser = argparse.ArgumentParser(prog="bench spark-broadcast", description=__doc__)
     parser.add_argument("--hosts", type=measure.positive, default=2, help="that read (default 2)")
-    parser.add_argument("--executors", default="1", help="a host, such as 1,2,4 (default 1)")
+    parser.add_argument("--executors", type=measure.list_of(measure.positive), default="1",
+                        help="a host, such as 1,2,4 (default 1)")
     parser.add_argument("--rate", type=measure.parse_rate, default="1gbit", help="default 1gbit")
     parser.add_argument("--size", type=measure.parse_size, default=512 * MEBI,
                         help="of the value (default 512m); a map has an entry for each 64 bytes")
@@ -201,7 +202,6 @@ def parse_arguments():
     parser.add_argument("--repeats", type=measure.positive, default=3, help="default 3")
     parser.add_argument("--quick", action="store_true", help="32m, 1 host, one run: does it work?")
     arguments = parse_spark_arguments(parser)
-    arguments.executors = [measure.positive(count) for count in arguments.executors.split(",")]
     asked = arguments.systems.split(",")
     arguments.systems = [system for system in (*SYSTEMS, *SEALED)
                          if system in asked or arguments.encrypted]

@@ -104,7 +104,7 @@ def parse_arguments():
     parser.add_argument("--hosts", type=measure.positive, default=2, help="that read (default 2)")
     parser.add_argument("--rate", type=measure.parse_rate, default="1gbit", help="default 1gbit")
     parser.add_argument(
-        "--sizes", type=lambda text: [measure.parse_size(size) for size in text.split(",")],
+        "--sizes", type=measure.list_of(measure.parse_size),
         default=[64 * MEBI, 256 * MEBI], help="of the table, about (default 64m,256m)",
     )
     parser.add_argument("--repeats", type=measure.positive, default=3,

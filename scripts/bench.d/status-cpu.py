@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "scripts" / "lib"))
@@ -85,11 +84,6 @@ class Page:
         self._profile.cleanup()
 
 
-def scrape(node):
-    with urllib.request.urlopen(f"http://{node.http}/metrics", timeout=30) as reply:
-        reply.read()
-
-
 def shares(node, seconds, watched):
     """Of a core, while it is watched or not: the loop thread's and the others'."""
     started = time.monotonic()
@@ -97,7 +91,7 @@ def shares(node, seconds, watched):
     next_scrape = started
     while (left := started + seconds - time.monotonic()) > 0:
         if watched and time.monotonic() >= next_scrape:
-            scrape(node)
+            node.metrics()
             next_scrape += SCRAPE_S
         time.sleep(min(left, 0.1))
     after = thread_seconds(node.pid)
@@ -107,7 +101,8 @@ def shares(node, seconds, watched):
 
 def main():
     parser = argparse.ArgumentParser(prog="bench status-cpu", description=__doc__)
-    parser.add_argument("--blobs", default="100,100000", help="default 100,100000")
+    parser.add_argument("--blobs", type=measure.list_of(measure.positive), default="100,100000",
+                        help="default 100,100000")
     parser.add_argument("--seconds", type=measure.positive, default=60, help="default 60")
     parser.add_argument("--quick", action="store_true", help="few blobs, 5 s: does it work?")
     parser.add_argument("--json", action="store_true", help="also print JSON lines")
@@ -115,14 +110,13 @@ def main():
     arguments = parser.parse_args()
     if not shutil.which("chromium"):
         measure.cannot_run("the command 'chromium' is missing")
-    counts = [measure.positive(count) for count in arguments.blobs.split(",")]
     if arguments.quick:
-        counts, arguments.seconds = [10, 300], 5
+        arguments.blobs, arguments.seconds = [10, 300], 5
     rows, there = [], 0
     with LocalHosts(1) as hosts:
         flags = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--memory", "1g"]
         node = bigcast_nodes.RunningNode(hosts, 0, arguments.binaries, flags)
-        for count in sorted(counts):
+        for count in sorted(arguments.blobs):
             put(node, arguments.binaries, there, count - there)
             there = count
             row = {"bench": "status-cpu", "blobs": count}

@@ -64,6 +64,11 @@ def positive(text):
     return int(text)
 
 
+def list_of(parse):
+    """For arguments such as 1,8,64: each part is parsed."""
+    return lambda text: [parse(part) for part in text.split(",")]
+
+
 def available_mib():
     """Memory that programs can have now."""
     with open("/proc/meminfo", encoding="ascii") as file:
