@@ -33,10 +33,6 @@ const char* state_of(const NodeReport& node) {
   return node.summary.draining ? "draining" : "not ready";
 }
 
-std::string rate_text(double bytes_a_second) {
-  return human_bytes(static_cast<uint64_t>(bytes_a_second));
-}
-
 std::string part_of(uint64_t used, uint64_t budget) {
   return human_bytes(used) + " of " + human_bytes(budget);
 }
@@ -163,6 +159,10 @@ std::string human_bytes(uint64_t bytes) {
 
 double per_second(uint64_t bytes, double seconds) {
   return static_cast<double>(bytes) / std::max(seconds, 1e-6);
+}
+
+std::string rate_text(double bytes_a_second) {
+  return human_bytes(static_cast<uint64_t>(bytes_a_second));
 }
 
 std::string human_ms(uint64_t ms) {

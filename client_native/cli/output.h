@@ -43,6 +43,7 @@ class Outcome {
 std::string human_bytes(uint64_t bytes);  // "1.5 GiB"
 std::string human_ms(uint64_t ms);        // "3 s", "2 h 5 m"
 double per_second(uint64_t bytes, double seconds);
+std::string rate_text(double bytes_a_second);  // as human_bytes
 
 struct TransferReport {
   std::string key;

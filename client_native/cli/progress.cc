@@ -40,11 +40,11 @@ void Progress::update(uint64_t bytes_done, std::optional<uint64_t> size) {
 std::string progress_line(const std::string& what, uint64_t done, std::optional<uint64_t> size,
                           double seconds) {
   const double rate = per_second(done, seconds);
-  const std::string rate_text = human_bytes(static_cast<uint64_t>(rate)) + "/s";
-  if (!size) return fmt::format("{}  {}  {}", what, human_bytes(done), rate_text);
+  const std::string speed = rate_text(rate) + "/s";
+  if (!size) return fmt::format("{}  {}  {}", what, human_bytes(done), speed);
   const uint64_t percent = *size == 0 ? 100 : done * 100 / *size;
   std::string line = fmt::format("{}  {} %  {} of {}  {}", what, percent, human_bytes(done),
-                                 human_bytes(*size), rate_text);
+                                 human_bytes(*size), speed);
   if (done > 0 && done < *size) {
     const double left = static_cast<double>(*size - done) / rate;
     line += "  " + human_ms(static_cast<uint64_t>(left * 1000)) + " left";
