@@ -1,8 +1,6 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <fstream>
-
 #include "tests/blobstore/store_support.h"
 
 namespace bigcast {
@@ -335,12 +333,7 @@ TEST_CASE("a changed byte of a durable blob is CORRUPT, unless memory has it, to
   {
     const auto store = open_or_fail(with_disk(directory.path, kDisk));
     write_blob(*store, durable_options(1), kSize);
-    std::fstream file(directory.path + "/bigcast/extent-000001",
-                      std::ios::in | std::ios::out | std::ios::binary);
-    file.seekp(kSmallChunk + 17);
-    file.put('x');
-    REQUIRE(file.good());
-    file.close();
+    flip(directory.path + "/bigcast/extent-000001", kSmallChunk + 17, 1);
     CHECK(whole(*store, {1, 1}, kSize));
   }
   const auto store = open_or_fail(with_disk(directory.path, kDisk));

@@ -6,7 +6,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <memory>
 #include <random>
 #include <string>
@@ -16,6 +15,7 @@
 #include "base/limits.h"
 #include "blobstore/blob_store.h"
 #include "blobstore/store.h"
+#include "tests/support/flip.h"
 
 namespace bigcast {
 
@@ -36,16 +36,6 @@ class TemporaryDirectory {
   ~TemporaryDirectory() { std::filesystem::remove_all(path); }
   std::string path;
 };
-
-// Changes these bits of the byte at `at`.
-inline void flip(const std::filesystem::path& path, uint64_t at, int bits) {
-  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
-  file.seekg(static_cast<std::streamoff>(at));
-  const int byte = file.get();
-  file.seekp(static_cast<std::streamoff>(at));
-  file.put(static_cast<char>(byte ^ bits));
-  REQUIRE(file.good());
-}
 
 // Incompressible, different for each (seed, index).
 inline Bytes noise(size_t size, uint64_t seed) {

@@ -1,12 +1,13 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <fstream>
+#include <filesystem>
 #include <functional>
 #include <list>
 #include <string>
 
 #include "tests/server/fixture.h"
+#include "tests/support/flip.h"
 
 namespace bigcast::testing {
 namespace {
@@ -106,16 +107,10 @@ struct Disks {
   void damage(size_t index, uint32_t chunks) {
     const std::string extent =
         directory.path("disk-" + std::to_string(index)) + "/bigcast/extent-000001";
-    std::fstream file(extent, std::ios::in | std::ios::out | std::ios::binary);
-    for (uint32_t i = 0; i < chunks; i++) {
-      const auto at = static_cast<std::streamoff>(uint64_t{i} * kSmallChunk + 99);
-      file.seekg(at);
-      const int byte = file.get();
-      if (!file) break;  // it is as long as it has to be
-      file.seekp(at);
-      file.put(static_cast<char>(byte ^ 1));
+    const uint64_t size = std::filesystem::file_size(extent);  // as long as it has to be
+    for (uint64_t at = 99; at < std::min(size, uint64_t{chunks} * kSmallChunk); at += kSmallChunk) {
+      flip(extent, at, 1);
     }
-    file.close();
   }
 
   TemporaryDirectory directory;
