@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/ids.h"
 #include "base/limits.h"
+#include "blobstore/stripe.h"
 #include "codec/codec.h"
 #include "eviction/policy.h"
 
@@ -26,16 +27,6 @@ enum class Put : uint8_t { kAwaited, kAhead };
 // A home keeps a blob's chunks until it is removed; a relay may drop any of them at any time.
 enum class BlobRole : uint8_t { kHome, kRelay };
 
-// Which chunks of a blob are kept here: all, or those of one stripe of several.
-struct Stripe {
-  uint32_t index = 0;
-  uint32_t count = 1;
-  bool has(uint32_t chunk) const { return chunk % count == index; }
-  // How many of the blob's first `chunks` it has.
-  uint64_t chunks_of(uint64_t chunks) const {
-    return chunks <= index ? 0 : chunks_in(chunks - index, count);
-  }
-};
 // What a sealed home outlives: nothing but its lease, or the end of the process and of the machine.
 enum class Durability : uint8_t { kMemory, kDisk };
 
@@ -53,7 +44,8 @@ struct CreateOptions {
   Durability durability = Durability::kMemory;  // of a home
   // Readers may map it: takes raw chunks only. Not of a stripe; a restart forgets it.
   bool mappable = false;
-  Duration ttl{};  // of a home: expired() names it so long after its seal; 0: never
+  // Of a home that has the name: expired() names it so long after its seal; 0: never.
+  Duration ttl{};
 };
 
 struct BlobStat {

@@ -94,8 +94,8 @@ std::string blob_value(const BlobRow& row) {
   append_digest(value, row.root_digest);
   append_little_endian(value, row.sequence);
   append_little_endian(value, static_cast<uint64_t>(row.ttl.count()));
-  append_little_endian(value, row.stripe);
-  append_little_endian(value, row.stripes);
+  append_little_endian(value, row.stripe.index);
+  append_little_endian(value, row.stripe.count);
   append_text(value, row.note);
   return value;
 }
@@ -175,10 +175,10 @@ Result<BlobRow> blob_row(rocksdb::Slice value) {
   row.root_digest = reader.digest();
   row.sequence = reader.little_endian<uint64_t>();
   row.ttl = Duration(reader.little_endian<uint64_t>());
-  row.stripe = reader.little_endian<uint32_t>();
-  row.stripes = reader.little_endian<uint32_t>();
+  row.stripe.index = reader.little_endian<uint32_t>();
+  row.stripe.count = reader.little_endian<uint32_t>();
   row.note = reader.text();
-  const bool makes_sense = row.chunk_size > 0 && row.stripe < row.stripes;
+  const bool makes_sense = row.chunk_size > 0 && row.stripe.index < row.stripe.count;
   if (!reader.is_whole() || !makes_sense) return damaged_row(kBlobs);
   return row;
 }

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/ids.h"
+#include "blobstore/stripe.h"
 #include "codec/codec.h"
 
 namespace rocksdb {
@@ -47,9 +48,8 @@ struct BlobRow {
   Digest128 root_digest;
   uint64_t sequence = 0;  // rises with each seal: of two blobs with one name the higher has it
   Duration ttl{};         // from the seal, or from a later start; 0: none
-  uint32_t stripe = 0;    // of `stripes`: which of the chunks are here
-  uint32_t stripes = 1;
-  std::string note;  // of whoever created it
+  Stripe stripe;          // which of the chunks are here
+  std::string note;       // of whoever created it
 };
 
 // The disk tier's RocksDB database; the only file that sees a RocksDB status. It holds what

@@ -68,15 +68,14 @@ std::optional<uint32_t> extent_number(const std::string& name) {
 
 // Why the rows do not make up a whole blob; empty if they do.
 std::string defect_of(const BlobRow& row, const std::vector<ChunkRow>& chunks) {
-  const uint64_t count =
-      row.chunk_count > row.stripe ? chunks_in(row.chunk_count - row.stripe, row.stripes) : 0;
+  const uint64_t count = row.stripe.chunks_of(row.chunk_count);
   if (chunks.size() != count) {
     return fmt::format("{} of its {} chunks have rows", chunks.size(), count);
   }
   constexpr const char* kMixedUp = "its rows are mixed up";
   if (chunks_in(row.size, row.chunk_size) != row.chunk_count) return kMixedUp;
   RootDigest root;
-  uint32_t index = row.stripe;
+  uint32_t index = row.stripe.index;
   for (const ChunkRow& chunk : chunks) {
     const ChunkMeta& meta = chunk.meta;
     const uint64_t left = row.size - uint64_t{index} * row.chunk_size;
@@ -85,10 +84,10 @@ std::string defect_of(const BlobRow& row, const std::vector<ChunkRow>& chunks) {
       return kMixedUp;
     }
     root.add(meta.digest);
-    index += row.stripes;
+    index += row.stripe.count;
   }
   // A stripe's own digests don't make up that of the whole.
-  if (row.stripes == 1 && !(root.finish() == row.root_digest)) return kMixedUp;
+  if (row.stripe.count == 1 && !(root.finish() == row.root_digest)) return kMixedUp;
   return {};
 }
 

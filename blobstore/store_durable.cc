@@ -32,10 +32,9 @@ Result<void> Store::make_durable(Lock& lock, const BlobPtr& blob) {
 
 Result<void> Store::write_rows(Lock& lock, const BlobPtr& blob) {
   const CreateOptions& options = blob->options;
-  const BlobRow row{options.name_space,   options.name,         options.lease,
-                    options.chunk_size,   blob->sealed_size,    blob->sealed_chunks,
-                    blob->root_digest,    blob->sequence,       options.ttl,
-                    options.stripe.index, options.stripe.count, options.note};
+  const BlobRow row{options.name_space, options.name,        options.lease,     options.chunk_size,
+                    blob->sealed_size,  blob->sealed_chunks, blob->root_digest, blob->sequence,
+                    options.ttl,        options.stripe,      options.note};
   std::set<uint32_t> extents;
   const uint64_t step = uint64_t{limits::kIndexBatchRows} * options.stripe.count;
   for (uint64_t first = options.stripe.index;; first += step) {
@@ -103,7 +102,7 @@ void Store::adopt(DiskTier::Found found, std::vector<BlobPtr>& superseded) {
   options.lease = found.row.lease;
   options.durability = Durability::kDisk;
   options.ttl = found.row.ttl;
-  options.stripe = {found.row.stripe, found.row.stripes};
+  options.stripe = found.row.stripe;
   options.note = std::move(found.row.note);
   blob->key = options.name_space + "/" + options.name;
   blob->sealed = blob->has_rows = true;

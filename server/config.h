@@ -54,6 +54,9 @@ struct Config {
   std::string log_level = "info";
   LogFormat log_format = LogFormat::kText;
   std::string name = "bigcastd";
+
+  // Whether blobs outlive the node: an application's own ends with all it has.
+  bool keeps() const { return !disk_path.empty() && !exit_when_idle; }
 };
 
 // What the command line asks for.

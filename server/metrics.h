@@ -93,6 +93,9 @@ struct Metrics {
   Histogram relay_complete_seconds = Histogram::of_seconds();
   Histogram fanout_efficiency = Histogram::of_ratio();
 
+  uint64_t bytes_served() const {
+    return bytes_served_located + bytes_served_inline + bytes_served_relay;
+  }
   uint64_t bytes_received() const {
     uint64_t sum = 0;
     for (const Received& each : received) sum += each.bytes;

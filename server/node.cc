@@ -295,7 +295,7 @@ void Node::tick() {
 // As many bytes as the time since the last turn allows; what a turn reads beyond that counts for
 // the next.
 void Node::scrub(TimePoint now) {
-  if (config_.scrub_rate == 0 || config_.disk_path.empty() || config_.exit_when_idle) return;
+  if (config_.scrub_rate == 0 || !config_.keeps()) return;
   const auto passed = std::chrono::duration<double>(now - std::exchange(scrub_told_, now)).count();
   scrub_due_ = std::min(scrub_due_ + passed * static_cast<double>(config_.scrub_rate),
                         static_cast<double>(config_.scrub_rate));

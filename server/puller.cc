@@ -20,6 +20,11 @@ void set(std::vector<bool>& bits, uint32_t index, bool value) {
   bits[index] = value;
 }
 
+// Whether a chunk that the store refuses with this is the fault of who sent it.
+bool is_senders(ErrorCode code) {
+  return code == ErrorCode::kCorrupt || code == ErrorCode::kInvalidArgument;
+}
+
 }  // namespace
 
 kj::Own<FetchedChunk> failed_fetch(Error error) {
@@ -355,8 +360,7 @@ kj::Promise<Puller::Outcome> Puller::keep(uint32_t index, ChunkSource::Response 
         // What was under way when the copies were dropped came after them.
         if (stored && drops->load() != drops_before) (void)store->drop_chunks(id);
         if (stored) return true;
-        const ErrorCode code = stored.error().code;
-        if (code == ErrorCode::kCorrupt || code == ErrorCode::kInvalidArgument || keeps) {
+        if (is_senders(stored.error().code) || keeps) {
           return tl::unexpected(stored.error());
         }
         // Not kept, for want of room, a failing disk or because copies were just asked to go: those
@@ -366,9 +370,8 @@ kj::Promise<Puller::Outcome> Puller::keep(uint32_t index, ChunkSource::Response 
       })
       .then([fetched = kj::mv(fetched)](Result<bool> kept) mutable {
         if (!kept) {
-          const ErrorCode code = kept.error().code;
-          const bool is_theirs = code == ErrorCode::kCorrupt || code == ErrorCode::kInvalidArgument;
-          return Outcome{rpc::FetchFailure::FAILED, failed_fetch(kept.error()), !is_theirs};
+          const bool is_ours = !is_senders(kept.error().code);
+          return Outcome{rpc::FetchFailure::FAILED, failed_fetch(kept.error()), is_ours};
         }
         fetched->kept = *kept;
         return Outcome{std::nullopt, kj::mv(fetched)};

@@ -39,10 +39,8 @@ void Replicas::keep(const BlobStat& stat, const std::vector<rpc::Address>& made)
   blob.plan = plan->of_stripe(stat.stripe.index);
   const auto planned = std::exchange(blob.plan.homes, {});
   blob.homes = {*core_.advertised};
-  for (const auto& home : made) add_home(blob, home, Standing::kHas);
-  for (const auto& home : planned) {
-    if (made.empty()) add_home(blob, home, Standing::kUnknown);
-  }
+  const Standing standing = made.empty() ? Standing::kUnknown : Standing::kHas;
+  for (const auto& home : made.empty() ? planned : made) add_home(blob, home, standing);
   judge(blob);
   repair_some();
 }

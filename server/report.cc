@@ -36,8 +36,7 @@ void write_metrics(const Metrics& metrics, uint64_t store_failures, rpc::NodeRep
   out.setConnections(static_cast<uint32_t>(metrics.connections));
   out.setRelayedBlobs(static_cast<uint32_t>(metrics.relayed_blobs));
   out.setReceivedBytes(metrics.bytes_received());
-  out.setServedBytes(metrics.bytes_served_located + metrics.bytes_served_inline +
-                     metrics.bytes_served_relay);
+  out.setServedBytes(metrics.bytes_served());
   out.setFetchedHomeBytes(metrics.bytes_fetched_home);
   out.setFetchedPeerBytes(metrics.bytes_fetched_peer);
   out.setChecksumFailures(metrics.checksum_failures + store_failures);

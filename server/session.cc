@@ -219,8 +219,7 @@ Result<bigcast::CreateOptions> SessionService::check_copy(
   if (whole.copies < 2 || whole.homes.empty()) {
     return fail(ErrorCode::kInvalidArgument, "placed: must name the homes to copy from");
   }
-  const bool keeps = !core_.config.disk_path.empty() && !core_.config.exit_when_idle;
-  if (options.durability == Durability::kDisk && !keeps) {  // another node may
+  if (options.durability == Durability::kDisk && !core_.config.keeps()) {  // another node may
     return fail(ErrorCode::kUnavailable, "copy: this node keeps nothing beyond its end");
   }
   return options;

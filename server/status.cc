@@ -62,8 +62,7 @@ Json tiers(const StoreUsage& usage) {
 Json totals(const Metrics& metrics, const StoreUsage& usage) {
   return {{"received_bytes", metrics.bytes_received()},
           {"fetched_bytes", metrics.bytes_fetched_home + metrics.bytes_fetched_peer},
-          {"served_bytes",
-           metrics.bytes_served_located + metrics.bytes_served_inline + metrics.bytes_served_relay},
+          {"served_bytes", metrics.bytes_served()},
           {"chunks_demoted", usage.chunks_demoted},
           {"chunks_dropped", usage.chunks_dropped}};
 }
