@@ -154,17 +154,21 @@ need_connect() {
   touch "$venv/connect"
 }
 
-# build PRESET: configures and builds a preset, quietly unless it fails. The log is kept beside it.
+# build PRESET [TARGET...]: configures and builds a preset, quietly unless it fails. The log is kept
+# beside it.
 build() {
-  local log=build/$1.log
+  local preset=$1 log=build/$1.log targets=()
+  shift
+  [ $# -eq 0 ] || targets=(--target "$@")
   mkdir -p build
-  if [ "$1" = release ] && ! "$root/scripts/lib/static_libraries"; then
+  if [ "$preset" = release ] && ! "$root/scripts/lib/static_libraries"; then
     say "going on without: what is built will need the libraries of this machine"
   fi
-  say "building preset $1 (takes minutes the first time; $log has its output)"
-  if ! { cmake --preset "$1" && cmake --build --preset "$1"; } >"$log" 2>&1 </dev/null; then
+  say "building preset $preset (takes minutes the first time; $log has its output)"
+  if ! { cmake --preset "$preset" && cmake --build --preset "$preset" "${targets[@]}"; } \
+    >"$log" 2>&1 </dev/null; then
     tail -n 60 "$log" >&2
-    die "the build of preset $1 failed; all of its output is in $log"
+    die "the build of preset $preset failed; all of its output is in $log"
   fi
 }
 
