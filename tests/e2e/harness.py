@@ -181,8 +181,9 @@ class EndToEnd(unittest.TestCase):
         except AssertionError as error:
             raise AssertionError(f"{error}: {left()} at {node.listen}") from None
 
-    def json(self, done):
-        return [json.loads(line) for line in self.assert_ok(done).splitlines()]
+    def json(self, done, code=0):
+        self.assertEqual(code, done.returncode, done.stderr.decode())
+        return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def main():
