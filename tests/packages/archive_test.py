@@ -1,0 +1,82 @@
+"""The checksums of the packages, the programs of the tar.gz, and the unit that comes with them.
+
+usage: archive_test.py PACKAGES"""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+BYTES = 9_000_000
+
+
+def run(*command, **options):
+    return subprocess.run(list(map(str, command)), check=True, **options)
+
+
+def check_sums(packages):
+    """All that is there has a checksum, and has it rightly."""
+    run("sha256sum", "--check", "--strict", "SHA256SUMS", cwd=packages)
+    lines = (packages / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+    listed = {line.split("  ", 1)[1] for line in lines}
+    there = {path.name for path in packages.iterdir()} - {"SHA256SUMS"}
+    assert listed == there, (listed, there)
+
+
+def use(programs, folder):
+    """A put and a get."""
+    node = subprocess.Popen(
+        [programs / "bigcastd", "--listen", "127.0.0.1:0", "--http", "none", "--memory", "64m"],
+        stdout=subprocess.PIPE, text=True)
+    try:
+        ready = dict(part.split("=", 1) for part in node.stdout.readline().split()[2:])
+        bigcast = [programs / "bigcast", "--server", ready["listen"], "--quiet"]
+        content = os.urandom(BYTES)
+        (folder / "big").write_bytes(content)
+        run(*bigcast, "put", folder / "big", "--key", "team/big")
+        run(*bigcast, "get", "team/big", folder / "copy")
+        assert (folder / "copy").read_bytes() == content
+        node.terminate()
+        assert node.wait(60) == 0
+    finally:
+        node.kill()
+        node.wait()
+
+
+def check_unit(root, programs, folder):
+    """What systemd has to say of it, when the programs it names are there."""
+    if not shutil.which("systemd-analyze"):
+        print("systemd-analyze is missing: the unit was not verified")
+        return
+    [unit] = root.glob("**/bigcastd.service")
+    copy = folder / unit.name
+    text = unit.read_text(encoding="utf-8").replace("/usr/bin", str(programs))
+    copy.write_text(text, encoding="utf-8")
+    done = run("systemd-analyze", "verify", "--man=no", copy, capture_output=True, text=True)
+    assert done.stdout + done.stderr == "", done.stdout + done.stderr
+    broken = folder / "broken.service"
+    broken.write_text(text.replace("WatchdogSec=", "WatchdogSecs="), encoding="utf-8")
+    done = run("systemd-analyze", "verify", "--man=no", broken, capture_output=True, text=True)
+    assert "WatchdogSecs" in done.stderr, "a broken unit passes"
+
+
+def main(packages):
+    check_sums(packages)
+    [archive] = [path for path in packages.glob("*.tar.gz") if "glibc" not in path.name]
+    with tempfile.TemporaryDirectory(prefix="bigcast-archive-") as name:
+        folder = pathlib.Path(name)
+        run("tar", "-C", folder, "-xzf", archive)
+        [root] = [path for path in folder.iterdir() if path.is_dir()]
+        [programs] = [path.parent for path in root.glob("**/bin/bigcastd")]
+        use(programs, folder)
+        check_unit(root, programs, folder)
+    print("everything worked")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        print(__doc__)
+        sys.exit(2)
+    main(pathlib.Path(sys.argv[1]))
