@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -41,12 +42,12 @@ class Prometheus(EndToEnd):
                               capture_output=True)
         self.assertEqual((0, "", ""), (done.returncode, done.stdout, done.stderr))
 
-    def scrape(self, node, **how):
-        """A Prometheus of its own that scrapes the node: its address."""
+    def scrape(self, *nodes, **how):
+        """A Prometheus of its own that scrapes the nodes: its address."""
         config = self.file("prometheus.yml", json.dumps({  # JSON is YAML
             "global": {"scrape_interval": f"{PERIOD_S}s"},
             "scrape_configs": [{"job_name": "bigcast", **how,
-                                "static_configs": [{"targets": [node.http]}]}],
+                                "static_configs": [{"targets": [node.http for node in nodes]}]}],
         }))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -133,6 +134,39 @@ class Prometheus(EndToEnd):
         name = "received_bytes_total"
         eventually(lambda: float(self.ask(prometheus, f"sum(bigcast_{name})")[0]["value"][1]) ==
                    node.metrics()[name], "what the node counted")
+
+    def test_what_the_dashboard_calls_saved_is_saved(self):
+        home = self.node("--memory", "64m")
+        relays = []
+        for number in (1, 2):
+            socket = f"unix:@bigcast-prometheus-{os.getpid()}-{number}"
+            relays.append(self.node("--memory", "64m", "--socket", socket))
+            relays[-1].local = socket
+        prometheus = self.scrape(home, *relays)
+        content = os.urandom(4 * MIB)
+        self.assert_ok(self.bigcast(home, "put", "-", "--key", "t/x", "--chunk-size", "256k",
+                                    input=content))
+        for relay in relays:
+            for _ in range(2):
+                got = self.bigcast(home, "--local", relay.local, "get", "t/x", "-")
+                self.assertEqual(content, self.assert_ok(got))
+        # Since the start, not a second.
+        copies, network = (re.sub(r"rate\(([^][]*)\[30s\]\)", r"\1", expression)
+                           for title, expression in questions() if title.startswith("Saved:"))
+
+        def saved(question):
+            return {sample["metric"]["instance"]: float(sample["value"][1])
+                    for sample in self.ask(prometheus, question)}
+
+        # Of two readers on a host one would have fetched, and kept, a copy for nothing.
+        expected = {home.http: 0.0, **{relay.http: 4.0 * MIB for relay in relays}}
+        eventually(lambda: saved(copies) == expected, f"{expected} by {copies}, "
+                   f"not {saved(copies)}")
+        # What the home did not send to the two hosts, they had from each other.
+        sent = home.metrics()["served_peer_bytes_total"]
+        eventually(lambda: sum(saved(network).values()) == 2 * 4 * MIB - sent,
+                   f"{2 * 4 * MIB - sent} by {network}")
+        print(f"  {sent / MIB:.2f} MiB sent by the home to two hosts")
 
 
 if __name__ == "__main__":
