@@ -67,7 +67,25 @@ Json totals(const Metrics& metrics, const StoreUsage& usage) {
           {"chunks_dropped", usage.chunks_dropped}};
 }
 
-// What comes in: uploads, and blobs that this node does not have all of yet.
+// What goes out: blobs of which a relay does not have all yet, from whomever it gets the rest.
+void add_outgoing(const NodeCore& core, Json& list) {
+  core.live->for_some(limits::kPageTransfersMax, [&](const LiveBlob& live) {
+    const auto stat = core.store->stat(live.id);
+    if (!stat || !live.followers) return;
+    live.followers->for_some(limits::kPageHostsMax, [&](const Followers::Standing& standing) {
+      const auto held = std::count(standing.held.begin(), standing.held.end(), true);
+      const auto all = static_cast<std::ptrdiff_t>(stat->chunk_count);
+      if ((stat->sealed && held >= all) || list.size() >= limits::kPageTransfersMax) return;
+      Json blob = describe(*stat);
+      blob["kind"] = "send";
+      blob["to"] = standing.address ? standing.address->to_string() : "a relay";
+      blob["chunks_here"] = held;  // there, that is
+      list.push_back(std::move(blob));
+    });
+  });
+}
+
+// What comes in: uploads, and blobs that this node does not have all of yet; and what goes out.
 Json transfers(const NodeCore& core) {
   Json list = Json::array();
   const auto add = [&](const char* kind, BlobId id) {
@@ -83,6 +101,7 @@ Json transfers(const NodeCore& core) {
     if (upload->is_open()) add("upload", upload->id());
   }
   for (const BlobId id : core.relays->some(limits::kPageTransfersMax)) add("fetch", id);
+  add_outgoing(core, list);
   return list;
 }
 

@@ -1,10 +1,9 @@
 """The node's page and what it asks for, in a real browser where there is one."""
 
 import json
-import shutil
-import subprocess
 from urllib.parse import quote
 
+import browser
 import harness
 from faults import FaultTest, payload
 from harness import MIB, eventually
@@ -77,32 +76,81 @@ class Page(FaultTest):
         self.assertEqual([relay.listen], self.ask(home, "/api/node")["nodes"])
         fetching = self.ask(relay, "/api/node")["transfers"]
         self.assertEqual([(blob, "fetch")], [(b["id"], b["kind"]) for b in fetching])
+        [sending] = self.ask(home, "/api/node")["transfers"]
+        self.assertEqual((blob, "send", relay.listen),
+                         (sending["id"], sending["kind"], sending["to"]))
+        self.assertTrue(0 < sending["chunks_here"] < 128, sending)
         self.assert_right(call, content)
+        eventually(lambda: not self.ask(home, "/api/node")["transfers"], "nothing is on its way")
 
-    def browse(self, node, fragment=""):
-        """The page's text as the browser has it after its scripts ran."""
-        browser = shutil.which("chromium")
-        if not browser:
+    def browser(self):
+        if not browser.available():
             self.skipTest("the command 'chromium' is missing")
-        command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-                   f"--user-data-dir={self.scratch}/browser", "--virtual-time-budget=4000",
-                   "--dump-dom", f"http://{node.http}/{fragment}"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=2 * BROWSER_S)
-        self.assertEqual(0, done.returncode, done.stderr)
-        return done.stdout
+        started = browser.Browser(self.scratch / "browser")
+        self.addCleanup(started.end)
+        return started
+
+    def shows(self, page, node, fragment, *texts):
+        """The page's text once its scripts have shown all of this."""
+        page.open(f"http://{node.http}/{fragment}")
+        seen = [""]
+
+        def there():
+            seen[0] = page.value("document.documentElement?.outerHTML ?? ''")
+            return all(text in seen[0] for text in texts)
+        try:
+            eventually(there, "a page that shows all", BROWSER_S)
+        except AssertionError:
+            self.assertEqual([], [text for text in texts if text not in seen[0]], seen[0])
+        return seen[0]
 
     def test_a_browser_shows_all_of_it(self):
-        hostile = "t/<script>document.title='taken'</script>"
+        hostile = "t/<script>document.title='taken'</script>" + 60 * "long"
         home, relay, call, content = self.spreading(hostile)
         blob = self.ask(home, "/api/blobs")["blobs"][0]["id"]
-        eventually(lambda: len(self.ask(home, f"/api/blobs/{blob}")["hosts"]) == 2, "a relay")
-        dom = self.browse(home, "#" + blob)
-        for text in (home.listen, ">ready<", "8.0 MiB in 128 chunks", "this node", relay.listen,
-                     "100 %", "t/&lt;script&gt;", "1 blob of t"):
-            self.assertIn(text, dom)
+        eventually(lambda: self.ask(home, "/api/node")["transfers"], "a relay")
+        page = self.browser()
+        page.look(1200)
+        dom = self.shows(page, home, "#" + blob, home.listen, ">ready<", "8.0 MiB in 128 chunks",
+                         "this node", relay.listen, "100 %", "t/&lt;script&gt;", "1 blob of t",
+                         f"send to {relay.listen}")
         self.assertEqual(2, dom.count("<canvas"))
         self.assertNotIn("<title>taken", dom)
+        self.assert_shows_progress(page, f"send to {relay.listen}")
+        self.assert_fits_and_has_two_schemes(page)
+        self.shows(page, relay, "#" + blob, relay.listen, ">fetch<", "8.0 MiB in 128 chunks")
+        self.assert_shows_progress(page, "fetch")
+        self.assert_fits_and_has_two_schemes(page)
         self.assert_right(call, content)
+
+    def assert_shows_progress(self, page, kind):
+        """One row of Transfers, of that kind: some of the chunks, as a number and as a bar."""
+        rows = page.value("[...document.querySelectorAll('#transfers tr')].slice(1).map(row => ["
+                          "...[...row.cells].slice(1, 4).map(cell => cell.textContent),"
+                          "row.querySelector('.bar i').style.width])")
+        [[shown, chunks, size, width]] = rows
+        self.assertEqual((kind, "8.0 MiB"), (shown, size))
+        some, whole = map(int, chunks.split(" of "))
+        self.assertEqual(128, whole)
+        self.assertTrue(0 < some < whole, chunks)
+        self.assertAlmostEqual(100 * some / whole, float(width.removesuffix("%")), places=2)
+
+    def assert_fits_and_has_two_schemes(self, page):
+        """At the width of a phone nothing is cut off or has to be pushed sideways, but for tables,
+        which scroll by themselves; dark and light are two looks, each legible."""
+        colours = {}
+        for scheme in ("light", "dark"):
+            page.look(375, 800, scheme)
+            self.assertEqual(375, page.value("window.innerWidth"))
+            self.assertLessEqual(page.value("document.documentElement.scrollWidth"), 375)
+            self.assertEqual([], page.value(
+                "[...document.body.querySelectorAll('*')].filter(e => !e.closest('.scroll > *')"
+                " && e.getBoundingClientRect().right > 375).map(e => e.outerHTML.slice(0, 200))"))
+            colours[scheme] = [page.value(f"getComputedStyle(document.body).{name}")
+                               for name in ("backgroundColor", "color")]
+        (light, on_light), (dark, on_dark) = colours["light"], colours["dark"]
+        self.assertEqual(4, len({light, on_light, dark, on_dark}), colours)
+        page.look(1200)
 
 
 if __name__ == "__main__":
