@@ -25,6 +25,7 @@ java_packages=(openjdk-17-jdk-headless maven)
 namespace_packages=(python3 iproute2)
 spark_packages=(python3-venv openjdk-17-jdk-headless procps "${namespace_packages[@]}")
 fault_packages=(nftables faketime chromium prometheus openssl "${namespace_packages[@]}")
+cli_packages=(zsh fish groff-base) # they read what the command line writes for them
 package_packages=(dpkg-dev file debootstrap)
 check_packages=(clang-format clang-tidy shellcheck)
 

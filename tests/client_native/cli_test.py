@@ -4,7 +4,9 @@ import contextlib
 import json
 import os
 import pathlib
+import pty
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -145,27 +147,6 @@ class Cli(unittest.TestCase):
         self.assertEqual(b"", self.run_cli("ls").stdout)
         self.assertRegex(self.run_cli("ping").stdout.decode(), r": bigcastd \S+ answers in ")
 
-    def test_json_has_its_documented_fields(self):
-        path = self.file("a", b"x" * 1000)
-        put = self.json_line("put", path)
-        self.assertEqual(["key", "size", "stored_size", "chunks", "chunks_reread", "seconds"],
-                         list(put))
-        self.assertEqual(("default/a", 1000, 1), (put["key"], put["size"], put["chunks"]))
-        self.assertEqual(list(put), list(self.json_line("get", "default/a", self.dir / "copy")))
-        blob = ["key", "id", "sealed", "relay", "size", "stored_size", "chunk_size", "chunks",
-                "memory_bytes", "disk_bytes", "age_ms", "durability", "ttl_ms", "expires_in_ms", "pins",
-                "root_digest", "homes", "replicas"]
-        self.assertEqual(blob, list(self.json_line("stat", "default/a")))
-        self.assertEqual(blob, list(self.json_line("ls")))
-        with subprocess.Popen(self.command("--json", "pin", "default/a"), env=CLEAN,
-                              stdout=subprocess.PIPE) as pin:
-            self.assertEqual(blob, list(json.loads(pin.stdout.readline())))
-            pin.terminate()
-        self.assertEqual({"removed": "default/a"}, self.json_line("rm", "default/a"))
-        self.assertEqual(["address", "version", "epoch", "advertised", "pid", "uptime_ms",
-                          "draining", "memory_budget", "memory_used", "disk_budget", "disk_used",
-                          "round_trip_ms"], list(self.json_line("ping")))
-
     def golden(self, expected, *arguments, code=0):
         """The whole text output, in which figures and ids that differ from run to run are #."""
         text = self.run_cli(*arguments, code=code).stdout.decode()
@@ -218,30 +199,140 @@ class Cli(unittest.TestCase):
         self.assertIn(b"NOT_FOUND: ns/d/*", self.run_cli("rm", "ns/d/*", code=3).stderr)
         self.golden("bigcast VERSION\n", "version")
 
+    # What differs from run to run or from machine to machine: its type is what is compared.
+    VARIES = {"seconds": "float", "put_seconds": "float", "get_seconds": "float",
+              "measured_seconds": "float", "round_trip_ms": "float", "age_ms": "int",
+              "uptime_ms": "int", "pid": "int", "clock_ms": "int", "descriptor_limit": "int",
+              "descriptors_open": "int", "memory_of_machine": "int", "memory_limit": "int or null",
+              "sessions": "int", "connections": "int", "running_calls": "int"}
+
+    def normalised(self, field, value):
+        kind = {int: "int", float: "float", type(None): "null"}.get(type(value))
+        varies = self.VARIES.get(field)
+        if varies and kind in varies.split(" or "):
+            return varies
+        text = json.dumps(value).replace(self.node.address, "NODE").replace(VERSION, "VERSION")
+        return re.sub(r'"[0-9a-f]{32}"', "ID", text)
+
+    def golden_json(self, expected, *arguments):
+        """All lines that a command prints, as pairs of a field and what it has, in their order."""
+        lines = self.run_cli("--json", *arguments).stdout.decode().splitlines()
+        self.compare_json(expected, lines, arguments)
+
+    def compare_json(self, expected, lines, arguments):
+        found = [[f"{field}: {self.normalised(field, value)}"
+                  for field, value in json.loads(line).items()] for line in lines]
+        self.assertEqual([each.splitlines() for each in expected], found, arguments)
+
     def test_golden_json(self):
-        self.run_cli("put", self.file("a", b"x" * 1000), "--key", "ns/d/a")
-        usage = {"blobs": 1, "size": 1000, "stored_size": 14, "memory_bytes": 4096, "disk_bytes": 0}
-        lines = self.run_cli("--json", "du", "ns").stdout.splitlines()
-        self.assertEqual([{"key": "ns/d/", **usage}, {"key": "ns/", **usage}],
-                         [json.loads(line) for line in lines])
-        report = [*self.json_line("ping"), "name", "not_ready", "clock_ms", "descriptor_limit",
-                  "descriptors_open", "memory_limit", "memory_of_machine", "disk_free", "blobs",
-                  "relayed_blobs", "reserved_bytes", "pinned_bytes", "mapped_bytes", "sessions",
-                  "connections", "leases", "uploads", "running_calls", "received_bytes",
-                  "served_bytes", "fetched_home_bytes", "fetched_peer_bytes", "chunks_demoted",
-                  "chunks_dropped", "chunks_quarantined", "checksum_failures", "login_failures",
-                  "peer_fetch_failures", "unreachable"]
-        for command in ("info", "nodes"):
-            self.assertEqual(report, list(self.json_line(command)))
-        rates = [*report, "measured_seconds", "received_bytes_per_second",
-                 "fetched_bytes_per_second", "served_bytes_per_second"]
-        for count in (1, 2):
-            tops = self.run_cli("--json", "top", "--interval", "100ms", "--count", count).stdout
-            self.assertEqual([rates] * count, [list(json.loads(line)) for line in tops.splitlines()])
-        self.assertEqual({"unpinned": "ns/d/a"}, self.json_line("unpin", "ns/d/a"))
-        self.assertEqual(["size", "put_seconds", "get_seconds"],
-                         list(self.json_line("bench", "--size", "64k")))
-        self.assertEqual({"version": VERSION}, self.json_line("version"))
+        transfer = ("key: \"ns/d/a\"\nsize: 1000\nstored_size: 14\nchunks: 1\nchunks_reread: 0\n"
+                    "seconds: float")
+        blob = ("key: \"ns/d/a\"\nid: ID\nsealed: true\nrelay: false\nsize: 1000\nstored_size: 14\n"
+                "chunk_size: 4194304\nchunks: 1\nmemory_bytes: 4096\ndisk_bytes: 0\nage_ms: int\n"
+                "durability: \"memory\"\nttl_ms: null\nexpires_in_ms: null\npins: 0\n"
+                "root_digest: ID\nhomes: [\"NODE\"]\nreplicas: 1")
+        node = ("address: \"NODE\"\nversion: \"VERSION\"\nepoch: ID\nadvertised: \"NODE\"\npid: int\n"
+                "uptime_ms: int\ndraining: false\nmemory_budget: 67108864\nmemory_used: 4096\n"
+                "disk_budget: 0\ndisk_used: 0\nround_trip_ms: float")
+        report = (node + "\nname: \"bigcastd\"\nnot_ready: null\nclock_ms: int\n"
+                  "descriptor_limit: int\ndescriptors_open: int\nmemory_limit: int or null\n"
+                  "memory_of_machine: int\ndisk_free: 0\nblobs: 1\nrelayed_blobs: 0\n"
+                  "reserved_bytes: 0\npinned_bytes: 0\nmapped_bytes: 0\nsessions: int\n"
+                  "connections: int\nleases: 0\nuploads: 0\nrunning_calls: int\n"
+                  "received_bytes: 14\nserved_bytes: 14\nfetched_home_bytes: 0\n"
+                  "fetched_peer_bytes: 0\nchunks_demoted: 0\nchunks_dropped: 0\n"
+                  "chunks_quarantined: 0\nchecksum_failures: 0\nlogin_failures: 0\n"
+                  "peer_fetch_failures: 0\nunreachable: []")
+        top = (report + "\nmeasured_seconds: float\nreceived_bytes_per_second: 0.0\n"
+               "fetched_bytes_per_second: 0.0\nserved_bytes_per_second: 0.0")
+        usage = "blobs: 1\nsize: 1000\nstored_size: 14\nmemory_bytes: 4096\ndisk_bytes: 0"
+        a = self.file("a", b"x" * 1000)
+        self.golden_json([transfer], "put", a, "--key", "ns/d/a")
+        self.golden_json([transfer], "get", "ns/d/a", self.dir / "copy")
+        self.golden_json([blob], "stat", "ns/d/a")
+        self.golden_json([blob], "ls", "ns")
+        self.golden_json([f"key: \"ns/d/\"\n{usage}", f"key: \"ns/\"\n{usage}"], "du", "ns")
+        self.golden_json([node], "ping")
+        self.golden_json([report], "info")
+        self.golden_json([report], "nodes")
+        self.golden_json([top, top], "top", "--interval", "100ms", "--count", "2")
+        self.golden_json([], "doctor")
+        with subprocess.Popen(self.command("--json", "pin", "ns/d/a"), env=CLEAN,
+                              stdout=subprocess.PIPE) as pin:
+            self.compare_json([blob.replace("pins: 0", "pins: 1")], [pin.stdout.readline()], "pin")
+            pin.terminate()
+        self.golden_json(["unpinned: \"ns/d/a\""], "unpin", "ns/d/a")
+        self.golden_json(["removed: \"ns/d/a\""], "rm", "ns/d/a")
+        self.golden_json(["size: 65536\nput_seconds: float\nget_seconds: float"],
+                         "bench", "--size", "64k")
+        self.golden_json(["version: \"VERSION\""], "version")
+
+    def test_completion_and_man_page(self):
+        """Scripts and a page for other programs, which --json does not change; those programs, where
+        they are installed, find nothing wrong with them."""
+        made = {"bash": "# bash completion of bigcast; made by: bigcast completion bash",
+                "zsh": "#compdef bigcast",
+                "fish": "# fish completion of bigcast; made by: bigcast completion fish"}
+        for shell, first in made.items():
+            script = self.run_cli("completion", shell).stdout
+            self.assertEqual(first, script.decode().splitlines()[0])
+            self.assertEqual(script, self.run_cli("--json", "completion", shell).stdout)
+            if shutil.which(shell):
+                done = subprocess.run([shell, "-n", self.file(shell, script)], capture_output=True,
+                                      env=CLEAN, check=False)
+                self.assertEqual((0, b"", b""), (done.returncode, done.stdout, done.stderr), shell)
+        self.golden("", "completion", "tcsh", code=2)
+        page = self.run_cli("man").stdout
+        self.assertEqual(page, self.run_cli("--json", "man").stdout)
+        daemon = subprocess.run([BIN / "bigcastd", "--man"], capture_output=True, check=True).stdout
+        sections = {page: ["NAME", "SYNOPSIS", "OPTIONS", "COMMANDS", "NOTES"],
+                    daemon: ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "SIGNALS", "EXIT STATUS",
+                             "SEE ALSO"]}
+        for text, expected in sections.items():
+            self.assertEqual(expected, re.findall(r"^\.SH (.*)$", text.decode(), re.M))
+            if shutil.which("groff"):
+                done = subprocess.run(["groff", "-man", "-Kutf8", "-Tutf8", "-ww"], input=text,
+                                      capture_output=True, check=False)
+                self.assertEqual((0, b""), (done.returncode, done.stderr))
+                self.assertIn("bigcast", done.stdout.decode())
+
+    def on_a_terminal(self, *arguments):
+        """What a command writes to a terminal that is its standard error."""
+        ours, theirs = pty.openpty()
+        with subprocess.Popen(arguments, stderr=theirs, stdout=subprocess.DEVNULL,
+                              env=CLEAN) as process:
+            os.close(theirs)
+            written = b""
+            with contextlib.suppress(OSError):  # how a terminal that nobody has open ends
+                while piece := os.read(ours, 1 << 16):
+                    written += piece
+            self.assertEqual(0, process.wait(timeout=60))
+        os.close(ours)
+        return written.decode()
+
+    def test_progress_is_for_terminals(self):
+        path = self.file("a", os.urandom(3_000_000))
+        proxy = Interrupter(self.node.address, 300_000, None)
+        self.addCleanup(proxy.end)
+
+        def put(*flags):
+            proxy.action = lambda: time.sleep(0.5)  # longer than a line stays as it is
+            return [BIN / "bigcast", "--server", proxy.address, *flags, "put", path, "--key", "ns/a",
+                    "--chunk-size", "64k", "--replace"]
+        written = self.on_a_terminal(*put())
+        clear = "\r\x1b[K"
+        self.assertTrue(written.startswith(clear), written)
+        self.assertTrue(written.endswith(clear), written)
+        lines = [line for line in written.split(clear) if line]
+        self.assertRegex(lines[0], r"^a  0 %  0 B of 2\.9 MiB  ")
+        self.assertGreater(len(lines), 1, written)
+        for line in lines[1:]:
+            self.assertRegex(line, r"^a  [1-9]\d* %  [\d.]+ [KM]iB of 2\.9 MiB  [\d.]+ [KM]iB/s"
+                                   r"(  \S.* left)?$")
+        self.assertEqual("", self.on_a_terminal(*put("--quiet")))
+        self.assertEqual("", self.on_a_terminal(*put("--json")))
+        done = subprocess.run(put(), capture_output=True, env=CLEAN, check=True, timeout=60)
+        self.assertEqual(b"", done.stderr)
 
     def test_more_than_a_page(self):
         names = [f"n{i:04}" for i in range(2100)]
@@ -341,6 +432,36 @@ class Cli(unittest.TestCase):
         node = Node(SECRET)
         self.addCleanup(node.end)
         self.assertEqual([("denied", True)], self.findings("--server", node.address))
+
+    def test_a_node_of_another_version(self):
+        secret = self.file("secret", SECRET.encode())
+        secret.chmod(0o600)
+        # The target is never asked.
+        node = subprocess.Popen([BIN / "lying_node", "127.0.0.1:0", self.node.address, secret,
+                                 "--next-version"], stdout=subprocess.PIPE, text=True)
+        self.addCleanup(node.stdout.close)
+        self.addCleanup(node.wait)
+        self.addCleanup(node.kill)
+        address = node.stdout.readline().split()[0]
+        access = ("--server", address, "--secret-file", secret)
+
+        def run(*arguments):
+            done = subprocess.run([BIN / "bigcast", *access, *arguments], capture_output=True,
+                                  env=CLEAN, timeout=120, check=False, text=True)
+            self.assertEqual(1, done.returncode, done.stderr)
+            return done
+        path = self.file("a", b"x")
+        refusal = r"UNSUPPORTED: .*protocol version: the client speaks \d+, the node \d+\n"
+        for arguments in (["ping"], ["put", path], ["get", "default/a", "-"], ["ls"], ["info"]):
+            done = run(*arguments)
+            self.assertEqual("", done.stdout)
+            self.assertRegex(done.stderr, f"^bigcast: {refusal}$")
+        error = json.loads(run("--json", "ping").stderr)["error"]
+        self.assertEqual("UNSUPPORTED", error["code"])
+        told = run("doctor").stdout
+        self.assertRegex(told, r"^PROBLEM version at \S+: another protocol version: .*\n"
+                               r"  install the same version of bigcast and bigcastd\n")
+        self.assertEqual([("version", True)], self.findings(*access))
 
     def test_errors_have_their_exit_codes_and_names(self):
         path = self.file("a", b"x")

@@ -16,8 +16,9 @@ namespace bigcast::test {
 namespace {
 
 using Context = capnp::CallContext<capnp::AnyPointer, capnp::AnyPointer>;
-constexpr uint16_t kOpen = 3;  // of Session
-constexpr uint16_t kRead = 0;  // of Blob
+constexpr uint16_t kOpen = 3;   // of Session
+constexpr uint16_t kRead = 0;   // of Blob
+constexpr uint16_t kHello = 0;  // of Bootstrap
 
 struct Lies {
   std::atomic<bool>& wanted;
@@ -108,15 +109,36 @@ class LyingSession final : public PassesOn {
   const Lies lies_;
 };
 
+// Has the real login hear the version before the one that the client speaks: all that differs
+// between a node of the next version and one of this.
+class NextVersion final : public PassesOn {
+ public:
+  explicit NextVersion(rpc::Bootstrap::Client target)
+      : PassesOn(kj::mv(target), capnp::typeId<rpc::Bootstrap>(), kHello) {}
+
+ private:
+  kj::Promise<void> answer(Context context) override {
+    auto request = target_.castAs<rpc::Bootstrap>().helloRequest();
+    const auto params = context.getParams().getAs<rpc::Bootstrap::HelloParams>();
+    request.setProtocolVersion(params.getProtocolVersion() - 1);
+    request.setNameSpace(params.getNameSpace());
+    request.setClientNonce(params.getClientNonce());
+    return request.send().then([context](auto response) mutable {
+      context.getResults().template setAs<rpc::Bootstrap::HelloResults>(response);
+    });
+  }
+};
+
 }  // namespace
 
 struct LyingNode::State {
   State(rpc::UvLoop& loop_in, const rpc::Address& listen, rpc::Address target_in,
-        const Secret& secret_in, Lies lies_in)
+        const Secret& secret_in, Lies lies_in, Version version_in)
       : loop(loop_in),
         target(std::move(target_in)),
         secret(secret_in.clone()),
         lies(lies_in),
+        version(version_in),
         listener(value_of(rpc::Listener::listen(loop, listen))),
         accepting(listener->accept_loop([this](int fd, bool is_unix) { accept(fd, is_unix); })
                       .eagerlyEvaluate(nullptr)) {}
@@ -131,7 +153,10 @@ struct LyingNode::State {
           options.make_session = [this](const rpc::LoginRequest& request) {
             return Result<rpc::Session::Client>(rpc::Session::Client(session(request)));
           };
-          return rpc::make_bootstrap(connection, std::move(options));
+          auto bootstrap = rpc::make_bootstrap(connection, std::move(options));
+          if (version == Version::kOurs) return bootstrap;
+          return capnp::Capability::Client(
+              kj::heap<NextVersion>(bootstrap.castAs<rpc::Bootstrap>()));
         }));
   }
 
@@ -154,18 +179,20 @@ struct LyingNode::State {
   const rpc::Address target;
   const Secret secret;
   const Lies lies;
+  const Version version;
   std::vector<kj::Own<rpc::Connection>> connections;
   kj::Own<rpc::Listener> listener;
   kj::Promise<void> accepting;
 };
 
-LyingNode::LyingNode(const std::string& listen, const std::string& target, const Secret& secret) {
+LyingNode::LyingNode(const std::string& listen, const std::string& target, const Secret& secret,
+                     Version version) {
   const auto from = value_of(rpc::Address::parse(listen));
   const auto to = value_of(rpc::Address::parse(target));
   std::string problem;
   io_.run([&]() {
     try {
-      state_ = std::make_unique<State>(io_.loop(), from, to, secret, Lies{lies_, told_});
+      state_ = std::make_unique<State>(io_.loop(), from, to, secret, Lies{lies_, told_}, version);
       address_ = state_->listener->address().to_string();
     } catch (const std::runtime_error& error) {
       problem = error.what();

@@ -16,9 +16,12 @@ namespace bigcast::test {
 // checksum that fits: what whoever runs a node, or has broken into it, can do.
 class LyingNode {
  public:
+  enum class Version : uint8_t { kOurs, kNext };
   // Listens on `listen`, and passes on to `target`, both "host:port"; `secret` is that of the node.
-  // Throws std::runtime_error if it can't listen.
-  LyingNode(const std::string& listen, const std::string& target, const Secret& secret);
+  // With the next protocol's version it refuses all logins, as a real node does, and needs no
+  // target. Throws std::runtime_error if it can't listen.
+  LyingNode(const std::string& listen, const std::string& target, const Secret& secret,
+            Version version = Version::kOurs);
   ~LyingNode();
   LyingNode(const LyingNode&) = delete;
   LyingNode& operator=(const LyingNode&) = delete;
