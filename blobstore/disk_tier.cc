@@ -172,7 +172,9 @@ DiskTier::~DiskTier() {
     const bool nothing_to_keep = !keep_ || (empty && *empty && !is_read_only());
     index_.reset();
     if (nothing_to_keep) {
-      if (const auto wiped = wipe(); !wiped) log().warn("{}", wiped.error().message);
+      if (const auto wiped = wipe(); !wiped) {
+        log().warn("disk tier: emptying it: {}", wiped.error().message);
+      }
       unlink((directory_ + "/lock").c_str());
       rmdir(directory_.c_str());
     }
@@ -390,7 +392,7 @@ void DiskTier::delete_empty_extents() {
     }
     extent_blocks_ -= map.blocks();
     if (const auto removed = disk_->remove(extent_path(it->first)); !removed) {
-      log().warn("{}", removed.error().message);
+      log().warn("disk tier: removing an extent: {}", removed.error().message);
     }
     it = extents_.erase(it);
   }

@@ -138,7 +138,7 @@ void Memfd::punch(uint64_t offset, uint64_t length) {
   if (frozen_) return;
   if (fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
                 static_cast<off_t>(length)) != 0) {
-    log().error("{}", errno_message("memory file: punch", errno));
+    log().error("memory file: {}", errno_message("punch", errno));
   }
 }
 

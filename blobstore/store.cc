@@ -425,7 +425,9 @@ std::vector<BlobId> Store::remove_lease(LeaseId lease) {
     if (blob->removed) continue;
     ids.push_back(blob->options.id);
     const auto removed = remove_blob(lock, blob);
-    if (!removed) log().warn("blob {} of an ended lease: {}", blob->key, removed.error().message);
+    if (!removed) {
+      log().warn("removing blob {} of an ended lease: {}", blob->key, removed.error().message);
+    }
   }
   return ids;
 }

@@ -325,7 +325,7 @@ Result<void> Store::read_failed(BlobId id, const Source& source, Error error) {
     quarantine(chunk);
     if (!std::exchange(blob->is_damaged, true)) {
       lock.unlock();
-      log().error("blob {}: {}", blob->key, error.message);
+      log().error("damaged blob {}: {}", blob->key, error.message);
     }
   }
   return tl::unexpected<Error>(std::move(error));

@@ -20,7 +20,7 @@ ScrubTurn Store::scrub(uint64_t bytes) {
       continue;
     }
     if (const auto verified = disk_->verify_index(); !verified) {
-      log().error("{}", verified.error().message);
+      log().error("disk tier: its index: {}", verified.error().message);
     }
     turn.bytes += limits::kExtentSize;  // as much trouble, so that an empty store has a pause, too
     const Lock lock(mutex_);
@@ -91,7 +91,7 @@ void Store::on_bad_copy(Lock& lock, const BlobPtr& blob, const Source& source, E
   }
   if (chunk.busy) return;  // the next cycle finds it
   if (error.code == ErrorCode::kCorrupt) ++counters_.checksum_failures;
-  log().warn("blob {}: on disk, {}; memory has it", blob->key, error.message);
+  log().warn("damaged blob {}: on disk, {}; memory has it", blob->key, error.message);
   if (!blob->is_durable()) return free_copy_of(lock, blob, chunk);
   unlist(chunk);
   chunk.busy = true;
@@ -121,7 +121,9 @@ Result<void> Store::rewrite(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
   }
   lock.lock();
   end_move(false);
-  if (!written) log().error("blob {}: {}", blob->key, written.error().message);
+  if (!written) {
+    log().error("damaged blob {}: writing it anew: {}", blob->key, written.error().message);
+  }
   return written;
 }
 

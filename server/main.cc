@@ -159,7 +159,9 @@ int serve(const Invocation& invocation, CommandLine& line, Daemon& daemon) {
     return report(ready.error());
   }
   log().info("{} is ready: {}", config.name, node->ready_line());
-  for (const std::string& told : misspelt_variables(environ)) log().warn("{}", told);
+  for (const std::string& told : misspelt_variables(environ)) {
+    log().warn("environment: {}", told);
+  }
 #ifdef BIGCAST_MIMALLOC
   log().debug("allocator: mimalloc {}", mi_version());
 #endif

@@ -20,7 +20,9 @@ TraceRecorder::TraceRecorder(std::string path, std::FILE* file, const Clock& clo
 
 TraceRecorder::~TraceRecorder() {
   if (file_ == nullptr) return;
-  if (std::fclose(file_) != 0) log().error("{}", errno_message("write " + path_, errno));
+  if (std::fclose(file_) != 0) {
+    log().error("record_trace: {}", errno_message("write " + path_, errno));
+  }
 }
 
 void TraceRecorder::write(const std::string& rest) {
@@ -28,7 +30,7 @@ void TraceRecorder::write(const std::string& rest) {
   const std::chrono::duration<double> time = clock_.now() - started_at_;
   const std::string line = fmt::format("{{\"t\":{:.6f},{}}}\n", time.count(), rest);
   if (std::fwrite(line.data(), 1, line.size(), file_) == line.size()) return;
-  log().error("{}; nothing more is recorded", errno_message("write " + path_, errno));
+  log().error("record_trace: nothing more is recorded: {}", errno_message("write " + path_, errno));
   std::fclose(file_);
   file_ = nullptr;
 }

@@ -1,5 +1,6 @@
 """What the documents say can be followed: links lead somewhere, commands and their flags exist, settings
-that are named exist, and the README's quick start works as it is written.
+that are named exist, what programs warn of is explained, and the README's quick start works as it is
+written.
 
 usage: docs_test.py ROOT BINARIES"""
 
@@ -51,7 +52,79 @@ def help_of(*command):
     return done.stdout if done.returncode == 0 else None
 
 
+# ---- What programs warn of, as their sources have it.
+STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
+CALLS = {  # the calls' beginnings, by what the files' names end with
+    (".cc", ".h"): re.compile(r"log\(\)\.(?:warn|error|critical)\("),
+    (".java",): re.compile(r"Warnings\.(?:once|LOG\.(?:warn|error))\("),
+    (".py",): re.compile(r"\b_warn\(\w+, f?"),
+}
+RELAYED = "text"  # of PythonSupport.warn, whose callers are found in Python
+
+
+def first_argument(text, at):
+    """A call's first argument, from behind its parenthesis: a string that has {} for what is not one."""
+    found, depth, other = "", 0, False
+    while depth > 0 or text[at] not in ",)":
+        string = STRING.match(text, at)
+        if string and depth == 0:
+            found += re.sub(r"\{[^{}]*\}", "{}", string[1].replace('\\"', '"'))
+            at, other = string.end(), False
+            continue
+        depth += {"(": 1, ")": -1}.get(text[at], 0)
+        if not other and not text[at].isspace() and text[at] != "+":
+            found, other = found + "{}", True
+        other = other and text[at] != "+"
+        at = string.end() if string else at + 1
+    return found
+
+
+def warnings():
+    """Pairs of a file and what it warns of, with {} for what differs."""
+    listed = subprocess.run(["git", "-C", ROOT, "ls-files", "*.cc", "*.h", "*.java", "*.py"],
+                            capture_output=True, text=True, check=True).stdout.split()
+    for name in listed:
+        if name.startswith("tests/") or "/src/test/" in name:
+            continue
+        call = next(call for ends, call in CALLS.items() if name.endswith(ends))
+        text = (ROOT / name).read_text(encoding="utf-8")
+        for match in call.finditer(text):
+            if not text.startswith(RELAYED, match.end()):
+                yield name, first_argument(text, match.end())
+
+
+def messages(text, header):
+    """The code in the first columns of the tables whose first column has such a heading."""
+    for table in re.findall(rf"^\| {header} \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.M):
+        for row in table.splitlines():
+            yield from re.findall(r"`([^`]+)`", row.split(" | ")[0])
+
+
+def tells_of(written, warned):
+    """Whether a table means that text; where the table has … at the end, its beginning will do."""
+    whole = ".+".join(re.escape(part) for part in warned.split("{}"))
+    start = written.removesuffix("…")
+    return (re.fullmatch(whole, written) is not None
+            or start != written and len(start) > 20 and warned.startswith(start))
+
+
 class Documents(unittest.TestCase):
+    def test_what_programs_warn_of_is_explained(self):
+        warned = list(warnings())
+        for part in ("server/", "blobstore/", "spark_plugin_jni/", "python/", "client_native/"):
+            self.assertTrue([name for name, _ in warned if name.startswith(part)], part)
+        vague = [f"{name}: {text}" for name, text in warned if len(text.partition("{}")[0]) < 6]
+        self.assertEqual([], vague, "give them a beginning that can be looked for")
+        text = (ROOT / "docs/OPERATIONS.md").read_text(encoding="utf-8")
+        for what in ("node", "plugin"):
+            self.assertGreater(len(list(messages(text, f"what the {what} warns of"))), 10)
+        explained = list(messages(text, "what the .*"))
+        self.assertEqual([], [f"{name}: {text}" for name, text in warned
+                              if not any(tells_of(each, text) for each in explained)])
+        self.assertEqual([], [each for each in messages(text, "what the .* warns of")
+                              if not any(tells_of(each, text) for _, text in warned)],
+                         "nothing says so any more")
+
     def test_links_lead_somewhere(self):
         broken = []
         for document in documents():

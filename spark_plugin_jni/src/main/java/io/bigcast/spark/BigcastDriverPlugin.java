@@ -71,7 +71,7 @@ final class BigcastDriverPlugin implements DriverPlugin {
       if (conf.flag(Key.FAIL_ON_ERROR)) {
         throw new IllegalArgumentException(SettingsHelp.unknown(key));
       }
-      Warnings.LOG.warn("{}", SettingsHelp.unknown(key));
+      Warnings.LOG.warn("a setting is not used: {}", SettingsHelp.unknown(key));
     }
     if (!conf.flag(Key.ENABLED)) {
       Warnings.LOG.info("Bigcast {} is off ({}=false)", NativeLibrary.jarVersion(), Key.ENABLED.key);

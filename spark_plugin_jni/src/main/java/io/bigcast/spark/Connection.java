@@ -317,7 +317,7 @@ final class Connection implements AutoCloseable {
       try {
         servers.add(Embedded.resolveServer(server));
       } catch (BigcastException e) {
-        Warnings.once(e.getMessage());
+        Warnings.once("a server is left out: " + e.getMessage());
         unresolved = e;
       }
     }
