@@ -1,9 +1,10 @@
 """What the documents say can be followed: links lead somewhere, commands and their flags exist, settings
-that are named exist, what programs warn of is explained, and the README's quick start works as it is
-written.
+that are named exist, Python compiles, what programs warn of is explained, and the README's quick start
+works as it is written.
 
 usage: docs_test.py ROOT BINARIES"""
 
+import fnmatch
 import os
 import pathlib
 import re
@@ -188,24 +189,51 @@ class Documents(unittest.TestCase):
         text = (ROOT / "README.md").read_text(encoding="utf-8")
         [block] = re.findall(r"## On the command line\n\n((?: {4}.*\n)+)", text)
         lines = [re.sub(r"\s+#.*", "", line.strip()) for line in block.splitlines()]
-        self.assertTrue(lines[0].startswith("cmake "), "the first builds, as this tree was built")
-        self.assertEqual("PATH=$PWD/build/release/bin:$PATH", lines[1])
-        script = ["set -em", f"PATH={shlex.quote(str(BINARIES))}:$PATH"]
-        for line in lines[2:]:
-            if line.startswith("bigcastd"):
-                # The same, on ports of its own, since others may use the usual ones.
-                line = line.replace("bigcastd", "bigcastd --listen 127.0.0.1:0 --http none >ready")
-            script.append(line)
-            if line.endswith("&"):
-                script += ["for _ in $(seq 600); do grep -q listen= ready && break; sleep 0.1; done",
-                           "export BIGCAST_SERVER=$(sed -n 's/.*listen=\\([^ ]*\\).*/\\1/p' ready)"]
-        script += ["wait", "cmp big.bin copy.bin"]
+        self.assertEqual(5, len(lines))
+        build, node, *rest = lines
+        # As this tree was built.
+        self.assertEqual("cmake --preset release && cmake --build --preset release"
+                         " && PATH=$PWD/build/release/bin:$PATH", build)
+        self.assertTrue(node.startswith("bigcastd ") and node.endswith(" --daemonize"), node)
+        script = [
+            "set -e", f"PATH={shlex.quote(str(BINARIES))}:$PATH",
+            # The same, on ports of its own, since others may use the usual ones.
+            f"{node} --listen 127.0.0.1:0 --http none >ready",
+            "pid=$(sed -n 's/.* pid=//p' ready)", "trap 'kill -KILL $pid' ERR",
+            "export BIGCAST_SERVER=$(sed -n 's/.*listen=\\([^ ]*\\).*/\\1/p' ready)", *rest,
+            "cmp big.bin copy.bin", "bigcast rm team/big", "kill $pid",
+            "for _ in $(seq 600); do kill -0 $pid 2>/dev/null || exit 0; sleep 0.1; done", "false"]
+        for line in script[-4:-2]:
+            self.assertTrue(line.split(" $")[0] in text, f"{line} is only tested")
         with tempfile.TemporaryDirectory(prefix="bigcast-docs-") as folder:
             (pathlib.Path(folder) / "big.bin").write_bytes(os.urandom(9_000_000))
             done = subprocess.run(["bash", "-c", "\n".join(script)], cwd=folder, text=True,
                                   capture_output=True, timeout=120, check=False)
         self.assertEqual(0, done.returncode, done.stdout + done.stderr)
         self.assertIn("team/big", done.stdout)
+
+    def test_python_in_documents_compiles(self):
+        compiled = 0
+        for document in documents():
+            text = document.read_text(encoding="utf-8")
+            for block in re.finditer(r"^```python\n(.*?)^```", text, re.M | re.S):
+                line = text.count("\n", 0, block.start(1))
+                compile("\n" * line + block[1], str(document), "exec")
+                compiled += 1
+        self.assertGreaterEqual(compiled, 2)
+
+    def test_what_pip_installs_is_what_is_packaged(self):
+        script = (ROOT / "scripts/package").read_text(encoding="utf-8")
+        [made] = re.findall(r'^cp "\$root/build/release/(\S+)\.whl "\$out"$', script, re.M)
+        self.assertIn("\nout=$root/build/packages\n", script)
+        wheel = made.replace('"', "").replace("$version", "1.0").replace("*", "py3-none-any") + ".whl"
+        named = [word for document in documents()
+                 for line in commands(document.read_text(encoding="utf-8"))
+                 if line.split()[:2] == ["pip", "install"]
+                 for word in line.partition(" #")[0].split()[2:]]
+        self.assertNotEqual([], named)
+        self.assertEqual([], [word for word in named if not word.startswith("-") and not
+                              fnmatch.fnmatchcase(f"build/packages/{wheel}", word)])
 
 
 if __name__ == "__main__":
