@@ -11,7 +11,8 @@ A heap is too small only if the driver says that it ran out of it; whatever else
 executor out of memory, is no result and ends the bisection. Every heap is touched from the start,
 and every run has a memory cgroup, which the driver's node belongs to: its peak charge less page
 cache, at the smallest heap, is what the driver needs in all. Bigcast's nodes get a small budget,
-with disk behind it, so that the bar (64 MiB and that budget) says something.
+with disk behind it, so that the bar (64 MiB and that budget) says something. The last line's ratio is
+what Bigcast adds to that cgroup (without cgroups: to the heap) at the largest size, divided by the bar.
 """
 
 import argparse
@@ -39,6 +40,7 @@ from netns import make_hosts  # noqa: E402
 
 STEP_MIB = 16
 BALLAST_MIB = 256
+BAR_MIB = 64  # that Bigcast may add to a driver, beside its node's budget
 TIMEOUT_S = 900  # for what hangs or collects garbage for ever; said below the table
 ATTEMPTS = 3
 MODES = ("hold", "torrent", "bigcast")
@@ -158,8 +160,9 @@ def end_by(process, timeout_s):
 
 
 def await_memory(mib):
-    """Waits until other programs leave so much; NoResult if they don't."""
-    deadline = time.monotonic() + TIMEOUT_S
+    """Waits until other programs leave so much; NoResult if they don't, or there is not as much."""
+    machine_mib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MEBI
+    deadline = time.monotonic() + (TIMEOUT_S if mib < machine_mib else 0)
     while available_mib() < mib:
         if time.monotonic() > deadline:
             raise NoResult(f"driver and executor may need {mib} MiB, more than there is")
@@ -295,8 +298,16 @@ def report(size, found, node_memory):
         row["why_not"] = one.why_not
         if mode == "bigcast":
             row["node_memory_mib"] = node_memory
+            row["ratio"] = ratio_of(row)
         lines.append(row)
     return lines
+
+
+def ratio_of(row):
+    """What Bigcast adds, divided by the bar: of the driver's cgroup or, without it, of its heap."""
+    if row["added_cgroup_mib"] is not None:
+        return row["added_cgroup_mib"] / (BAR_MIB + row["node_memory_mib"])
+    return None if row["added_heap_mib"] is None else row["added_heap_mib"] / BAR_MIB
 
 
 COLUMNS = [("value, MiB", "size_mib", "d"), ("program", "mode", "")] + [
@@ -308,7 +319,7 @@ COLUMNS = [("value, MiB", "size_mib", "d"), ("program", "mode", "")] + [
         ("driver's cgroup, peak, MiB", "cgroup_peak_mib"),
         ("added, MiB", "added_cgroup_mib"),
     )
-]
+] + [("added ÷ bar", "ratio", ".2f")]
 
 
 def print_notes(rows):
@@ -335,7 +346,7 @@ def parse_arguments():
     parser.add_argument("--jar", type=pathlib.Path, default=os.environ.get("plugin_jar"))
     parser.add_argument(
         "--sizes", type=list_of(mebibytes),
-        default=[256, 1024, 2048], help="of the value (default 256m,1g,2g)",
+        default=[256, 1024, 2048, 4096], help="of the value (default 256m,1g,2g,4g)",
     )
     parser.add_argument("--repeats", type=positive, default=3, help="bisections each (default 3)")
     parser.add_argument(
