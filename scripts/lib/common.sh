@@ -27,7 +27,7 @@ spark_packages=(python3-venv openjdk-17-jdk-headless procps "${namespace_package
 fault_packages=(nftables faketime chromium prometheus openssl "${namespace_packages[@]}")
 cli_packages=(zsh fish groff-base) # they read what the command line writes for them
 package_packages=(dpkg-dev file debootstrap)
-check_packages=(clang-format clang-tidy shellcheck)
+check_packages=(clang-format clang-tidy shellcheck mypy)
 
 say() { printf '== %s\n' "$*"; }
 

@@ -93,7 +93,8 @@ def _load() -> ctypes.CDLL:
 
 
 def version() -> str:
-    return library().bigcast_version().decode()
+    text: bytes = library().bigcast_version()
+    return text.decode()
 
 
 def check(code: int) -> None:

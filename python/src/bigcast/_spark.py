@@ -46,15 +46,20 @@ def broadcast(sc: Any, value: T) -> "Broadcast[T]":
     """
     application = _application(sc)
     if application is None:
-        return sc.broadcast(value)
+        return _sparks_own(sc, value)
     parts = _pickled(value)
     if sum(part.nbytes for part in parts) < application.min_size:
-        return sc.broadcast(value)
+        return _sparks_own(sc, value)
     try:
         return _put(sc, application, parts, value)
     except BigcastError as error:
         _warn(sc, f"a broadcast goes through Spark's own: {error}")
-        return sc.broadcast(value)
+        return _sparks_own(sc, value)
+
+
+def _sparks_own(sc: Any, value: T) -> "Broadcast[T]":
+    own: "Broadcast[T]" = sc.broadcast(value)  # of another type that is used in the same way
+    return own
 
 
 class _Place(NamedTuple):
