@@ -162,9 +162,21 @@ class Package(EndToEnd):
         self.assertEqual([1, 2], value["n"])
         self.assertLess(len(joined), MIB + 3 * 4096)
         self.assertEqual(4096, joined.find(pattern(MIB + 5)))
-        for data in (b"", pattern(70_000)):
+        grid = memoryview(pattern(70_000)).cast("B", (700, 100))
+        for data in (b"", pattern(70_000), bytearray(pattern(9)), bytearray(), grid,
+                     memoryview(pattern(70_000))[::-3], memoryview(b"")):
             joined = memoryview(b"".join(_spark._pickled(data)))
-            self.assertEqual(data, _spark._unpickled(joined))
+            self.assertEqual(bytes(data), _spark._unpickled(joined))
+
+    def test_what_owns_its_memory_keeps_its_type(self):
+        from bigcast import _spark
+
+        value = [pattern(MIB), bytearray(pattern(MIB, 1)), b"", bytearray(),
+                 pickle.PickleBuffer(b""), {"deep": (pattern(70_000, 2),)}]
+        found = _spark._unpickled(memoryview(b"".join(_spark._pickled(value))).toreadonly())
+        self.assertEqual([*value[:4], b"", value[5]], found)
+        self.assertEqual([bytes, bytearray, bytes, bytearray, bytes, dict], list(map(type, found)))
+        found[1][0] ^= 1  # its reader's own
         with self.assertRaises(bigcast.BigcastError):
             _spark._unpickled(memoryview(bytes(4096)))
 

@@ -270,7 +270,8 @@ def _pickled(value: Any) -> List[memoryview]:
 
     if type(value) in (bytes, bytearray, memoryview):
         stream = _RAW
-        buffers.append(pickle.PickleBuffer(value).raw())
+        view = memoryview(value)
+        buffers.append(pickle.PickleBuffer(view if view.c_contiguous else view.tobytes()).raw())
     else:
         file = io.BytesIO()
         _pickler()(file, protocol=5, buffer_callback=keep).dump(value)

@@ -32,6 +32,48 @@ class Scale:
         self.factor = factor
 
 
+def odd_values():
+    """Of each kind something above and something below what is kept out of the pickle."""
+    numbers = np.random.default_rng(7).integers(0, 1 << 60, 120_000)
+    record = np.zeros(30_000, dtype=[("a", "<i2"), ("b", ">f8", (2,)), ("c", "S3")])
+    record["a"], record["b"], record["c"] = np.arange(30_000), 0.5, b"xyz"
+    cube = numbers.reshape(40, 50, 60)
+    chunks = [[1, None, 3], list(range(100_000))]
+    return {
+        "bytes": numbers.tobytes(), "bytearray": bytearray(numbers.tobytes()),
+        "empty bytes": b"", "empty bytearray": bytearray(),
+        "no rows": np.empty((0, 5), np.float32), "scalar": np.array(7, ">i2"),
+        "big endian": numbers.astype(">i8"), "half": (numbers % 1000).astype(np.float16),
+        "complex": numbers + 1j, "bool": numbers % 2 == 0, "record": record,
+        "dates": numbers[:50_000].astype("datetime64[s]"), "text": np.array(["é", "wörd"] * 20_000),
+        "objects": np.array([None, "x", 3] * 100, dtype=object),
+        "fortran": np.asfortranarray(cube), "transposed": cube.transpose(1, 0, 2),
+        "strided": numbers[::3], "reversed": numbers[::-1], "broadcast": np.broadcast_to(5, (300, 400)),
+        "few": numbers[:3], "table": pa.table({
+            "n": pa.chunked_array(chunks), "list": [[i] * (i % 3) for i in range(100_003)],
+            "name": pa.array(["a", None, "b"] * 33_334 + ["c"]).dictionary_encode()}),
+        "no table": pa.table({"n": pa.array([], pa.int64())}),
+        "part": pa.table({"n": np.arange(100_000)}).slice(50_000, 40_000),
+    }
+
+
+def differences(expected, got):
+    """The names of those that are not the same in type, form and content."""
+    def same(one, other):
+        if type(one) is not type(other):
+            return False
+        if isinstance(one, pa.Table):
+            other.validate(full=True)
+            return one.schema == other.schema and one.equals(other)
+        if isinstance(one, np.ndarray):
+            return one.dtype == other.dtype and one.shape == other.shape and (
+                one.tolist() == other.tolist() if one.dtype.hasobject
+                else one.tobytes() == other.tobytes())
+        return one == other
+
+    return [name for name in {**expected, **got} if not same(expected[name], got[name])]
+
+
 def memory_of(array):
     """What is mapped where an array's bytes are, as /proc has it."""
     address = array.__array_interface__["data"][0]
@@ -109,6 +151,12 @@ class Arrays(Runner):
         expected = (4_999_950_000, "99999", 4_999_950_000.0, 3, [0, 1, 2],
                     float(value["fortran"][7, 9]))
         equal(self.seen_in_tasks(look), [expected] * TASKS, "in tasks")
+
+    def py_odd_values(self):
+        broadcast = self.shared(odd_values())
+        found = self.context.parallelize(range(2), 2).map(
+            lambda _: differences(odd_values(), broadcast.value)).collect()
+        equal(found, [[]] * 2, "what differs in tasks")
 
     def py_bytes(self):
         data = bytes(range(256)) * 8192
