@@ -114,17 +114,18 @@ COLUMNS = (
     ("read by all, s", "total_seconds", ".1f"),
     ("S/B, s", "link_seconds", ".1f"),
     ("÷ S/B", "ratio", ".2f"),
-    ("heap's peak, MiB", mebibytes("heap_peak_bytes"), ".0f"),
+    ("heap's peak with garbage, MiB", mebibytes("heap_peak_bytes"), ".0f"),
     ("after collections", mebibytes("heap_live_peak_bytes"), ".0f"),
-    ("above idle", mebibytes("heap_above_idle_bytes"), ".0f"),
+    ("that above idle", mebibytes("heap_above_idle_bytes"), ".0f"),
     ("driver's cgroup, peak, MiB", mebibytes("cgroup_peak_bytes"), ".0f"),
 )
 
 
 def print_bars(row, arguments):
     heap_bar = WINDOW_MIB + HEAP_BAR_MIB
-    print(f"heap above idle: {row['heap_above_idle_bytes'] / MEBI:.0f} MiB, bar {heap_bar} MiB "
-          f"(window + {HEAP_BAR_MIB})")
+    print(f"heap's peak after collections above idle: {row['heap_above_idle_bytes'] / MEBI:.0f} MiB, "
+          f"bar {heap_bar} MiB (window + {HEAP_BAR_MIB}); with garbage, and not above idle: "
+          f"{row['heap_peak_bytes'] / MEBI:.0f} MiB")
     if "cgroup_peak_bytes" in row:
         bar = (arguments.heap + arguments.node_memory) // MEBI + CGROUP_BAR_MIB
         print(f"driver's cgroup: {row['cgroup_peak_bytes'] / MEBI:.0f} MiB, bar {bar} MiB "
