@@ -438,6 +438,9 @@ Result<void> DiskTier::write_runs(const DiskRuns& runs, uint64_t size, const Sou
   return {};
 }
 
+// Needs none of the buffers, which bound the writes that do: a job of the process's thread pool
+// (UV_THREADPOOL_SIZE; bigcastd takes one thread a processor, at least 4) does one write at a time,
+// so there are as many at once as that has threads.
 Result<void> DiskTier::write_in_place(const DiskRuns& runs, std::span<const std::byte> blocks) {
   for (const DiskRun& run : runs) {
     const uint64_t run_size = run.count * kBlock;

@@ -48,7 +48,7 @@ struct StoredChunk {
   bool unread = false;   // of a relay: put ahead, and not read since
   bool listed = false;   // the policies have it
   bool is_copy = false;  // its place on disk may be freed: copies_ has it
-  bool damaged = false;  // of a home: its only copy fails its checksum
+  bool damaged = false;  // of a home: its only copy can't be read, or fails its checksum
   uint64_t version = 0;
   uint32_t views = 0;                                   // while there are any it is not evicted
   uint64_t pages = 0;                                   // bytes of memory accounted for it
@@ -283,9 +283,14 @@ class Store final : public BlobStore {
   BlobPtr next_to_scrub(uint32_t& index);
   uint64_t scrub_chunk(const BlobPtr& blob, uint32_t index);
   void on_bad_copy(Lock& lock, const BlobPtr& blob, const Source& source, Error error);
+  void on_readable_again(const BlobPtr& blob, const Source& source);
   Result<void> rewrite(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
                        const DiskTier::Source& source);
-  void quarantine(StoredChunk& chunk);
+  // The bytes are wrong, or the disk does not give them: a bad sector gives none ever again.
+  static bool is_damage(ErrorCode code) {
+    return code == ErrorCode::kCorrupt || code == ErrorCode::kIo;
+  }
+  void quarantine(StoredChunk& chunk, const Error& why);
   void end_damage(StoredChunk& chunk);
   Result<void> repair(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
                       std::span<const std::byte> stored);

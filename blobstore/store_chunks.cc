@@ -315,18 +315,14 @@ Result<void> Store::read_failed(BlobId id, const Source& source, Error error) {
     unlist(chunk);
     chunk.busy = true;
     discard(lock, blob, chunk);
-  } else if (error.code == ErrorCode::kCorrupt && !chunk.busy && chunk.views == 0) {
+  } else if (is_damage(error.code) && !chunk.busy && chunk.views == 0) {
     if (source.in_memory && chunk.on_disk) {  // there is another copy
       unlist(chunk);
       chunk.busy = true;
       leave_memory(lock, blob, chunk);
       return {};
     }
-    quarantine(chunk);
-    if (!std::exchange(blob->is_damaged, true)) {
-      lock.unlock();
-      log().error("damaged blob {}: {}", blob->key, error.message);
-    }
+    quarantine(chunk, error);
   }
   return tl::unexpected<Error>(std::move(error));
 }

@@ -105,6 +105,9 @@ Result<void> Store::gather(Lock& lock, const BlobPtr& blob) {
       return fail(ErrorCode::kNotFound, fmt::format("chunk {}: is not here", index));
     }
     StoredChunk& chunk = it->second;
+    if (chunk.damaged) {
+      return fail(ErrorCode::kCorrupt, fmt::format("chunk {}: its copy here is damaged", index));
+    }
     ++seen;
     if (!chunk.busy && chunk.in_memory) continue;
     seen = 0;
@@ -131,8 +134,9 @@ Result<void> Store::bring_back(Lock& lock, const BlobPtr& blob, StoredChunk& chu
     release_withheld(lock, blob);
   }
   if (chunk.doomed) {
+    const uint32_t index = chunk.meta.index;
     discard(lock, blob, chunk);
-    return fail(ErrorCode::kNotFound, "the blob was removed meanwhile");
+    return fail(ErrorCode::kNotFound, fmt::format("chunk {}: is not here any more", index));
   }
   settle(chunk);
   return read;
@@ -145,7 +149,12 @@ Result<void> Store::read_back(Lock& lock, const BlobPtr& blob, StoredChunk& chun
     lock.unlock();
     auto read = read_source(source, bytes);
     lock.lock();
-    if (!read) return read;
+    if (!read) {
+      if (read.error().code == ErrorCode::kCorrupt) ++counters_.checksum_failures;
+      if (!blob->is_home()) chunk.doomed = true;  // so that it is fetched again
+      if (!chunk.doomed) quarantine(chunk, read.error());
+      return read;
+    }
     ++counters_.chunks_read_disk;
   }
   BIGCAST_TRY(make_room(lock, chunk));

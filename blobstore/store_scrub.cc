@@ -50,7 +50,7 @@ Store::BlobPtr Store::next_to_scrub(uint32_t& index) {
     }
     scrub_serial_ = next->first;
     for (const auto& [number, chunk] : next->second->chunks) {
-      if (chunk.on_disk && !chunk.damaged) scrub_left_.push_back(number);
+      if (chunk.on_disk) scrub_left_.push_back(number);
     }
     std::sort(scrub_left_.begin(), scrub_left_.end(), std::greater<>());
   }
@@ -65,11 +65,14 @@ uint64_t Store::scrub_chunk(const BlobPtr& blob, uint32_t index) {
   source.meta = it->second.meta;
   source.version = it->second.version;
   source.runs = it->second.runs;
+  source.damaged = it->second.damaged;
   lock.unlock();
   const auto digest = disk_->digest(source.runs, source.meta.stored_size);
   lock.lock();
   ++counters_.chunks_scrubbed;
-  if (!digest) {
+  if (source.damaged) {
+    if (digest && *digest == source.meta.digest) on_readable_again(blob, source);
+  } else if (!digest) {
     on_bad_copy(lock, blob, source, digest.error());
   } else if (*digest != source.meta.digest) {
     on_bad_copy(lock, blob, source,
@@ -102,6 +105,15 @@ void Store::on_bad_copy(Lock& lock, const BlobPtr& blob, const Source& source, E
   settle(chunk);
 }
 
+// A read that failed is not always a sector that is lost.
+void Store::on_readable_again(const BlobPtr& blob, const Source& source) {
+  const auto it = blob->chunks.find(source.meta.index);
+  if (it == blob->chunks.end() || it->second.version != source.version) return;
+  end_damage(it->second);
+  blob->is_damaged = false;
+  log().info("blob {}: chunk {} is whole after all", blob->key, source.meta.index);
+}
+
 // Requires: the caller moves the chunk. Its rows, if there are any, stay true.
 Result<void> Store::rewrite(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
                             const DiskTier::Source& source) {
@@ -129,8 +141,13 @@ Result<void> Store::rewrite(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
 
 // ---- Quarantine.
 
-void Store::quarantine(StoredChunk& chunk) {
-  chunk.damaged = true;
+void Store::quarantine(StoredChunk& chunk, const Error& why) {
+  if (std::exchange(chunk.damaged, true)) return;  // another reader found it, too
+  if (!std::exchange(chunk.blob->is_damaged, true)) {
+    const bool names_it = why.code == ErrorCode::kCorrupt;
+    const std::string which = names_it ? "" : fmt::format("chunk {}: ", chunk.meta.index);
+    log().error("damaged blob {}: {}{}", chunk.blob->key, which, why.message);
+  }
   ++counters_.chunks_quarantined;
   damaged_.emplace(chunk.blob->options.id, chunk.meta.index);
 }
@@ -156,7 +173,7 @@ Result<void> Store::repair(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
                            std::span<const std::byte> stored) {
   if (chunk.busy || chunk.doomed) return fail(ErrorCode::kUnavailable, "the chunk is being moved");
   if (blob->frozen && chunk.in_memory) {
-    return fail(ErrorCode::kIo, "a mapped blob's bytes can't be written anew");
+    return fail(ErrorCode::kUnavailable, "a mapped blob's bytes can't be written anew");
   }
   unlist(chunk);
   chunk.busy = true;

@@ -1,5 +1,7 @@
 #include <cstdlib>
 #include <map>
+#include <numeric>
+#include <random>
 #include <set>
 
 #include "tests/blobstore/sim_disk.h"
@@ -91,10 +93,16 @@ class Model {
     }
     if (choice < 950) return machine_.cut_power_after(below(40));
     if (choice < 970) return restart(below(2) == 0);
-    if (choice < 980) return machine_.set_full(below(2) == 0);
+    if (choice < 977) return machine_.set_full(below(2) == 0);
+    if (choice < 980) return machine_.set_index_full(below(3) == 0);
     if (choice < 985) return machine_.fail_next_write();
     if (choice < 990) return machine_.fail_next_sync();
-    if (machine_.flip_bit()) flipped_ = true;
+    if (choice < 993) {
+      machine_.fail_next_read();
+      damaged_ = true;
+      return;
+    }
+    if (machine_.flip_bit()) damaged_ = true;
   }
 
   bool disk_failed() { return !store_->disk_failure().empty() || !machine_.has_power(); }
@@ -108,7 +116,7 @@ class Model {
       CHECK(disk_failed());
       ++refusals;
     } else if (code == ErrorCode::kCorrupt) {
-      CHECK(flipped_);
+      CHECK(damaged_);
     } else {
       CHECK((code == ErrorCode::kResourceExhausted && may_be_full));
     }
@@ -182,7 +190,7 @@ class Model {
     if (blob == nullptr) return;
     const uint64_t number = blob->options.id.lo;
     const auto removed = store_->remove(blob->options.id);
-    if (!succeeded(removed, false)) unsure_[number] = *blob;
+    if (!succeeded(removed, true)) unsure_[number] = *blob;
     if (removed) unsure_.erase(number);
     const auto name = names_.find(blob->options.name);
     if (name != names_.end() && name->second == number) names_.erase(name);
@@ -234,9 +242,9 @@ class Model {
       buffer.resize(read->stored_size);
       CHECK(buffer == chunk_bytes(blob.options.id, index, blob.chunks[index]));
     } else if (read.error().code == ErrorCode::kCorrupt) {
-      CHECK(flipped_);
+      CHECK(damaged_);
     } else if (read.error().code == ErrorCode::kIo) {
-      CHECK(!machine_.has_power());
+      CHECK((damaged_ || !machine_.has_power()));
     } else {
       CHECK((blob.is_relay() && read.error().code == ErrorCode::kNotFound));
     }
@@ -251,6 +259,7 @@ class Model {
       ++crashes;
     } else {
       machine_.set_full(false);
+      machine_.set_index_full(false);
     }
     open();
     std::map<uint64_t, ModelBlob> found;
@@ -306,7 +315,7 @@ class Model {
   std::map<std::string, uint64_t> names_;
   std::vector<uint64_t> streams_;
   uint64_t last_number_ = 0;
-  bool flipped_ = false;
+  bool damaged_ = false;  // a bit was flipped, or a read told to fail
 };
 
 }  // namespace
@@ -315,10 +324,13 @@ TEST_CASE("whatever happens, a store keeps what it promised and gives no other b
   const char* only = std::getenv("BIGCAST_SEED");
   const uint64_t first = only != nullptr ? std::strtoull(only, nullptr, 10) : 1;
   const uint64_t runs = only != nullptr ? 1 : std::getenv("BIGCAST_FULL") != nullptr ? 500 : 12;
+  std::vector<uint64_t> seeds(runs);
+  std::iota(seeds.begin(), seeds.end(), first);
+  if (only == nullptr) seeds.push_back(std::random_device()());  // a new one each time
   uint64_t survivors = 0;
   uint64_t crashes = 0;
   uint64_t refusals = 0;
-  for (uint64_t seed = first; seed < first + runs; ++seed) {
+  for (const uint64_t seed : seeds) {
     CAPTURE(seed);
     Model model(seed);
     model.run();
@@ -326,8 +338,9 @@ TEST_CASE("whatever happens, a store keeps what it promised and gives no other b
     crashes += model.crashes;
     refusals += model.refusals;
   }
-  MESSAGE("seeds " << first << " to " << first + runs - 1 << ": " << crashes << " crashes, "
-                   << survivors << " blobs found again, " << refusals << " refusals");
+  MESSAGE("seeds " << first << " to " << first + runs - 1 << ", and " << seeds.back() << ": "
+                   << crashes << " crashes, " << survivors << " blobs found again, " << refusals
+                   << " refusals");
   if (only != nullptr) return;
   CHECK(crashes > runs);  // else it tests nothing
   CHECK(survivors > runs);

@@ -35,6 +35,9 @@ class SimDiskFile final : public DiskFile {
   Result<void> read(uint64_t offset, std::span<std::byte> buffer) override {
     const std::lock_guard lock(machine_.mutex_);
     if (!machine_.has_power_) return no_power();
+    if (std::exchange(machine_.fails_read_, false)) {
+      return fail(ErrorCode::kIo, "Input/output error");
+    }
     std::memcpy(buffer.data(), extent_->now.data() + offset, buffer.size());
     return {};
   }
@@ -107,6 +110,7 @@ class SimIndexFile final : public rocksdb::FSWritableFileOwnerWrapper {
                            rocksdb::IODebugContext* debug) override {
     const std::lock_guard lock(machine_.mutex_);
     if (!machine_.step()) return index_no_power();
+    if (machine_.is_index_full_) return rocksdb::IOStatus::NoSpace("No space left on device");
     machine_.index_files_[path_].written += data.size();
     return FSWritableFileOwnerWrapper::Append(data, options, debug);
   }
@@ -248,7 +252,7 @@ void SimMachine::crash() {
   index_files_.clear();
   has_power_ = true;
   operations_left_ = UINT64_MAX;
-  fails_write_ = fails_sync_ = is_full_ = false;
+  fails_read_ = fails_write_ = fails_sync_ = is_full_ = is_index_full_ = false;
 }
 
 bool SimMachine::flip_bit() {
@@ -267,6 +271,16 @@ bool SimMachine::flip_bit() {
 void SimMachine::set_full(bool full) {
   const std::lock_guard lock(mutex_);
   is_full_ = full;
+}
+
+void SimMachine::set_index_full(bool full) {
+  const std::lock_guard lock(mutex_);
+  is_index_full_ = full;
+}
+
+void SimMachine::fail_next_read() {
+  const std::lock_guard lock(mutex_);
+  fails_read_ = true;
 }
 
 void SimMachine::fail_next_write() {

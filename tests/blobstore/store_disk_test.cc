@@ -1,72 +1,20 @@
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <atomic>
+#include <array>
+#include <csignal>
 #include <fstream>
 
 #include "blobstore/block_map.h"
 #include "tests/blobstore/store_support.h"
+#include "tests/support/faulty_disk.h"
 
 namespace bigcast {
 namespace {
 
 constexpr uint64_t kDisk = 32 * limits::kMiB;
-
-// What a FaultyDisk's files do from now on.
-struct Faults {
-  std::atomic<bool> create_full{false};
-  std::atomic<bool> write_full{false};
-  std::atomic<bool> write_io{false};
-  std::atomic<bool> read_io{false};
-  std::atomic<ErrorCode> sync{ErrorCode::kOk};
-};
-
-class FaultyFile final : public DiskFile {
- public:
-  FaultyFile(std::unique_ptr<DiskFile> file, Faults& faults)
-      : file_(std::move(file)), faults_(faults) {}
-  Result<void> write(uint64_t offset, std::span<const std::byte> bytes) override {
-    if (faults_.write_full) return fail(ErrorCode::kResourceExhausted, "No space left on device");
-    if (faults_.write_io) return fail(ErrorCode::kIo, "Input/output error");
-    return file_->write(offset, bytes);
-  }
-  Result<void> read(uint64_t offset, std::span<std::byte> buffer) override {
-    if (faults_.read_io) return fail(ErrorCode::kIo, "Input/output error");
-    return file_->read(offset, buffer);
-  }
-  Result<void> sync() override {
-    if (faults_.sync != ErrorCode::kOk) return fail(faults_.sync, "it was not written back");
-    return file_->sync();
-  }
-
- private:
-  std::unique_ptr<DiskFile> file_;
-  Faults& faults_;
-};
-
-class FaultyDisk final : public Disk {
- public:
-  explicit FaultyDisk(Faults& faults) : faults_(faults) {}
-  Result<std::unique_ptr<DiskFile>> create(const std::string& path, uint64_t size) override {
-    if (faults_.create_full) return fail(ErrorCode::kResourceExhausted, "No space left on device");
-    BIGCAST_ASSIGN(auto file, disk_->create(path, size));
-    return std::make_unique<FaultyFile>(std::move(file), faults_);
-  }
-  Result<Opened> open(const std::string& path) override {
-    BIGCAST_ASSIGN(auto opened, disk_->open(path));
-    opened.file = std::make_unique<FaultyFile>(std::move(opened.file), faults_);
-    return opened;
-  }
-  Result<void> remove(const std::string& path) override { return disk_->remove(path); }
-  Result<std::vector<std::string>> list(const std::string& directory) override {
-    return disk_->list(directory);
-  }
-
- private:
-  std::unique_ptr<Disk> disk_ = make_disk();
-  Faults& faults_;
-};
 
 uint64_t allocated_bytes(int fd) {
   struct stat status {};
@@ -230,7 +178,35 @@ TEST_CASE("a full disk refuses homes, drops relays and keeps what was stored") {
   Bytes buffer(kSmallChunk);
   CHECK(code_of(store->read_chunk(home.id, demoted, buffer)) == ErrorCode::kIo);
   faults.read_io = false;
+  CHECK(code_of(store->read_chunk(home.id, demoted, buffer)) == ErrorCode::kCorrupt);
+  while (!store->scrub(1).cycle_ended) {  // which finds that it was no bad sector
+  }
   CHECK(reads_back(*store, home.id, demoted, kSmallChunk));
+}
+
+TEST_CASE("a write that the system cuts short is no write") {
+  const TemporaryDirectory directory;
+  const auto disk = make_disk();
+  auto file = disk->create(directory.path + "/extent-000001", limits::kMiB).value();
+  struct alignas(limits::kDiskAlignment) Buffer {
+    std::array<std::byte, limits::kMiB> bytes;
+  };
+  const auto buffer = std::make_unique<Buffer>();
+  buffer->bytes.fill(std::byte{7});
+  rlimit old{};
+  REQUIRE(getrlimit(RLIMIT_FSIZE, &old) == 0);
+  rlimit half = old;
+  half.rlim_cur = limits::kMiB / 2;
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  REQUIRE(setrlimit(RLIMIT_FSIZE, &half) == 0);
+  const auto written = file->write(0, buffer->bytes);
+  REQUIRE(setrlimit(RLIMIT_FSIZE, &old) == 0);
+  std::signal(SIGXFSZ, handler);
+  CHECK(code_of(written) == ErrorCode::kIo);
+  REQUIRE(file->write(0, buffer->bytes));
+  buffer->bytes.fill(std::byte{0});
+  REQUIRE(file->read(0, buffer->bytes));
+  CHECK(buffer->bytes[limits::kMiB - 1] == std::byte{7});
 }
 
 TEST_CASE("after a failed write the disk only gives what it has, and memory goes on") {

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "store_support.h"
+#include "tests/support/faulty_disk.h"
 
 namespace bigcast {
 namespace {
@@ -166,6 +167,33 @@ TEST_CASE("a chunk that left a frozen file finds its pages again") {
   pin = hold_or_fail(*store, options.id);
   CHECK(map_or_fail(*store, options.id)->shows(options.id));
   CHECK(store->usage().memory_used <= kMemory);
+}
+
+TEST_CASE("what can't be brought back to be mapped is damaged, or a relay's and fetched again") {
+  for (const bool is_relay : {false, true}) {
+    CAPTURE(is_relay);
+    const TemporaryDirectory directory;
+    Faults faults;
+    const auto store =
+        open_store(with_disk(directory.path, 4 * kMemory), std::make_unique<FaultyDisk>(faults))
+            .value();
+    const CreateOptions options = mappable(is_relay ? relay_options(1) : blob_options(1));
+    write_blob(*store, options, kBlob);
+    write_blob(*store, blob_options(2), kMemory);
+    REQUIRE(store->resident_chunks(options.id).empty());
+    REQUIRE(store->remove({1, 2}));
+    const Pin pin = hold_or_fail(*store, options.id);
+    faults.read_io = true;
+    CHECK(code_of(store->map(options.id)) == (is_relay ? ErrorCode::kNotFound : ErrorCode::kIo));
+    faults.read_io = false;
+    CHECK(store->usage().chunks_damaged == (is_relay ? 0 : 1));
+    CHECK(store->stored_chunks(options.id).size() == (is_relay ? 7 : 8));
+    CHECK(code_of(store->map(options.id)) ==
+          (is_relay ? ErrorCode::kNotFound : ErrorCode::kCorrupt));
+    REQUIRE(put(*store, options.id, 0, kSmallChunk));
+    CHECK(store->usage().chunks_damaged == 0);
+    CHECK(map_or_fail(*store, options.id)->shows(options.id));
+  }
 }
 
 TEST_CASE("a blob that is removed while it is mapped stays counted until it is returned") {

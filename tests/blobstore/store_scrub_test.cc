@@ -1,6 +1,8 @@
 #include <filesystem>
 
 #include "store_support.h"
+#include "tests/blobstore/sim_disk.h"
+#include "tests/support/faulty_disk.h"
 
 // What is damaged on disk is found, mended where the same bytes are, and kept from readers.
 namespace bigcast {
@@ -102,6 +104,63 @@ TEST_CASE("without a copy in memory it is quarantined, until somebody brings it 
   REQUIRE(store->remove({1, 1}));
   CHECK(store->damaged_chunks(10).empty());
   CHECK(store->usage().disk_used == 0);
+}
+
+TEST_CASE("a sector that can't be read is damage as any other, unless it can be read later") {
+  for (const std::string found_by : {"a reader", "the scrub"}) {
+    CAPTURE(found_by);
+    const TemporaryDirectory directory;
+    SimMachine machine(1);
+    const auto open = [&] {
+      return open_store(with_disk(directory.path, kDisk), machine.disk()).value();
+    };
+    write_blob(*open(), durable_options(1), kSize);
+    const auto store = open();
+    Bytes buffer(kSmallChunk);
+    const auto fail_one = [&] {
+      machine.fail_next_read();
+      if (found_by == "the scrub") return static_cast<void>(store->scrub(1));
+      CHECK(code_of(store->read_chunk({1, 1}, 0, buffer)) == ErrorCode::kIo);
+    };
+    fail_one();
+    CHECK(store->usage().chunks_quarantined == 1);
+    CHECK(store->usage().checksum_failures == 0);
+    const auto damaged = store->damaged_chunks(10);
+    REQUIRE(damaged.size() == 1);
+    CHECK(damaged[0].meta.index == 0);
+    CHECK(code_of(store->read_chunk({1, 1}, 0, buffer)) == ErrorCode::kCorrupt);
+    CHECK(reads_back(*store, {1, 1}, 1, kSmallChunk));
+    REQUIRE(put(*store, {1, 1}, 0, kSmallChunk));
+    CHECK(store->usage().chunks_repaired == 1);
+    CHECK(whole(*store, {1, 1}));
+    fail_one();  // this time for nobody to mend
+    CHECK(store->usage().chunks_damaged == 1);
+    scrub_all(*store);
+    scrub_all(*store);
+    CHECK(store->usage().chunks_damaged == 0);
+    CHECK(store->usage().chunks_repaired == 1);
+    CHECK(whole(*store, {1, 1}));
+  }
+}
+
+TEST_CASE("damage that two find at once is counted once") {
+  const TemporaryDirectory directory;
+  write_blob(*open_or_fail(with_disk(directory.path, kDisk)), durable_options(1), kSize);
+  damage_chunk(directory.path, 2);
+  Faults faults;
+  const auto store =
+      open_store(with_disk(directory.path, kDisk), std::make_unique<FaultyDisk>(faults)).value();
+  const auto read_it = [&] {
+    Bytes buffer(kSmallChunk);
+    CHECK(code_of(store->read_chunk({1, 1}, 2, buffer)) == ErrorCode::kCorrupt);
+  };
+  bool is_first = true;
+  faults.before_read = [&] {
+    if (std::exchange(is_first, false)) read_it();  // while the first one reads
+  };
+  read_it();
+  CHECK(store->usage().chunks_quarantined == 1);
+  CHECK(store->usage().chunks_damaged == 1);
 }
 
 TEST_CASE("a damaged copy of what memory has, too, is given up; a relay's chunk is dropped") {
