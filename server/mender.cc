@@ -26,6 +26,10 @@ Result<std::span<const std::byte>> bytes_of(rpc::ReadResult::Reader result, cons
 
 }  // namespace
 
+Mender::Outcome Mender::not_given(Error error) { return {std::move(error), false}; }
+
+Mender::Outcome Mender::not_taken(Error error) { return {std::move(error), true}; }
+
 void Mender::tick() {
   // A disk that takes no writes can't be mended.
   if (running_ || core_.clock.now() < next_at_ || core_.store->damaged_chunks(1).empty() ||
@@ -36,6 +40,7 @@ void Mender::tick() {
   after_.reset();
   away_.clear();
   mended_ = failed_ = 0;
+  is_over_ = false;
   task_ = mend_next()
               .catch_([this](kj::Exception&& exception) {
                 failed_++;
@@ -47,13 +52,20 @@ void Mender::tick() {
 
 void Mender::end_round() {
   running_ = false;
+  links_.close_unused();
   if (mended_ > 0 || failed_ == 0) pause_ms_ = limits::kMendPauseMinMs;
   if (failed_ == 0 && mended_ > 0) return;
   next_at_ = core_.clock.now() + std::chrono::milliseconds(pause_ms_);
   pause_ms_ = std::min(2 * pause_ms_, limits::kMendPauseMaxMs);
 }
 
+void Mender::clear() {
+  task_ = nullptr;
+  links_.clear();
+}
+
 kj::Promise<void> Mender::mend_next() {
+  if (is_over_) return kj::READY_NOW;
   const auto damaged =
       core_.store->damaged_chunks(limits::kMendedPerTurn, after_ ? &*after_ : nullptr);
   for (const DamagedChunk& chunk : damaged) {
@@ -79,46 +91,66 @@ kj::Promise<void> Mender::mend(const DamagedChunk& chunk, const BlobStat& stat,
   homes.erase(homes.begin());
   return mend_from(home, chunk, stat)
       .then([this, home, chunk, stat,
-             homes = std::move(homes)](const Result<void>& mended) mutable -> kj::Promise<void> {
-        if (!mended) {
-          log().info("blob {}/{}: chunk {}: {} can't repair it: {}", stat.name_space, stat.name,
-                     chunk.meta.index, home.to_string(), mended.error().to_string());
-          if (is_passing(mended.error().code)) away_.insert(home.to_string());
-          return mend(chunk, stat, std::move(homes));
+             homes = std::move(homes)](const Outcome& outcome) mutable -> kj::Promise<void> {
+        if (!outcome.error) {
+          mended_++;
+          core_.metrics->chunks_mended++;
+          log().info("blob {}/{}: chunk {}: repaired with what {} has", stat.name_space, stat.name,
+                     chunk.meta.index, home.to_string());
+          return kj::READY_NOW;
         }
-        mended_++;
-        core_.metrics->chunks_mended++;
-        log().info("blob {}/{}: chunk {}: repaired with what {} has", stat.name_space, stat.name,
-                   chunk.meta.index, home.to_string());
-        return kj::READY_NOW;
+        if (outcome.is_ours) {
+          on_not_taken(chunk, stat, *outcome.error);
+          return kj::READY_NOW;
+        }
+        log().info("blob {}/{}: chunk {}: {} can't repair it: {}", stat.name_space, stat.name,
+                   chunk.meta.index, home.to_string(), outcome.error->to_string());
+        if (is_passing(outcome.error->code)) away_.insert(home.to_string());
+        return mend(chunk, stat, std::move(homes));
       });
 }
 
-kj::Promise<Result<void>> Mender::mend_from(const rpc::Address& home, const DamagedChunk& chunk,
-                                            const BlobStat& stat) {
-  auto source = kj::refcounted<ChunkSource>(
-      kj::addRef(core_), core_.replicas->link(stat.name_space, home), chunk.id, true);
+// No other home can help. What is being moved or is mapped has its turn in the next round.
+void Mender::on_not_taken(const DamagedChunk& chunk, const BlobStat& stat, const Error& error) {
+  if (error.code == ErrorCode::kNotFound) return;  // the blob was removed meanwhile
+  failed_++;
+  // Nor will the next chunk find a disk that works, room, or a descriptor.
+  is_over_ = error.code == ErrorCode::kIo || error.code == ErrorCode::kResourceExhausted;
+  log().warn("blob {}/{}: chunk {}: can't be repaired here: {}", stat.name_space, stat.name,
+             chunk.meta.index, error.to_string());
+}
+
+kj::Promise<Mender::Outcome> Mender::mend_from(const rpc::Address& home, const DamagedChunk& chunk,
+                                               const BlobStat& stat) {
+  auto link = links_.get(stat.name_space, home);
+  auto source = kj::refcounted<ChunkSource>(kj::addRef(core_), kj::addRef(*link), chunk.id, true);
   return core_.credits->acquire(chunk.meta.stored_size)
-      .then([this, source = kj::mv(source), chunk,
+      .then([this, link = kj::mv(link), source = kj::mv(source), chunk,
              chunk_size = stat.chunk_size](kj::Own<CreditPool::Credit> credit) mutable {
         // Checked: so that it says if its own is damaged.
         auto read = source->read(chunk.meta.index, rpc::ReadMode::CHECKED);
         return read
-            .then([this, chunk, chunk_size](Result<Response> response) {
-              return put(chunk, chunk_size, kj::mv(response));
+            .then([this, &link = *link, chunk,
+                   chunk_size](Result<Response> response) -> kj::Promise<Outcome> {
+              if (response) return put(chunk, chunk_size, kj::mv(*response));
+              const Error* unconnected = link.failure();
+              const bool no_socket = unconnected != nullptr && unconnected->code == ErrorCode::kIo;
+              return no_socket ? not_taken(*unconnected) : not_given(response.error());
             })
-            .attach(kj::mv(credit), kj::mv(source));
+            .attach(kj::mv(credit), kj::mv(source), kj::mv(link));
       });
 }
 
-kj::Promise<Result<void>> Mender::put(const DamagedChunk& chunk, uint32_t chunk_size,
-                                      Result<Response> response) {
-  if (!response) return Result<void>(tl::unexpected(response.error()));
-  const auto bytes = bytes_of(response->getResult(), chunk.meta, chunk_size);
-  if (!bytes) return Result<void>(tl::unexpected(bytes.error()));
-  return core_.on_pool([store = core_.store, chunk, bytes = *bytes, held = kj::mv(*response)] {
-    return store->put_chunk(chunk.id, chunk.meta, bytes);
-  });
+kj::Promise<Mender::Outcome> Mender::put(const DamagedChunk& chunk, uint32_t chunk_size,
+                                         Response response) {
+  const auto bytes = bytes_of(response.getResult(), chunk.meta, chunk_size);
+  if (!bytes) return not_given(bytes.error());
+  return core_.on_pool(
+      [store = core_.store, chunk, bytes = *bytes, held = kj::mv(response)]() -> Outcome {
+        if (auto right = verify_chunk(chunk.meta, bytes); !right) return not_given(right.error());
+        const auto stored = store->put_chunk(chunk.id, chunk.meta, bytes);
+        return stored ? Outcome() : not_taken(stored.error());
+      });
 }
 
 }  // namespace bigcast

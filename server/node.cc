@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "blobstore/store.h"
 #include "rpc/login.h"
 #include "rpc/socket.h"
 #include "server/status.h"
@@ -37,6 +38,12 @@ kj::Duration to_kj(Duration duration) { return duration.count() * kj::NANOSECOND
 
 tl::expected<std::unique_ptr<Node>, StartFailure> Node::start(rpc::UvLoop& loop,
                                                               const Config& config) {
+  return start(loop, config, make_disk());
+}
+
+tl::expected<std::unique_ptr<Node>, StartFailure> Node::start(rpc::UvLoop& loop,
+                                                              const Config& config,
+                                                              std::unique_ptr<Disk> disk) {
   Listeners listeners;
   if (config.socket) {
     auto listener = rpc::Listener::listen(loop, *config.socket);
@@ -60,7 +67,7 @@ tl::expected<std::unique_ptr<Node>, StartFailure> Node::start(rpc::UvLoop& loop,
   options.quotas = config.quota;
   options.default_quota = config.default_quota;
   options.clock = &clock;
-  auto store = BlobStore::open(options);
+  auto store = open_store(options, std::move(disk));
   if (!store) return failure(config.disk_path.empty() ? "memory" : "disk", store.error());
   std::unique_ptr<Node> node(new Node(loop, config, std::move(*store)));
   if (!config.record_trace.empty()) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "blobstore/disk.h"
 #include "rpc/login.h"
 #include "server/config.h"
 #include "server/core.h"
@@ -36,6 +37,10 @@ class Node {
   // nothing is left behind if one fails. `config` must outlive the node.
   static tl::expected<std::unique_ptr<Node>, StartFailure> start(rpc::UvLoop& loop,
                                                                  const Config& config);
+  // The same, with a disk that a test can make fail.
+  static tl::expected<std::unique_ptr<Node>, StartFailure> start(rpc::UvLoop& loop,
+                                                                 const Config& config,
+                                                                 std::unique_ptr<Disk> disk);
   ~Node() noexcept(false);
 
   // "bigcastd ready listen=127.0.0.1:7420 socket=none http=127.0.0.1:7421 pid=1"

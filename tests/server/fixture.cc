@@ -23,11 +23,12 @@ Result<void> to_result(rpc::VoidResult::Reader result) {
 
 std::string unique_socket() { return "unix:@bigcast-test-" + Id128::random().to_string(); }
 
-TestNode::TestNode(rpc::UvLoop& loop, const std::function<void(Config&)>& adjust) {
+TestNode::TestNode(rpc::UvLoop& loop, const std::function<void(Config&)>& adjust,
+                   std::unique_ptr<Disk> disk) {
   config.listen = {rpc::Address::tcp("127.0.0.1", 0)};
   config.memory_bytes = 64 * limits::kMiB;
   if (adjust) adjust(config);
-  auto started = Node::start(loop, config);
+  auto started = Node::start(loop, config, std::move(disk));
   REQUIRE_MESSAGE(started, (started ? "" : started.error().error.to_string()));
   node = std::move(*started);
 }

@@ -19,7 +19,8 @@ namespace bigcast::testing {
 
 // A node on a loop that it shares with the test, listening on a port of the system's choice.
 struct TestNode {
-  explicit TestNode(rpc::UvLoop& loop, const std::function<void(Config&)>& adjust = {});
+  explicit TestNode(rpc::UvLoop& loop, const std::function<void(Config&)>& adjust = {},
+                    std::unique_ptr<Disk> disk = make_disk());
   const rpc::Address& tcp() const { return node->addresses().front(); }
   const rpc::Address& local() const { return node->addresses().back(); }  // if it has a socket
   NodeCore& core() { return node->core(); }
@@ -122,8 +123,9 @@ bool matches(const ReadAnswer& answer, const Chunk& chunk);
 
 // A node with a client.
 struct Host {
-  Host(rpc::UvLoop& loop, LeaseId lease, const std::function<void(Config&)>& adjust = {})
-      : node(loop, adjust),
+  Host(rpc::UvLoop& loop, LeaseId lease, const std::function<void(Config&)>& adjust = {},
+       std::unique_ptr<Disk> disk = make_disk())
+      : node(loop, adjust, std::move(disk)),
         client(login(loop, node.tcp(), {.lease = lease})),
         caller(loop, client.session) {}
   uint64_t fetched() {

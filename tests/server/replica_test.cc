@@ -1,12 +1,17 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
+#include <fstream>
 #include <functional>
+#include <latch>
 #include <list>
 #include <string>
+#include <thread>
 
 #include "tests/server/fixture.h"
+#include "tests/support/faulty_disk.h"
 #include "tests/support/flip.h"
 
 namespace bigcast::testing {
@@ -24,14 +29,14 @@ struct Cluster {
   }
   Host& host(size_t index) { return *std::next(hosts.begin(), static_cast<ptrdiff_t>(index)); }
 
-  // Of two homes, the first hosts; the others are spares.
+  // Of as many homes as copies, the first hosts; the others are spares.
   NewBlob new_blob() {
     rpc::BlobRefData ref;
     ref.id = BlobId::random();
     ref.chunk_size = kSmallChunk;
     ref.name_space = "app";
     ref.name = "blob";
-    ref.copies = 2;
+    ref.copies = copies;
     for (Host& host : hosts) {
       auto& addresses = ref.homes.size() < ref.copies ? ref.homes : ref.spares;
       addresses.push_back(*host.node.core().advertised);
@@ -76,6 +81,7 @@ struct Cluster {
   const LeaseId lease = LeaseId::random();
   std::list<Host> hosts;
   bool durable = false;  // what is put
+  uint8_t copies = 2;    // of it
 };
 
 // Hosts with a directory each, that can be restarted.
@@ -96,12 +102,17 @@ struct Disks {
     cluster.hosts.erase(std::next(cluster.hosts.begin(), static_cast<ptrdiff_t>(index)));
   }
   // The one that was stopped last.
-  void start(Cluster& cluster, size_t index) {
-    cluster.hosts.emplace(std::next(cluster.hosts.begin(), static_cast<ptrdiff_t>(index)),
-                          cluster.loop, cluster.lease, [&](Config& config) {
-                            adjust(config, index);
-                            config.listen = {address};
-                          });
+  Host& start(Cluster& cluster, size_t index, const Cluster::Adjust& adjust_more = {},
+              std::unique_ptr<Disk> disk = make_disk()) {
+    return *cluster.hosts.emplace(
+        std::next(cluster.hosts.begin(), static_cast<ptrdiff_t>(index)), cluster.loop,
+        cluster.lease,
+        [&](Config& config) {
+          adjust(config, index);
+          config.listen = {address};
+          if (adjust_more) adjust_more(config);
+        },
+        std::move(disk));
   }
   // A bit of each chunk's place on the host's disk.
   void damage(size_t index, uint32_t chunks) {
@@ -273,6 +284,125 @@ TEST_CASE("damage that no home can repair stays a typed error, and ends with the
   cluster.check_reads(relay, ref);
   until_mended(cluster, first);
   cluster.check_reads(first, ref);
+}
+
+// The first of three homes was started again, and all of its chunks are damaged and known to be.
+struct DamagedHome {
+  DamagedHome() {
+    cluster.durable = true;
+    cluster.copies = 3;
+    ref = cluster.put();
+    disks.stop(cluster, 0);
+    disks.damage(0, kChunks);
+    const auto no_scrub = [](Config& config) { config.scrub_rate = 0; };
+    Host& host = disks.start(cluster, 0, no_scrub, std::make_unique<FaultyDisk>(faults));
+    store = host.node.core().store.get();
+    metrics = &host.node.metrics();
+    // Until the others have looked at it: nothing of this is about their copies.
+    run_for(cluster.loop, std::chrono::milliseconds(3 * limits::kReplicaBeatMs));
+  }
+  // To be called before the loop runs on: the first round begins at its next tick.
+  void find_damage() {
+    std::vector<std::byte> buffer(kSmallChunk);
+    for (uint32_t i = 0; i < kChunks; i++) CHECK_FALSE(store->read_chunk(ref.id, i, buffer));
+    REQUIRE(store->usage().chunks_damaged == kChunks);
+  }
+  uint64_t served(size_t index) { return cluster.host(index).node.metrics().chunks_served; }
+  uint64_t served_by_others() { return served(1) + served(2); }
+
+  Disks disks;
+  Faults faults;  // of the first
+  Cluster cluster{3, disks.next()};
+  rpc::BlobRefData ref;
+  BlobStore* store;
+  Metrics* metrics;
+};
+
+TEST_CASE("a home whose disk takes no repair asks for one chunk, at one home") {
+  DamagedHome home;
+  const uint64_t before = home.served_by_others();
+  home.faults.write_io = true;
+  home.find_damage();
+  run_until(
+      home.cluster.loop, [&] { return !home.store->disk_failure().empty(); }, "a failed repair");
+  run_for(home.cluster.loop, std::chrono::milliseconds(200));
+  CHECK(home.served_by_others() == before + 1);
+  CHECK(home.metrics->chunks_mended == 0);
+}
+
+TEST_CASE("a damaged chunk that is being moved keeps none of the others from their repair") {
+  DamagedHome home;
+  std::latch moving(1);
+  std::latch moved(1);
+  std::atomic<bool> is_first = true;
+  home.faults.before_write = [&] {
+    if (!is_first.exchange(false)) return;
+    moving.count_down();
+    moved.wait();
+  };
+  home.find_damage();
+  const auto chunk = make_chunk(0);
+  std::thread mover([&] {
+    const auto bytes = std::as_bytes(std::span(chunk.bytes));
+    CHECK(home.store->put_chunk(home.ref.id, chunk.meta, bytes));
+  });
+  moving.wait();
+  run_until(
+      home.cluster.loop, [&] { return home.metrics->chunks_mended == kChunks - 1; },
+      "the others' repair");
+  CHECK(home.store->usage().chunks_damaged == 1);
+  moved.count_down();
+  mover.join();
+  CHECK(home.store->usage().chunks_damaged == 0);
+  home.cluster.check_reads(home.cluster.host(0), home.ref);
+}
+
+TEST_CASE("a blob that is removed while a chunk of it is repaired is asked for nowhere else") {
+  DamagedHome home;
+  const uint64_t before = home.served_by_others();
+  home.faults.before_write = [&] { static_cast<void>(home.store->remove(home.ref.id)); };
+  home.find_damage();
+  run_until(
+      home.cluster.loop, [&] { return !home.store->stat(home.ref.id); }, "its end");
+  run_for(home.cluster.loop, std::chrono::milliseconds(200));
+  CHECK(home.served_by_others() == before + 1);
+}
+
+// How many copies were begun at a host, as its audit log has it.
+uint64_t copies_begun(const std::string& audit_log) {
+  std::ifstream log(audit_log);
+  std::string line;
+  uint64_t count = 0;
+  while (std::getline(log, line)) count += line.find("\"copy\"") != std::string::npos ? 1 : 0;
+  return count;
+}
+
+TEST_CASE("a relay that dropped its chunks unheard does not end a copy that asks it for them") {
+  Cluster cluster(2);
+  const auto ref = cluster.put();
+  Host relay(cluster.loop, cluster.lease, shorten_grace);
+  auto opened = relay.caller.open_ref(ref);
+  REQUIRE(opened);
+  for (uint32_t i = 0; i < kChunks; i++) {
+    CHECK(matches(read(cluster.loop, *opened, i), make_chunk(i)));
+  }
+  const TemporaryDirectory directory;
+  const rpc::Address address = *cluster.host(1).node.core().advertised;
+  cluster.hosts.pop_back();
+  REQUIRE(relay.node.core().store->drop_chunks(ref.id));
+  Host& empty = cluster.hosts.emplace_back(cluster.loop, cluster.lease, [&](Config& config) {
+    shorten_grace(config);
+    config.listen = {address};
+    config.audit_log = directory.path("audit");
+  });
+  run_until(
+      cluster.loop, [&] { return empty.chunks(ref.id) == kChunks; }, "the copy");
+  run_until(
+      cluster.loop, [&] { return cluster.host(0).node.metrics().blobs_under_replicated == 0; },
+      "a home more");
+  CHECK(empty.node.metrics().peer_fetch_failures > 0);
+  CHECK(copies_begun(directory.path("audit")) == 1);
+  cluster.check_reads(empty, ref);
 }
 
 TEST_CASE("bad plans are refused before anything is stored") {
