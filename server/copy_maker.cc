@@ -21,13 +21,13 @@ bool is_refusal(ErrorCode code) {
 }  // namespace
 
 CopyMaker::CopyMaker(NodeCore& core, BlobStat stat, rpc::BlobRefData ref,
-                     std::vector<rpc::Address> candidates, uint32_t wanted, bool replace)
+                     std::vector<rpc::Address> candidates, uint32_t wanted, For purpose)
     : core_(core),
       stat_(std::move(stat)),
       ref_(std::move(ref)),
       candidates_(std::move(candidates)),
       wanted_(wanted),
-      replace_(replace) {}
+      purpose_(purpose) {}
 
 std::vector<rpc::Address> CopyMaker::homes() const {
   std::vector<rpc::Address> homes;
@@ -49,7 +49,9 @@ Result<void> CopyMaker::add(Result<Making> made) {
   if (!made) {
     error_ = made.error();
     log().info("copying blob {}: {}", stat_.id.to_string(), error_.to_string());
-    return is_refusal(error_.code) ? Result<void>(tl::unexpected(error_)) : Result<void>();
+    // One node that has another blob of the name does not keep the others from having this one.
+    const bool is_answer = is_refusal(error_.code) && purpose_ != For::kRepair;
+    return is_answer ? Result<void>(tl::unexpected(error_)) : Result<void>();
   }
   // The same node may go by several names.
   const auto has_it = [&](const rpc::Address& home) { return home == made->at; };
@@ -91,7 +93,7 @@ void CopyMaker::write_request(rpc::Session::CopyParams::Builder params) const {
   options.setSize(stat_.size ? static_cast<int64_t>(*stat_.size) : -1);
   options.setChunkSize(stat_.chunk_size);
   options.setUntilRemoved(stat_.lease.is_zero());
-  options.setReplace(replace_);
+  options.setReplace(purpose_ == For::kUploadThatReplaces);
   options.setMappable(stat_.mappable);
   options.setStripe(static_cast<uint8_t>(stat_.stripe.index));
   if (stat_.durability == Durability::kDisk) options.setDurability(rpc::Durability::DISK);
@@ -127,12 +129,16 @@ kj::Promise<void> CopyMaker::seal_one(Making& making, Figures figures) {
   request.setChunkCount(figures.chunk_count);
   request.setRootDigestHi(figures.root_digest.hi);
   request.setRootDigestLo(figures.root_digest.lo);
+  auto too_late = stalled(making, 0, core_.clock.now()).then([]() -> Result<void> {
+    return fail(ErrorCode::kDeadlineExceeded, "it gets no chunk, and does not answer");
+  });
   return request.send()
       .then([](auto response) -> Result<void> {
         const auto result = response.getResult();
         if (result.isError()) return tl::unexpected<Error>(rpc::read(result.getError()));
         return {};
       })
+      .exclusiveJoin(kj::mv(too_late))
       .catch_([](kj::Exception&& exception) -> Result<void> {
         return tl::unexpected<Error>(rpc::to_error(exception));
       })
@@ -143,6 +149,31 @@ kj::Promise<void> CopyMaker::seal_one(Making& making, Figures figures) {
         error_.message = fmt::format("the copy at {}: {}", making.at.to_string(), error_.message);
         log().warn("copying blob {}: {}", stat_.id.to_string(), error_.to_string());
       });
+}
+
+kj::Promise<void> CopyMaker::stalled(Making& making, uint32_t chunks, TimePoint since) {
+  const Duration timeout = core_.config.session_timeout;
+  return core_.loop.timer()
+      .afterDelay((timeout / 4).count() * kj::NANOSECONDS)
+      .then([this, &making] { return chunks_at(making); })
+      .then([this, &making, chunks, since, timeout](uint32_t now_there) -> kj::Promise<void> {
+        const TimePoint now = core_.clock.now();
+        if (now_there != chunks) return stalled(making, now_there, now);
+        if (now - since >= timeout) return kj::READY_NOW;
+        return stalled(making, chunks, since);
+      });
+}
+
+kj::Promise<uint32_t> CopyMaker::chunks_at(Making& making) {
+  return making.link->open().then([this](Result<PeerLink::Open> open) -> kj::Promise<uint32_t> {
+    if (!open) return uint32_t{0};
+    auto request = open->session.openRequest();
+    rpc::write(stat_.id, request.initTarget().initCopyId());
+    return request.send().then([](auto response) -> uint32_t {
+      const auto result = response.getResult();
+      return result.isOpened() ? result.getOpened().getInfo().getChunkCount() : 0;
+    });
+  });
 }
 
 }  // namespace bigcast

@@ -22,16 +22,19 @@ class CopyMaker {
     Digest128 root_digest;  // zero: each home computes it
   };
 
+  enum class For : uint8_t { kUpload, kUploadThatReplaces, kRepair };
+
   // `ref`: what the others are to know, this home first of its homes. `candidates`: where copies
-  // may be, in order. replace: as CreateOptions.
+  // may be, in order.
   CopyMaker(NodeCore& core, BlobStat stat, rpc::BlobRefData ref,
-            std::vector<rpc::Address> candidates, uint32_t wanted, bool replace);
+            std::vector<rpc::Address> candidates, uint32_t wanted, For purpose);
 
   // Begins as many as are wanted; a candidate that can't is left for the next one. What a node
-  // refuses whatever its state is (ALREADY_EXISTS, INVALID_ARGUMENT) is the answer.
+  // refuses whatever its state is (ALREADY_EXISTS, INVALID_ARGUMENT) is the answer to a writer.
   kj::Promise<Result<void>> start();
-  // Resolves when all are homes. A copy that gets lost is made again where there is a candidate
-  // left; else its error is the answer.
+  // Resolves when all are homes. A copy that gets lost, or gets no chunk and does not answer for
+  // the time that a session may be silent, is made again where there is a candidate left; else its
+  // error is the answer.
   kj::Promise<Result<void>> seal(Figures figures);
   std::vector<rpc::Address> homes() const;  // where the copies are
 
@@ -46,13 +49,16 @@ class CopyMaker {
   void write_request(rpc::Session::CopyParams::Builder params) const;
   Result<void> add(Result<Making> made);
   kj::Promise<void> seal_one(Making& making, Figures figures);
+  // Resolves when the copy has got none but `chunks` since then for too long.
+  kj::Promise<void> stalled(Making& making, uint32_t chunks, TimePoint since);
+  kj::Promise<uint32_t> chunks_at(Making& making);
 
   NodeCore& core_;
   const BlobStat stat_;
   const rpc::BlobRefData ref_;
   const std::vector<rpc::Address> candidates_;
   const uint32_t wanted_;
-  const bool replace_;
+  const For purpose_;
   size_t next_ = 0;  // candidate
   Error error_{ErrorCode::kUnavailable, "replicas: no other node is known"};
   std::vector<kj::Own<Making>> makings_;

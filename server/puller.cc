@@ -370,8 +370,10 @@ kj::Promise<Puller::Outcome> Puller::keep(uint32_t index, ChunkSource::Response 
       })
       .then([fetched = kj::mv(fetched)](Result<bool> kept) mutable {
         if (!kept) {
+          // Whoever sent it did its part.
           const bool is_ours = !is_senders(kept.error().code);
-          return Outcome{rpc::FetchFailure::FAILED, failed_fetch(kept.error()), is_ours};
+          const auto why = is_ours ? rpc::FetchFailure::DECLINED : rpc::FetchFailure::FAILED;
+          return Outcome{why, failed_fetch(kept.error()), is_ours};
         }
         fetched->kept = *kept;
         return Outcome{std::nullopt, kj::mv(fetched)};
@@ -388,16 +390,26 @@ void Puller::on_outcome(uint32_t index, Outcome outcome) {
     home_.failed(index, *outcome.why);
     const Error& error = *outcome.fetched->error;
     if (error.code == ErrorCode::kCorrupt) core_.metrics->checksum_failures++;
-    if (*outcome.why != rpc::FetchFailure::DECLINED) {
+    if (outcome.is_ours) {
+      on_not_kept(index, error);
+    } else if (*outcome.why != rpc::FetchFailure::DECLINED) {
       log().info("chunk {} of blob {} from {}: {}", index, blob_.id().to_string(),
                  from_home ? "its home" : "a peer", error.to_string());
       if (!from_home) core_.metrics->peer_fetch_failures++;
       // What a peer can't give says nothing about the home.
-      if (from_home || outcome.is_ours) on_home_failure(index, error);
+      if (from_home) on_home_failure(index, error);
     }
   }
   core_.destroy_later(kj::mv(transfer));  // its task is what runs now
   wake();
+}
+
+// A home in the making can't keep a chunk: no other source would change that.
+void Puller::on_not_kept(uint32_t index, const Error& error) {
+  log().warn("chunk {} of blob {}: can't be kept: {}", index, blob_.id().to_string(),
+             error.to_string());
+  if (is_passing(error.code)) return on_home_failure(index, error);  // tried again
+  blob_.end(error);
 }
 
 void Puller::on_fetched(uint32_t index, kj::Own<FetchedChunk> fetched, const Transfer& transfer) {

@@ -97,7 +97,7 @@ class Puller final : private kj::TaskSet::ErrorHandler {
   struct Outcome {
     std::optional<rpc::FetchFailure> why;  // none: it came
     kj::Own<FetchedChunk> fetched;
-    bool is_ours = false;  // this node could not keep it: nobody else can help
+    bool is_ours = false;  // this node is to keep it and could not: nobody else can help
   };
   struct Transfer {
     bool from_home = false;
@@ -132,6 +132,7 @@ class Puller final : private kj::TaskSet::ErrorHandler {
   kj::Maybe<kj::Own<ChunkSource>> source_at(const rpc::Address& address, bool is_home);
   void on_outcome(uint32_t index, Outcome outcome);
   void on_fetched(uint32_t index, kj::Own<FetchedChunk> fetched, const Transfer& transfer);
+  void on_not_kept(uint32_t index, const Error& error);
   void on_home_failure(uint32_t index, const Error& error);
   void finish(uint32_t index, kj::Own<FetchedChunk> fetched);
   void measure_first(uint32_t size);

@@ -335,7 +335,8 @@ kj::Promise<void> Replicas::repair(BlobId id) {
   }
   const auto others = candidates(blob);
   ref.spares = others;
-  auto maker = kj::heap<CopyMaker>(core_, stat.value_or(BlobStat{}), ref, others, 1, false);
+  auto maker = kj::heap<CopyMaker>(core_, stat.value_or(BlobStat{}), ref, others, 1,
+                                   CopyMaker::For::kRepair);
   auto made = stat ? maker->start() : kj::Promise<Result<void>>(Result<void>());
   return made
       .then([&maker = *maker, stat](Result<void> started) -> kj::Promise<Result<void>> {

@@ -250,6 +250,9 @@ Result<rpc::Copy::Client> SessionService::start_copy(const bigcast::CreateOption
     return rpc::Copy::Client(kj::heap<CopyService>(
         kj::addRef(*state_), options.id, kj::Maybe<kj::Own<RelayBlob>>(nullptr), kj::Own<void>()));
   }
+  if (here && here->role == BlobRole::kHome) {
+    return fail(ErrorCode::kUnavailable, "copy: the blob is being copied here already");
+  }
   if (core_.is_removing(options.id)) {
     return fail(ErrorCode::kUnavailable, "copy: the blob was just removed here");
   }

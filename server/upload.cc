@@ -57,7 +57,8 @@ kj::Promise<Result<void>> UploadService::start_copies(const BlobStat& stat,
   }
   const auto others = static_cast<uint32_t>(candidates.size());
   candidates.insert(candidates.end(), whole.spares.begin(), whole.spares.end());
-  copies_ = std::make_unique<CopyMaker>(core_, stat, whole, std::move(candidates), others, replace);
+  const auto purpose = replace ? CopyMaker::For::kUploadThatReplaces : CopyMaker::For::kUpload;
+  copies_ = std::make_unique<CopyMaker>(core_, stat, whole, std::move(candidates), others, purpose);
   return copies_->start();
 }
 

@@ -174,6 +174,98 @@ TEST_CASE("an upload that is given up leaves no copy") {
   cluster.until_gone(id);
 }
 
+// Hosts with a disk each, of which the second's fails as it is told.
+struct FaultyReplica {
+  explicit FaultyReplica(const Cluster::Adjust& adjust_more = [](Config&) {}) {
+    cluster.durable = true;
+    for (int i = 0; i < 3; i++) {
+      cluster.hosts.emplace_back(
+          cluster.loop, cluster.lease,
+          [&](Config& config) {
+            disks.next()(config);
+            adjust_more(config);
+          },
+          i == 1 ? std::make_unique<FaultyDisk>(faults) : make_disk());
+    }
+  }
+  rpc::Address address(size_t index) { return *cluster.host(index).node.core().advertised; }
+
+  Disks disks;
+  Faults faults;
+  Cluster cluster{0};
+};
+
+TEST_CASE("a replica whose own disk fails gives up at once, and a spare takes its place") {
+  FaultyReplica replica;
+  Cluster& cluster = replica.cluster;
+  Created blob = cluster.create();
+  cluster.send(blob, 0, kChunks / 2);
+  run_until(
+      cluster.loop, [&] { return cluster.host(1).chunks(blob.ref.id) == kChunks / 2; }, "chunks");
+  replica.faults.write_io = true;
+  cluster.send(blob, kChunks / 2, kChunks / 2 + 1);
+  run_until(
+      cluster.loop, [&] { return !cluster.host(1).has(blob.ref.id); }, "the copy's end");
+  CHECK(cluster.host(0).node.metrics().chunks_served == kChunks / 2 + 1);  // not once more
+  cluster.send(blob, kChunks / 2 + 1);
+  const auto ref = cluster.seal(blob);
+  CHECK(ref.homes == std::vector{replica.address(0), replica.address(2)});
+  CHECK(cluster.host(1).node.metrics().peer_fetch_failures == 0);
+  cluster.check_reads(cluster.host(2), ref);
+}
+
+TEST_CASE("a replica whose disk hangs at the seal does not keep the put") {
+  FaultyReplica replica(
+      [](Config& config) { config.session_timeout = std::chrono::milliseconds(800); });
+  Cluster& cluster = replica.cluster;
+  std::latch done(1);
+  std::atomic<bool> hangs = true;
+  replica.faults.before_sync = [&] {
+    if (hangs) done.wait();
+  };
+  Created blob = cluster.create();
+  cluster.send(blob);
+  auto request = blob.upload.sealRequest();
+  request.setSize(kSize);
+  request.setChunkCount(kChunks);
+  std::optional<rpc::BlobRefData> sealed;
+  auto sealing = request.send().then([&](auto response) {
+    REQUIRE(response.getResult().isRef());
+    sealed = *rpc::read(response.getResult().getRef());
+  });
+  auto running = sealing.eagerlyEvaluate(nullptr);
+  run_until(
+      cluster.loop,
+      [&] {
+        // The session must not be silent.
+        cluster.host(0).client.session.renewRequest().send().ignoreResult().detach(
+            [](kj::Exception&&) {});
+        return sealed.has_value();
+      },
+      "the seal");
+  hangs = false;
+  done.count_down();
+  CHECK(sealed->homes == std::vector{replica.address(0), replica.address(2)});
+  run_until(
+      cluster.loop, [&] { return !cluster.host(1).has(blob.ref.id); }, "the end of what hung");
+}
+
+TEST_CASE("a spare that has another blob of the name leaves the copy to the next") {
+  Cluster cluster(4);
+  const auto ref = cluster.put();
+  const NewBlob other{};
+  cluster.host(2).caller.put_blob(other, 1);
+  cluster.hosts.erase(std::next(cluster.hosts.begin()));
+  run_until(
+      cluster.loop,
+      [&] {
+        return cluster.host(2).chunks(ref.id) == kChunks &&
+               cluster.host(0).node.metrics().blobs_under_replicated == 0;
+      },
+      "a copy at the last spare");
+  CHECK_FALSE(cluster.host(1).has(ref.id));
+}
+
 TEST_CASE("what is removed at one home is removed at all, and a lease's end ends every copy") {
   for (const bool is_removed : {true, false}) {
     CAPTURE(is_removed);
