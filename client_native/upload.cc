@@ -75,6 +75,16 @@ class UploadJob final : private kj::TaskSet::ErrorHandler {
   void add_digest(const ChunkMeta& meta);
   kj::Promise<Result<std::string>> seal_homes();
   kj::Promise<Result<std::string>> seal_at(UploadHome& home);
+  kj::Promise<Result<std::string>> ask_to_seal(UploadHome& home);
+  // Whether a home whose answer to the seal was lost has sealed the blob; else the error `why`.
+  struct Unanswered {
+    rpc::Address home;
+    BlobId id;
+    Error why;
+    kj::TimePoint until;
+  };
+  kj::Promise<Result<std::string>> ask_whether_sealed(Unanswered seal);
+  kj::Promise<Result<std::string>> ask_whether_sealed(Unanswered seal, NodeSession& session);
   uint64_t size_at_homes() const {
     return committed_ + (seal_ ? uint64_t{kSealOverhead} * next_index_ : 0);
   }
@@ -309,6 +319,19 @@ kj::Promise<Result<std::string>> UploadJob::seal_homes() {
 }
 
 kj::Promise<Result<std::string>> UploadJob::seal_at(UploadHome& home) {
+  return ask_to_seal(home).then(
+      [this, &home](Result<std::string> sealed) -> kj::Promise<Result<std::string>> {
+        if (sealed || !node_did_not_answer(sealed.error())) return kj::mv(sealed);
+        auto address = rpc::Address::parse(home.session->address);
+        if (!address) return kj::mv(sealed);
+        nodes_.forget_bulk(*home.session);
+        const auto timeout = nodes_.targets().timeout_ms * kj::MILLISECONDS;
+        const auto until = nodes_.loop().timer().now() + timeout;
+        return ask_whether_sealed({std::move(*address), home.id, sealed.error(), until});
+      });
+}
+
+kj::Promise<Result<std::string>> UploadJob::ask_to_seal(UploadHome& home) {
   auto request = home.upload.sealRequest();
   request.setSize(size_at_homes());
   request.setChunkCount(next_index_);
@@ -325,6 +348,50 @@ kj::Promise<Result<std::string>> UploadJob::seal_at(UploadHome& home) {
             return check_sealed(std::move(ref));
           }),
       options_.replicas > 1 ? WaitsFor::kWriter : WaitsFor::kNode);  // for the others to follow
+}
+
+kj::Promise<Result<std::string>> UploadJob::ask_whether_sealed(Unanswered seal) {
+  return nodes_.bulk_of(seal.home).then(
+      [this, seal = std::move(seal)](
+          Result<kj::Own<NodeSession>> session) mutable -> kj::Promise<Result<std::string>> {
+        if (!session) return Result<std::string>(tl::unexpected(seal.why));
+        auto asked = ask_whether_sealed(std::move(seal), **session);
+        return asked.attach(kj::mv(*session));
+      });
+}
+
+kj::Promise<Result<std::string>> UploadJob::ask_whether_sealed(Unanswered seal,
+                                                               NodeSession& session) {
+  auto request = session.session.openRequest();
+  rpc::write(seal.id, request.initTarget().initHomeId());
+  // The ref; none: it is not sealed.
+  using Sealed = Result<std::optional<std::string>>;
+  auto asked =
+      request.send().then([this](capnp::Response<rpc::Session::OpenResults>&& response) -> Sealed {
+        auto result = response.getResult();
+        if (result.isError()) return tl::unexpected(rpc::read(result.getError()));
+        if (!result.isOpened()) return fail(ErrorCode::kUnsupported, "open: unknown answer");
+        const auto info = result.getOpened().getInfo();
+        if (!info.getSealed()) return std::nullopt;
+        BIGCAST_ASSIGN(auto ref, rpc::answered(rpc::read(info.getRef())));
+        BIGCAST_ASSIGN(auto sealed, check_sealed(std::move(ref)));
+        return sealed;
+      });
+  return bounded<std::optional<std::string>>(nodes_.loop(), session, nodes_.targets().timeout_ms,
+                                             kj::mv(asked))
+      .then([this,
+             seal = std::move(seal)](Sealed sealed) mutable -> kj::Promise<Result<std::string>> {
+        auto& timer = nodes_.loop().timer();
+        if (!sealed || (!*sealed && timer.now() >= seal.until)) {
+          return Result<std::string>(tl::unexpected(seal.why));
+        }
+        if (*sealed) return Result<std::string>(std::move(**sealed));
+        // It is at it, or has yet to notice that we were cut off.
+        return timer.afterDelay(limits::kReservationRetryMs * kj::MILLISECONDS)
+            .then([this, seal = std::move(seal)]() mutable {
+              return ask_whether_sealed(std::move(seal));
+            });
+      });
 }
 
 // Readers believe the ref, so it must not say what only the home says.

@@ -37,7 +37,9 @@ kj::Promise<Result<UploadHome>> create_at(Nodes& nodes, kj::Own<NodeSession> ses
                                                           response) mutable -> Result<UploadHome> {
         auto result = response.getResult();
         if (result.isError()) return tl::unexpected(rpc::read(result.getError()));
-        return UploadHome{kj::mv(session), result.getCreated().getUpload(), {}};
+        const auto created = result.getCreated();
+        const BlobId id = rpc::read(created.getRef().getId());
+        return UploadHome{kj::mv(session), created.getUpload(), id, {}};
       }));
 }
 

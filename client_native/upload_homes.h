@@ -12,6 +12,7 @@ namespace bigcast {
 struct UploadHome {
   kj::Own<NodeSession> session;
   rpc::Upload::Client upload;
+  BlobId id;  // of the blob, or the stripe
   HomeNode node;
 };
 

@@ -266,6 +266,33 @@ class Resets(FaultTest):
             self.assert_typed(put, put.end(), UNAVAILABLE)
 
 
+class LostAnswer(FaultTest):
+    def until_quiet(self, proxy):
+        known = -1
+        while proxy.bytes_down != known:
+            known = proxy.bytes_down
+            time.sleep(0.3)
+
+    def test_a_put_whose_seal_was_done_and_not_heard_of_is_done(self):
+        proxy, home = self.proxy(), self.home()
+        proxy.forward_to(home.listen)
+        content = payload(SIZE)
+        with self.back_to_baseline(home, keys=["t/x"]):
+            put = Call(self, None, "--server", proxy.address, "put", "-", "--key", "t/x",
+                       "--chunk-size", CHUNK, stdin=harness.subprocess.PIPE)
+            put.process.stdin.write(content)
+            chunks = SIZE // CHUNK + 1  # of the warm-up
+            eventually(lambda: home.metrics()["chunks_received_total"] == chunks, "all chunks")
+            self.until_quiet(proxy)  # and their answers
+            proxy.faults.silent_down = True
+            put.process.stdin.close()
+            eventually(lambda: home.metrics()['uploads_total{event="sealed"}'] == 2, "the seal")
+            proxy.reset_all()
+            proxy.faults.silent_down = False
+            self.assertEqual(0, put.end(), put.errors)
+            self.assert_right(self.get(home, "t/x"), content)
+
+
 class BitFlips(FaultTest):
     def test_a_damaged_chunk_is_fetched_again_by_a_client(self):
         proxy = self.proxy()
