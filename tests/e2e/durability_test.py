@@ -296,6 +296,8 @@ class Durability(EndToEnd):
         self.assertEqual(200, node.get("/readyz")[0])
         node.stop()
 
+
+class WallClock(EndToEnd):
     def faketime(self, offset_file):
         """The variables that make the wall clock, and no other, what the file says."""
         found = sorted(pathlib.Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
