@@ -22,6 +22,8 @@ ChunkBuffer::ChunkBuffer(size_t capacity) : capacity_((capacity + kPage - 1) / k
 
 ChunkBuffer::~ChunkBuffer() { munmap(data_, capacity_); }
 
+std::atomic<uint64_t> ChunkBuffers::made_{0};
+
 std::shared_ptr<ChunkBuffer> ChunkBuffers::take() {
   std::unique_ptr<ChunkBuffer> buffer;
   {
@@ -31,7 +33,10 @@ std::shared_ptr<ChunkBuffer> ChunkBuffers::take() {
       free_.pop_back();
     }
   }
-  if (!buffer) buffer = std::make_unique<ChunkBuffer>(capacity_);
+  if (!buffer) {
+    buffer = std::make_unique<ChunkBuffer>(capacity_);
+    ++made_;
+  }
   return {buffer.release(), [home = shared_from_this()](ChunkBuffer* returned) {
             home->give_back(std::unique_ptr<ChunkBuffer>(returned));
           }};

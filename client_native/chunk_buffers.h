@@ -1,6 +1,8 @@
 #pragma once
 
+#include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -32,8 +34,11 @@ class ChunkBuffers : public std::enable_shared_from_this<ChunkBuffers> {
   explicit ChunkBuffers(size_t capacity) : capacity_(capacity) {}
   std::shared_ptr<ChunkBuffer> take();
   size_t capacity() const { return capacity_; }
+  // Buffers that were made anew so far, by all transfers.
+  static uint64_t made() { return made_; }
 
  private:
+  static std::atomic<uint64_t> made_;
   void give_back(std::unique_ptr<ChunkBuffer> buffer);
 
   const size_t capacity_;

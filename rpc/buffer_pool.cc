@@ -54,6 +54,7 @@ kj::Own<BufferPool::Buffer> BufferPool::take(size_t rounded) {
     data =
         static_cast<std::byte*>(std::aligned_alloc(kPage, (rounded + kPage - 1) / kPage * kPage));
     if (data == nullptr) throw std::bad_alloc();
+    ++made_;
   }
   bytes_used_ += rounded;
   return kj::heap<Buffer>(*this, data, rounded);

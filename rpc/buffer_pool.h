@@ -4,6 +4,7 @@
 #include <kj/memory.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <deque>
 #include <map>
 #include <memory>
@@ -38,6 +39,7 @@ class BufferPool {
   kj::Promise<kj::Own<Buffer>> acquire(size_t size);
   size_t bytes_used() const { return bytes_used_; }
   size_t bytes_max() const { return bytes_max_; }
+  uint64_t made() const { return made_; }  // buffers that were made anew so far
 
  private:
   struct Waiter {
@@ -51,6 +53,7 @@ class BufferPool {
   size_t bytes_max_;
   size_t bytes_used_ = 0;
   size_t bytes_cached_ = 0;
+  uint64_t made_ = 0;
   std::multimap<size_t, std::byte*> free_;
   std::deque<Waiter> waiters_;
 };

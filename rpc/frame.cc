@@ -28,6 +28,8 @@ kj::Own<FrameBuffers> FrameBuffers::of_this_thread() {
   return kj::refcounted<FrameBuffers>();
 }
 
+std::atomic<uint64_t> FrameBuffers::made_{0};
+
 FrameBuffers::FrameBuffers() { thread_buffers = this; }
 
 FrameBuffers::~FrameBuffers() noexcept(false) {
@@ -46,6 +48,7 @@ FrameBuffers::Block FrameBuffers::take(size_t bytes) {
       free_.erase(cached);
       return block;
     }
+    ++made_;
   }
   auto* const data = static_cast<std::byte*>(std::malloc(capacity));
   if (data == nullptr) throw std::bad_alloc();

@@ -8,7 +8,9 @@
 #include <sys/uio.h>
 
 #include <array>
+#include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <map>
 #include <span>
 #include <string>
@@ -34,8 +36,11 @@ class FrameBuffers final : public kj::Refcounted {
   };
   Block take(size_t bytes);
   void give_back(Block block);
+  // Blocks of a chunk's size that were made anew so far, by all threads: few, once they are warm.
+  static uint64_t made() { return made_; }
 
  private:
+  static std::atomic<uint64_t> made_;
   std::multimap<size_t, std::byte*> free_;
   size_t bytes_free_ = 0;
 };

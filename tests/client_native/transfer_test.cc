@@ -4,6 +4,8 @@
 #include <filesystem>
 #include <future>
 
+#include "client_native/chunk_buffers.h"
+#include "rpc/frame.h"
 #include "tests/client_native/support.h"
 
 namespace bigcast::test {
@@ -269,6 +271,35 @@ TEST_CASE("a reader follows a writer chunk by chunk") {
   auto rest = read_all(**download);
   REQUIRE(rest);
   check_same(got + *rest, bytes);
+}
+
+TEST_CASE("once buffers are warm a transfer gives no chunk fresh memory") {
+  constexpr uint32_t kChunks = 48;
+  constexpr uint32_t kWarm = 8;
+  NodeOptions options;
+  options.memory = "256m";
+  const NodeProcess node(options);
+  const auto client = connect(options_for(node.tcp()));
+  const auto made = [] { return rpc::FrameBuffers::made() + ChunkBuffers::made(); };
+  auto upload = client->upload(named("warm", limits::kChunkSizeDefault));
+  REQUIRE(upload);
+  const std::string chunk = random_bytes(limits::kChunkSizeDefault);
+  uint64_t before = 0;
+  for (uint32_t i = 0; i < kChunks; ++i) {
+    if (i == kWarm) before = made();
+    REQUIRE(send(**upload, chunk));
+  }
+  const auto ref = (*upload)->seal();
+  REQUIRE(ref);
+  CHECK(made() == before);
+  for (int round = 0; round < 2; ++round) {
+    const auto download = open_ref(*client, *ref);
+    for (uint32_t i = 0; i < kChunks; ++i) {
+      if (i == kWarm) before = made();
+      REQUIRE(download->next()->size() == chunk.size());
+    }
+    CHECK(made() == before);
+  }
 }
 
 TEST_CASE("a dropped upload frees everything; its reader gets ABORTED, others NOT_FOUND") {

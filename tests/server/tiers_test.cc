@@ -1,5 +1,8 @@
 #include <doctest/doctest.h>
 
+#include <deque>
+
+#include "rpc/frame.h"
 #include "tests/server/fixture.h"
 
 // A home whose memory is smaller than its blobs, as its readers see it.
@@ -14,7 +17,7 @@ struct TieredHome {
   explicit TieredHome(rpc::UvLoop& loop)
       : node(loop, [this](Config& config) {
           config.disk_path = directory.path();
-          config.disk_bytes = 64 * limits::kMiB;
+          config.disk_bytes = 256 * limits::kMiB;
           config.memory_bytes = kMemory;
           config.socket = *rpc::Address::parse(unique_socket());
         }) {}
@@ -89,6 +92,42 @@ TEST_CASE("when all memory is pinned or awaited, what is on disk is served never
     CHECK(matches(answers[i].wait(loop.wait_scope()), make_chunk(i, kChunk)));
   }
   home.store().close_stream(*stream);
+}
+
+TEST_CASE("once buffers are warm no chunk that comes or goes is given fresh memory") {
+  constexpr uint32_t kUsual = limits::kChunkSizeDefault;
+  constexpr uint32_t kMany = 32;
+  constexpr uint32_t kWarm = 8;
+  rpc::UvLoop loop;
+  TieredHome home(loop);
+  TestClient client = login(loop, home.node.tcp());
+  Caller caller(loop, client.session);
+  const auto& buffers = home.node.core().serve_buffers;
+  const auto made = [&] { return rpc::FrameBuffers::made() + buffers.made(); };
+  auto created = caller.create({.chunk_size = kUsual});
+  REQUIRE(created);
+  uint64_t before = 0;
+  for (uint32_t i = 0; i < kMany; ++i) {
+    if (i == kWarm) before = made();
+    REQUIRE(caller.send(created->upload, make_chunk(i, kUsual)));
+  }
+  CHECK(made() == before);
+  REQUIRE(caller.seal(created->upload, uint64_t{kMany} * kUsual, kMany));
+
+  // Most of it from disk, by a window as clients have it.
+  auto blob = caller.open_ref(created->ref);
+  REQUIRE(blob);
+  std::deque<kj::Promise<ReadAnswer>> window;
+  for (uint32_t i = 0; i < 3 * kMany; ++i) {
+    if (i == kWarm) before = made();
+    if (window.size() == limits::kDownloadWindowChunks) {
+      CHECK(window.front().wait(loop.wait_scope()).bytes.size() == kUsual);
+      window.pop_front();
+    }
+    window.push_back(start_read(*blob, i % kMany));
+  }
+  CHECK(made() == before);
+  CHECK(buffers.made() > 0);
 }
 
 }  // namespace bigcast::testing
