@@ -1,7 +1,6 @@
 #include "rpc/bulk_socket.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
 #include <kj/exception.h>
 #include <sys/socket.h>
 
@@ -12,6 +11,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "rpc/polled_fd.h"
+#include "rpc/progress.h"
 
 namespace bigcast::rpc {
 namespace {
@@ -75,7 +75,7 @@ class BulkSocket::Socket {
   kj::Promise<void> send(std::vector<iovec> pieces, std::atomic<uint64_t>& moved) {
     pieces_ = std::move(pieces);
     next_ = 0;
-    last_progress_ = loop_.timer().now();
+    deadline_.start(loop_.timer().now());
     return send_rest(moved);
   }
 
@@ -89,10 +89,12 @@ class BulkSocket::Socket {
       if (size >= 0) {
         moved += static_cast<size_t>(size);
         turn += static_cast<size_t>(size);
-        last_progress_ = loop_.timer().now();
+        deadline_.sent(static_cast<size_t>(size), loop_.timer().now());
         consume(static_cast<size_t>(size));
       } else if (would_block(errno)) {
-        return writable_in_time().then([this, &moved] { return send_rest(moved); });
+        return socket_.writable().exclusiveJoin(deadline_.passed(loop_)).then([this, &moved] {
+          return send_rest(moved);
+        });
       } else if (errno != EINTR) {
         return disconnected(errno_message("send", errno));
       }
@@ -112,20 +114,11 @@ class BulkSocket::Socket {
     }
   }
 
-  kj::Promise<void> writable_in_time() {
-    const auto deadline = last_progress_ + limits::kProgressTimeoutMs * kj::MILLISECONDS;
-    auto stalled = loop_.timer().atTime(deadline).then([]() -> kj::Promise<void> {
-      return disconnected(
-          fmt::format("the peer took no byte for {} ms", limits::kProgressTimeoutMs));
-    });
-    return socket_.writable().exclusiveJoin(kj::mv(stalled));
-  }
-
   UvLoop& loop_;
   PolledFd socket_;
   std::vector<iovec> pieces_;
   size_t next_ = 0;
-  kj::TimePoint last_progress_ = kj::origin<kj::TimePoint>();
+  SendDeadline deadline_;
 };
 
 kj::Maybe<kj::Own<BulkSocket>> BulkSocket::open(UvLoop& loop, IoThreads& threads, int fd) {

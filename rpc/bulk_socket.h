@@ -50,8 +50,8 @@ class BulkSocket {
 
   // Fills `target`. Counts the bytes in `moved` as they come. Rejects with DISCONNECTED.
   kj::Promise<void> receive(std::span<std::byte> target, std::atomic<uint64_t>& moved);
-  // Sends all of `pieces`; DISCONNECTED also if the peer takes no byte for
-  // limits::kProgressTimeoutMs.
+  // Sends all of `pieces`; DISCONNECTED also if the peer takes less than limits::kProgressBytesMin
+  // within limits::kProgressTimeoutMs.
   kj::Promise<void> send(std::vector<iovec> pieces, std::atomic<uint64_t>& moved);
 
  private:

@@ -16,6 +16,7 @@
 #include "rpc/bulk_socket.h"
 #include "rpc/frame.h"
 #include "rpc/polled_fd.h"
+#include "rpc/progress.h"
 #include "rpc/socket.h"
 
 namespace bigcast::rpc {
@@ -138,7 +139,7 @@ class Link final : public Network::Connection, public FrameSink, public kj::Refc
 
   std::deque<kj::Own<OutgoingFrame>> queue_;
   kj::Canceler bulk_write_canceler_;
-  kj::TimePoint last_progress_ = kj::origin<kj::TimePoint>();
+  SendDeadline deadline_;
   kj::Own<kj::PromiseFulfiller<void>> more_;     // the writer waits for it
   kj::Own<kj::PromiseFulfiller<void>> drained_;  // shutdown() waits for it
   kj::Promise<void> write_task_ = nullptr;
@@ -289,7 +290,7 @@ void Link::enqueue(kj::Own<OutgoingFrame> frame) {
   if (closed_ != nullptr) return;
   const auto which = frame->getBody().getAs<capnp::rpc::Message>().which();
   if (which == capnp::rpc::Message::RETURN && calls_open_ > 0) --calls_open_;
-  if (queue_.empty()) last_progress_ = loop_.timer().now();
+  if (queue_.empty()) deadline_.start(loop_.timer().now());
   queue_.push_back(kj::mv(frame));
   if (more_.get() != nullptr) {
     more_->fulfill();
@@ -317,12 +318,7 @@ kj::Promise<void> Link::write_queued() {
     if (size >= 0) {
       consume(static_cast<size_t>(size));
     } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
-      const kj::TimePoint deadline = last_progress_ + limits::kProgressTimeoutMs * kj::MILLISECONDS;
-      auto stalled = loop_.timer().atTime(deadline).then([]() -> kj::Promise<void> {
-        return disconnected(
-            fmt::format("the peer took no byte for {} ms", limits::kProgressTimeoutMs));
-      });
-      return socket_->writable().exclusiveJoin(kj::mv(stalled)).then([this]() {
+      return socket_->writable().exclusiveJoin(deadline_.passed(loop_)).then([this]() {
         return write_queued();
       });
     } else if (errno != EINTR) {
@@ -344,7 +340,7 @@ kj::Promise<void> Link::write_bulk(BulkSocket& bulk, OutgoingFrame& frame) {
   const auto unsent = frame.unsent();
   auto sent = bulk.send({unsent.begin(), unsent.end()}, bytes_sent_);
   return bulk_write_canceler_.wrap(kj::mv(sent)).then([this] {
-    last_progress_ = loop_.timer().now();
+    deadline_.start(loop_.timer().now());
     const auto written = kj::mv(queue_.front());  // its pins end when the queue is in order again
     queue_.pop_front();
     return write_queued();
@@ -389,7 +385,7 @@ ssize_t Link::write_some() {
 
 void Link::consume(size_t bytes) {
   bytes_sent_ += bytes;
-  last_progress_ = loop_.timer().now();
+  deadline_.sent(bytes, loop_.timer().now());
   while (bytes > 0) {
     bytes -= queue_.front()->consume(bytes);
     if (!queue_.front()->is_written()) continue;

@@ -21,11 +21,11 @@ class IoThreads;
 // One Cap'n Proto RPC connection over a socket that libuv polls (an own VatNetwork). Frames are at
 // most limits::kPreLoginFrameMax until allow_bulk(), then limits::kFrameMax; a frame with a bad
 // segment table (no segments, too many, too long) closes the connection before Cap'n Proto sees
-// it. Unix sockets pass descriptors. A connection that has bytes to send and moves none for
-// limits::kProgressTimeoutMs is closed. A peer may have limits::kCallsPerConnectionMax calls open.
-// With `threads`, parts of frames from limits::kBulkBytesMin on are moved by those.
-// Lives on its loop's thread; destroying it closes the socket and rejects all calls. Don't destroy
-// it inside a method that it serves.
+// it. Unix sockets pass descriptors. A connection that has bytes to send and moves less than
+// limits::kProgressBytesMin within limits::kProgressTimeoutMs is closed. A peer may have
+// limits::kCallsPerConnectionMax calls open. With `threads`, parts of frames from
+// limits::kBulkBytesMin on are moved by those. Lives on its loop's thread; destroying it closes the
+// socket and rejects all calls. Don't destroy it inside a method that it serves.
 //
 // KJ runs a method that was called to its end, even after the connection is gone, unless the method
 // has called context.allowCancellation(): what waits must not use a Connection& afterwards, but

@@ -1,5 +1,7 @@
 #include "rpc/progress.h"
 
+#include <kj/debug.h>
+
 #include <algorithm>
 
 #include "base/limits.h"
@@ -8,6 +10,7 @@ namespace bigcast::rpc {
 namespace {
 
 struct Watch {
+  uint64_t bytes_min;
   uint64_t bytes_at_start;
   uint64_t bytes_at_mark;
   kj::TimePoint marked_at;
@@ -25,7 +28,7 @@ kj::Promise<void> watch(UvLoop& loop, Connection::Handle connection, Watch state
         if (*connection == nullptr) return kj::READY_NOW;
         const uint64_t bytes = bytes_moved(**connection);
         const kj::TimePoint now = loop.timer().now();
-        if (bytes - state.bytes_at_mark >= limits::kProgressBytesMin &&
+        if (bytes - state.bytes_at_mark >= state.bytes_min &&
             bytes - state.bytes_at_start <= limits::kOvertakenBytesMax) {
           state.bytes_at_mark = bytes;
           state.marked_at = now;
@@ -38,11 +41,30 @@ kj::Promise<void> watch(UvLoop& loop, Connection::Handle connection, Watch state
 
 }  // namespace
 
-kj::Promise<void> stalled(UvLoop& loop, Connection::Handle connection, uint32_t timeout_ms) {
+kj::Promise<void> stalled(UvLoop& loop, Connection::Handle connection, uint32_t timeout_ms,
+                          uint64_t bytes_min) {
   if (*connection == nullptr) return kj::READY_NOW;
   const uint64_t bytes = bytes_moved(**connection);
-  const Watch start{bytes, bytes, loop.timer().now()};
+  const Watch start{bytes_min, bytes, bytes, loop.timer().now()};
   return watch(loop, std::move(connection), start, timeout_ms * kj::MILLISECONDS);
+}
+
+void SendDeadline::start(kj::TimePoint now) {
+  marked_at_ = now;
+  bytes_since_ = 0;
+}
+
+void SendDeadline::sent(size_t bytes, kj::TimePoint now) {
+  bytes_since_ += bytes;
+  if (bytes_since_ >= limits::kProgressBytesMin) start(now);
+}
+
+kj::Promise<void> SendDeadline::passed(UvLoop& loop) const {
+  const auto deadline = marked_at_ + limits::kProgressTimeoutMs * kj::MILLISECONDS;
+  return loop.timer().atTime(deadline).then([]() -> kj::Promise<void> {
+    return KJ_EXCEPTION(DISCONNECTED, "the peer took too little for too long",
+                        limits::kProgressBytesMin, limits::kProgressTimeoutMs);
+  });
 }
 
 }  // namespace bigcast::rpc

@@ -197,7 +197,13 @@ bool BlobService::Serving::view(BlobStore& store, BlobId id, uint32_t index) {
 kj::Promise<kj::Own<BlobService::Serving>> BlobService::load_to_serve(ReadContext context,
                                                                       uint32_t chunk_size,
                                                                       kj::Own<Serving> serving) {
-  return core_.loads.load(id_, context.getParams().getIndex(), chunk_size)
+  return session_->peer->acquire_load_room(chunk_size)
+      .attach(core_.count_in(core_.metrics->serves_waiting))
+      .then([this, context, chunk_size,
+             &serving = *serving](kj::Own<CreditPool::Credit> room) mutable {
+        serving.load_room = kj::mv(room);
+        return core_.loads.load(id_, context.getParams().getIndex(), chunk_size);
+      })
       .then([serving = kj::mv(serving)](kj::Own<LoadedChunk> loaded) mutable {
         serving->meta = loaded->meta;
         serving->bytes = loaded->bytes;

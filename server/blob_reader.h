@@ -44,6 +44,7 @@ class BlobService final : public rpc::Blob::Server {
 
     kj::Own<NodeCore> core;
     kj::Own<CreditPool::Credit> room;
+    kj::Own<CreditPool::Credit> load_room;  // null: it takes no load
     kj::Own<LoadedChunk> loaded;
     std::shared_ptr<const void> pin;
     Result<bigcast::ChunkMeta> meta;

@@ -19,6 +19,12 @@ uint64_t in_ms(Duration duration) {
       std::chrono::duration_cast<std::chrono::milliseconds>(duration).count());
 }
 
+// Of a peer's share: chunks that are copied into the serve reserve. Three peers that take nothing
+// leave room for the fourth's chunk of usual size.
+constexpr uint64_t kLoadBytesPerPeer = limits::kServeBytesPerPeer / 2;
+static_assert(limits::kChunkSizeDefault <= kLoadBytesPerPeer &&
+              4 * kLoadBytesPerPeer <= limits::kServeReserve);
+
 }  // namespace
 
 NodeCore::NodeCore(rpc::UvLoop& loop, const Config& config, const Clock& clock,
@@ -125,7 +131,8 @@ kj::Promise<Result<void>> NodeCore::removed(BlobId id) {
 Peer::Peer(rpc::Connection& connection)
     : connection_(connection.handle()),
       is_unix_(connection.is_unix()),
-      serve_room_(kj::refcounted<CreditPool>(limits::kServeBytesPerPeer)) {}
+      serve_room_(kj::refcounted<CreditPool>(limits::kServeBytesPerPeer)),
+      load_room_(kj::refcounted<CreditPool>(kLoadBytesPerPeer)) {}
 
 Peer::~Peer() noexcept(false) = default;
 
@@ -140,6 +147,10 @@ Result<kj::Own<MappingProcess>> Peer::process(NodeCore& core) {
 
 kj::Promise<kj::Own<CreditPool::Credit>> Peer::acquire_serve_room(uint64_t bytes) {
   return serve_room_->acquire(std::clamp<uint64_t>(bytes, 1, serve_room_->bytes_max()));
+}
+
+kj::Promise<kj::Own<CreditPool::Credit>> Peer::acquire_load_room(uint64_t bytes) {
+  return load_room_->acquire(std::clamp<uint64_t>(bytes, 1, load_room_->bytes_max()));
 }
 
 SessionState::SessionState(kj::Own<NodeCore> core, kj::Own<Peer> peer,

@@ -146,13 +146,16 @@ class Peer final : public kj::Refcounted {
   }
   // The process at the other end, watched from the first call on. UNSUPPORTED: it can't be.
   Result<kj::Own<MappingProcess>> process(NodeCore& core);
-  // One peer's share of the serve reserve: a peer that does not read can't take all of it.
+  // One peer's share of what is on its way to peers, and of the serve reserve: a peer that does not
+  // read can't take all of it.
   kj::Promise<kj::Own<CreditPool::Credit>> acquire_serve_room(uint64_t bytes);
+  kj::Promise<kj::Own<CreditPool::Credit>> acquire_load_room(uint64_t bytes);
 
  private:
   const rpc::Connection::Handle connection_;
   const bool is_unix_;
   kj::Own<CreditPool> serve_room_;
+  kj::Own<CreditPool> load_room_;
   kj::Maybe<kj::Own<MappingProcess>> process_;
 };
 

@@ -7,9 +7,11 @@
 #include <fcntl.h>
 #include <kj/debug.h>
 #include <kj/io.h>
+#include <poll.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -243,12 +245,11 @@ TEST_CASE("a server's connection that is destroyed in the middle of answers leav
 namespace {
 
 // Says what a client would say, and reads nothing: asks for `count` chunks.
-void ask_for_chunks(RawSocket& socket, uint32_t count) {
+void ask_for_chunks(int socket, uint32_t count) {
   const auto send = [&](capnp::MessageBuilder& message) {
     const auto words = capnp::messageToFlatArray(message);
     const auto bytes = words.asBytes();
-    REQUIRE(::send(socket.fd(), bytes.begin(), bytes.size(), 0) ==
-            static_cast<ssize_t>(bytes.size()));
+    REQUIRE(::send(socket, bytes.begin(), bytes.size(), 0) == static_cast<ssize_t>(bytes.size()));
   };
   capnp::MallocMessageBuilder bootstrap;
   bootstrap.initRoot<capnp::rpc::Message>().initBootstrap().setQuestionId(0);
@@ -272,7 +273,7 @@ TEST_CASE("a reader that stalls, then vanishes, leaves no pin") {
     Fixture f(address);
     {
       RawSocket socket(f.server.address());
-      ask_for_chunks(socket, 50);
+      ask_for_chunks(socket.fd(), 50);
       REQUIRE(run_until(f.loop, [&]() { return f.store.calls == 50; }));
       CHECK(f.store.pins > 20);
     }
@@ -281,11 +282,56 @@ TEST_CASE("a reader that stalls, then vanishes, leaves no pin") {
   }
 }
 
-// Waits for real deadlines, both at once.
-TEST_CASE("deadlines: a peer that takes nothing is closed, a host that does not answer given up") {
+namespace {
+
+// Asks for a chunk and takes so many bytes of it a second, over a socket that holds next to none.
+class SlowReader {
+ public:
+  SlowReader(Fixture& f, double rate) : loop_(f.loop), rate_(rate), began_(f.loop.timer().now()) {
+    int ends[2];
+    REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) == 0);
+    fd_ = kj::AutoCloseFd(ends[0]);
+    const int smallest = 1;
+    REQUIRE(setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &smallest, sizeof smallest) == 0);
+    f.server.add(ends[1], true);
+    ask_for_chunks(fd_.get(), 1);
+  }
+  void turn() {
+    const double elapsed_s =
+        static_cast<double>((loop_.timer().now() - began_) / kj::MILLISECONDS) / 1000;
+    char bytes[4096];
+    const auto due = static_cast<size_t>(elapsed_s * rate_) - taken_;
+    const ssize_t got = recv(fd_.get(), bytes, std::min(due, sizeof bytes), 0);
+    if (got > 0) taken_ += static_cast<size_t>(got);
+  }
+  bool is_closed() const {
+    char byte = 0;
+    pollfd event{fd_.get(), POLLRDHUP, 0};
+    return recv(fd_.get(), &byte, 1, MSG_PEEK) == 0 ||
+           (poll(&event, 1, 0) > 0 && (event.revents & (POLLHUP | POLLRDHUP)) != 0);
+  }
+
+ private:
+  UvLoop& loop_;
+  const double rate_;
+  const kj::TimePoint began_;
+  size_t taken_ = 0;
+  kj::AutoCloseFd fd_;
+};
+
+}  // namespace
+
+// Waits for real deadlines, all at once.
+TEST_CASE(
+    "deadlines: a peer that takes nothing or next to nothing is closed, one that is slow is not, a "
+    "host that does not answer given up") {
   Fixture f(tcp());
   RawSocket stalled(f.server.address());
-  ask_for_chunks(stalled, 10);
+  ask_for_chunks(stalled.fd(), 10);
+  constexpr double kRateMin =
+      1000.0 * static_cast<double>(limits::kProgressBytesMin) / limits::kProgressTimeoutMs;
+  SlowReader trickling(f, 0.7 * kRateMin);
+  SlowReader slow(f, 4 * kRateMin);
 
   // A listener whose backlog is full drops what else comes.
   const kj::AutoCloseFd full(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -307,8 +353,16 @@ TEST_CASE("deadlines: a peer that takes nothing is closed, a host that does not 
   CHECK(f.store.pins > 0);
   CHECK(f.server.disconnected() == 0);
   CHECK(run_until(
-      f.loop, [&]() { return f.server.disconnected() == 1; }, 90'000));
-  CHECK(f.store.pins == 0);
+      f.loop,
+      [&]() {
+        trickling.turn();
+        slow.turn();
+        return f.server.disconnected() == 2;
+      },
+      90'000));
+  CHECK(trickling.is_closed());
+  CHECK_FALSE(slow.is_closed());
+  CHECK(f.store.pins == 1);
 }
 
 TEST_CASE("descriptors travel over Unix sockets, and only there") {

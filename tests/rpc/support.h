@@ -44,6 +44,13 @@ class TestServer {
   const Address& address() const { return listener_->address(); }
   std::vector<kj::Own<Connection>>& connections() { return connections_; }
   size_t disconnected() const { return disconnected_; }
+  void add(int fd, bool is_unix) {  // serves a connected socket, as those that it accepts
+    auto connection = Connection::serve(
+        loop_, fd, is_unix, [this](Connection& c) { return make_bootstrap_(c); }, &threads_);
+    watches_.push_back(
+        connection->on_disconnect().then([this]() { ++disconnected_; }).eagerlyEvaluate(nullptr));
+    connections_.push_back(kj::mv(connection));
+  }
 
   kj::Own<Connection> connect() { return connect_with(nullptr); }  // as a client does
   kj::Own<Connection> connect_as_node() { return connect_with(&threads_); }
@@ -51,13 +58,6 @@ class TestServer {
  private:
   kj::Own<Connection> connect_with(rpc::IoThreads* threads) {
     return value_of(Connection::connect(loop_, address(), threads).wait(loop_.wait_scope()));
-  }
-  void add(int fd, bool is_unix) {
-    auto connection = Connection::serve(
-        loop_, fd, is_unix, [this](Connection& c) { return make_bootstrap_(c); }, &threads_);
-    watches_.push_back(
-        connection->on_disconnect().then([this]() { ++disconnected_; }).eagerlyEvaluate(nullptr));
-    connections_.push_back(kj::mv(connection));
   }
 
   UvLoop& loop_;

@@ -1,6 +1,9 @@
 #include <doctest/doctest.h>
 
+#include <atomic>
 #include <deque>
+#include <future>
+#include <thread>
 
 #include "rpc/frame.h"
 #include "tests/server/fixture.h"
@@ -128,6 +131,96 @@ TEST_CASE("once buffers are warm no chunk that comes or goes is given fresh memo
   }
   CHECK(made() == before);
   CHECK(buffers.made() > 0);
+}
+
+namespace {
+
+// Readers that ask for chunks and take none: on a loop of their own, which stands still once all
+// have asked, until this ends.
+class Stalled {
+ public:
+  Stalled(rpc::UvLoop& loop, const rpc::Address& node, const rpc::BlobRefData& ref, int count)
+      : thread_([this, node, ref, count] {
+          rpc::UvLoop own;
+          std::vector<TestClient> clients;
+          std::vector<rpc::Blob::Client> blobs;
+          std::vector<kj::Promise<ReadAnswer>> answers;
+          for (int i = 0; i < count; ++i) {
+            clients.push_back(login(own, node));
+            blobs.push_back(*Caller(own, clients.back().session).open_ref(ref));
+          }
+          for (auto& blob : blobs) {
+            for (uint32_t index = 0; index < kChunks; ++index) {
+              answers.push_back(start_read(blob, index));
+            }
+          }
+          answers.back().poll(own.wait_scope());  // sends them, and reads next to nothing
+          have_asked_ = true;
+          end_.get_future().wait();
+        }) {
+    run_until(
+        loop, [this] { return have_asked_.load(); }, "stalled readers");
+  }
+  ~Stalled() {
+    end_.set_value();
+    thread_.join();
+  }
+
+ private:
+  std::atomic<bool> have_asked_{false};
+  std::promise<void> end_;
+  std::thread thread_;  // the last
+};
+
+}  // namespace
+
+TEST_CASE("three readers that take nothing, and all else held: a fourth is served from disk") {
+  constexpr uint32_t kUsual = limits::kChunkSizeDefault;
+  constexpr uint32_t kMany = 32;
+  rpc::UvLoop loop;
+  TieredHome home(loop);
+  TestClient client = login(loop, home.node.tcp());
+  Caller caller(loop, client.session);
+  const auto cold = caller.put_blob({.name = "cold", .chunk_size = kUsual}, kMany);
+  const auto pinned = caller.put_blob({.name = "pinned", .chunk_size = kChunk}, 3);
+  REQUIRE(home.store().pin(pinned.id));
+  auto writer = caller.create({.name = "writer", .chunk_size = kUsual});
+  REQUIRE(writer);
+  for (uint64_t i = 0; i < limits::kReceiveReserve / kUsual; ++i) {
+    REQUIRE(caller.credit(writer->upload, kUsual));
+  }
+  const Stalled stalled(loop, home.node.tcp(), cold, 3);
+  auto& buffers = home.node.core().serve_buffers;
+  // What is in the sockets' queues has left the node: so much is asked for that they are full.
+  run_until(
+      loop,
+      [&] {
+        return buffers.bytes_used() >= uint64_t{3} * kUsual &&
+               home.node.metrics().serves_waiting >= 3 * (kChunks - 8);
+      },
+      "readers that hold what they may");
+
+  auto blob = caller.open_ref(cold);
+  REQUIRE(blob);
+  std::vector<kj::Promise<ReadAnswer>> answers;
+  for (uint32_t i = 0; i < 8; ++i) answers.push_back(start_read(*blob, i));
+  std::vector<ReadAnswer> got;
+  auto all = kj::joinPromises([&] {
+    auto builder = kj::heapArrayBuilder<kj::Promise<void>>(answers.size());
+    for (auto& answer : answers) {
+      builder.add(answer.then([&](ReadAnswer&& each) { got.push_back(std::move(each)); }));
+    }
+    return builder.finish();
+  }());
+  run_until(
+      loop,
+      [&] {
+        CHECK(buffers.bytes_used() <= limits::kServeReserve);
+        return all.poll(loop.wait_scope());
+      },
+      "eight chunks for the fourth");
+  for (uint32_t i = 0; i < 8; ++i) CHECK(matches(got[i], make_chunk(got[i].meta.index, kUsual)));
+  CHECK(home.node.metrics().connections == 4);  // nobody was sent away for it
 }
 
 }  // namespace bigcast::testing
