@@ -163,6 +163,8 @@ class Upload {
   virtual Result<void> commit(size_t size) = 0;
   // Waits for all chunks, seals; returns the ref as bytes (rpc::BlobRefData). Idempotent.
   virtual Result<std::string> seal() = 0;
+  // Ends with ABORTED what another thread waits for here, and whatever is called later.
+  virtual void interrupt() = 0;
   virtual HomeNode home() const = 0;  // the first, if it has several
   virtual TransferStats stats() const = 0;
 };
@@ -178,6 +180,8 @@ class Download {
   // The next chunk's raw bytes, valid until the next call; empty at the end, after the root digest
   // was checked. CORRUPT, ABORTED, NOT_FOUND, UNAVAILABLE or DEADLINE_EXCEEDED otherwise.
   virtual Result<std::span<const std::byte>> next() = 0;
+  // Ends with ABORTED what another thread waits for here, and whatever is called later.
+  virtual void interrupt() = 0;
   virtual uint64_t offset() const = 0;               // in the blob, of what next() gave last
   virtual std::optional<uint64_t> size() const = 0;  // raw bytes, once known
   virtual TransferStats stats() const = 0;

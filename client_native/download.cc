@@ -1,4 +1,5 @@
 #include "client_native/download_job.h"
+#include "client_native/waiting_calls.h"
 
 namespace bigcast {
 
@@ -10,23 +11,27 @@ using OpenResponse = capnp::Response<rpc::Session::OpenResults>;
 class DownloadHandle final : public Download {
  public:
   DownloadHandle(std::shared_ptr<ClientCore> core, DownloadOptions options)
-      : core_(std::move(core)), order_(order_of(options)), range_(options.range) {}
+      : core_(std::move(core)),
+        order_(order_of(options)),
+        range_(options.range),
+        calls_(core_->io()) {}
   ~DownloadHandle() override {
     core_->io().run([this]() { job_.reset(); });
   }
 
   Result<void> start(const rpc::BlobRefData& ref) {
-    return core_->io().blocking([&]() {
+    return calls_.wait_for<void>([&]() {
       job_ = std::make_unique<DownloadJob>(core_->nodes(), ref, order_, range_);
       return job_->start();
     });
   }
   Result<void> start(const std::string& name) {
-    return core_->io().blocking([&]() { return find(name, 0); });
+    return calls_.wait_for<void>([&]() { return find(name, 0); });
   }
   Result<Span> next() override {
-    return core_->io().blocking([this]() { return job_->next(); });
+    return calls_.wait_for<Span>([this]() { return job_->next(); });
   }
+  void interrupt() override { calls_.interrupt(); }
   uint64_t offset() const override {
     uint64_t offset = 0;
     core_->io().run([&]() { offset = job_->offset(); });
@@ -56,6 +61,7 @@ class DownloadHandle final : public Download {
   const std::shared_ptr<ClientCore> core_;
   const rpc::ReadOrder order_;
   const std::optional<ByteRange> range_;
+  WaitingCalls calls_;
   std::unique_ptr<DownloadJob> job_;  // lives on the I/O thread
 };
 

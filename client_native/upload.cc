@@ -9,6 +9,7 @@
 #include "client_native/chunk_buffers.h"
 #include "client_native/client_core.h"
 #include "client_native/upload_homes.h"
+#include "client_native/waiting_calls.h"
 #include "codec/chunk_seal.h"
 
 namespace bigcast {
@@ -427,7 +428,7 @@ void UploadJob::set_error(Error error) {
 class UploadHandle final : public Upload {
  public:
   UploadHandle(std::shared_ptr<ClientCore> core, const UploadOptions& options)
-      : core_(std::move(core)) {
+      : core_(std::move(core)), calls_(core_->io()) {
     core_->io().run([&]() { job_ = std::make_unique<UploadJob>(core_->nodes(), options); });
   }
   ~UploadHandle() override {
@@ -435,18 +436,19 @@ class UploadHandle final : public Upload {
   }
 
   Result<void> create() {
-    return core_->io().blocking([this]() { return job_->create(); });
+    return calls_.wait_for<void>([this]() { return job_->create(); });
   }
   Result<std::span<std::byte>> next_buffer() override {
-    return core_->io().blocking([this]() { return job_->next_buffer(); });
+    return calls_.wait_for<std::span<std::byte>>([this]() { return job_->next_buffer(); });
   }
   Result<void> commit(size_t size) override {
-    return core_->io().blocking(
+    return calls_.wait_for<void>(
         [this, size]() { return kj::Promise<Result<void>>(job_->commit(size)); });
   }
   Result<std::string> seal() override {
-    return core_->io().blocking([this]() { return job_->seal(); });
+    return calls_.wait_for<std::string>([this]() { return job_->seal(); });
   }
+  void interrupt() override { calls_.interrupt(); }
   HomeNode home() const override {
     HomeNode home;
     core_->io().run([&]() { home = job_->home(); });
@@ -460,6 +462,7 @@ class UploadHandle final : public Upload {
 
  private:
   const std::shared_ptr<ClientCore> core_;
+  WaitingCalls calls_;
   std::unique_ptr<UploadJob> job_;  // lives on the I/O thread
 };
 

@@ -67,6 +67,11 @@ JNIEXPORT jlongArray JNICALL Java_io_bigcast_spark_NativeUpload_stats(JNIEnv* en
   });
 }
 
+JNIEXPORT void JNICALL Java_io_bigcast_spark_NativeUpload_interruptCalls(JNIEnv* env, jclass,
+                                                                         jlong upload) {
+  guarded(env, [&] { from_handle<UploadHandle>(upload)->upload->interrupt(); });
+}
+
 JNIEXPORT void JNICALL Java_io_bigcast_spark_NativeUpload_destroy(JNIEnv* env, jclass,
                                                                   jlong upload) {
   guarded(env, [&] { delete from_handle<UploadHandle>(upload); });
@@ -125,6 +130,11 @@ JNIEXPORT jlongArray JNICALL Java_io_bigcast_spark_NativeDownload_stats(JNIEnv* 
   return guarded(env, [&]() -> jlongArray {
     return to_java(env, from_handle<DownloadHandle>(download)->download->stats());
   });
+}
+
+JNIEXPORT void JNICALL Java_io_bigcast_spark_NativeDownload_interruptCalls(JNIEnv* env, jclass,
+                                                                           jlong download) {
+  guarded(env, [&] { from_handle<DownloadHandle>(download)->download->interrupt(); });
 }
 
 JNIEXPORT void JNICALL Java_io_bigcast_spark_NativeDownload_destroy(JNIEnv* env, jclass,

@@ -133,8 +133,8 @@ final class NativeClient extends NativeHandle {
    * A reference of its own to the native client, which the native call takes over: so calls run side
    * by side, and closing while one runs is harmless.
    */
-  private synchronized long share() throws BigcastException {
-    return share(pointer());
+  private long share() throws BigcastException {
+    return use(NativeClient::share);
   }
 
   private static native long connect(

@@ -18,12 +18,17 @@ final class NativeDownload extends NativeHandle implements ChunkSource {
   }
 
   @Override
-  public synchronized ByteBuffer next() throws BigcastException {
-    return next(pointer());
+  public ByteBuffer next() throws BigcastException {
+    return useForMemory(NativeDownload::next);
   }
 
-  synchronized TransferStats stats() throws BigcastException {
-    return new TransferStats(stats(pointer()));
+  TransferStats stats() throws BigcastException {
+    return new TransferStats(use(NativeDownload::stats));
+  }
+
+  @Override
+  void interrupt(long pointer) {
+    interruptCalls(pointer);
   }
 
   @Override
@@ -35,6 +40,8 @@ final class NativeDownload extends NativeHandle implements ChunkSource {
   private static native ByteBuffer next(long download) throws BigcastException;
 
   private static native long[] stats(long download) throws BigcastException;
+
+  private static native void interruptCalls(long download);
 
   private static native void destroy(long download);
 }

@@ -13,9 +13,9 @@ final class NativeFile extends NativeHandle {
   }
 
   /** By which processes of this user open it; once this is closed it may be any other file's. */
-  synchronized Path path() throws IOException {
+  Path path() throws IOException {
     String process = new File("/proc/self").getCanonicalFile().getName();
-    return Paths.get("/proc", process, "fd", Integer.toString(descriptor(pointer())));
+    return Paths.get("/proc", process, "fd", Integer.toString(use(NativeFile::descriptor)));
   }
 
   @Override

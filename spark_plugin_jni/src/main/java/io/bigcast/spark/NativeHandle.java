@@ -1,33 +1,99 @@
 package io.bigcast.spark;
 
 /**
- * Owns one native object. Every use holds the handle's monitor, so that no thread can free what
- * another is using. (A transfer's calls wait for the network under its monitor; but it is used by
- * one thread.)
+ * Owns one native object, which the last to use it frees: so no thread can free what another is
+ * using, and nobody holds a lock while a call waits for the network. Thread-safe.
  */
 abstract class NativeHandle implements AutoCloseable {
+  interface Call<T> {
+    T on(long pointer) throws BigcastException;
+  }
+
   private long pointer;
+  private int users;
+  private boolean closed;
 
   NativeHandle(long pointer) {
     this.pointer = pointer;
   }
 
-  /** Call it with the monitor held. */
-  final long pointer() throws BigcastException {
-    if (pointer == 0) {
-      throw new HandleClosedException();
+  /**
+   * Makes a native call.
+   *
+   * @throws HandleClosedException if the handle is closed, or was before the call failed
+   */
+  final <T> T use(Call<T> call) throws BigcastException {
+    long used = enter();
+    try {
+      return call.on(used);
+    } catch (BigcastException e) {
+      checkOpen(e);
+      throw e;
+    } finally {
+      leave();
     }
-    return pointer;
+  }
+
+  /** As {@link #use}, for what gives memory that goes with the object: none of a closed one's. */
+  final <T> T useForMemory(Call<T> call) throws BigcastException {
+    return use(
+        used -> {
+          T memory = call.on(used);
+          checkOpen(null);
+          return memory;
+        });
   }
 
   abstract void free(long pointer);
 
+  /** Makes native calls that wait end soon. It may run beside them. */
+  void interrupt(long pointer) {}
+
+  /** Waits for nothing but what {@link #free} does. Memory that the object gave out goes with it. */
   @Override
   public final void close() {
-    long freed;
+    long closing;
+    boolean inUse;
     synchronized (this) {
-      freed = pointer;
-      pointer = 0;
+      if (closed) {
+        return;
+      }
+      closed = true;
+      closing = pointer;
+      inUse = users > 0;
+      users++;
+    }
+    try {
+      if (inUse) {
+        interrupt(closing);
+      }
+    } finally {
+      leave();
+    }
+  }
+
+  private synchronized long enter() throws HandleClosedException {
+    checkOpen(null);
+    users++;
+    return pointer;
+  }
+
+  private synchronized void checkOpen(BigcastException cause) throws HandleClosedException {
+    if (closed) {
+      HandleClosedException e = new HandleClosedException();
+      e.initCause(cause);
+      throw e;
+    }
+  }
+
+  private void leave() {
+    long freed = 0;
+    synchronized (this) {
+      users--;
+      if (users == 0 && closed) {
+        freed = pointer;
+        pointer = 0;
+      }
     }
     if (freed != 0) {
       free(freed);

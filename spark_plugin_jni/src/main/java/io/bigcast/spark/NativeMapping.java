@@ -9,13 +9,13 @@ final class NativeMapping extends NativeHandle {
     BigcastStats.OPEN_MAPPINGS.increment();
   }
 
-  synchronized long size() throws BigcastException {
-    return size(pointer());
+  long size() throws BigcastException {
+    return use(NativeMapping::size);
   }
 
   /** May be read until this is closed, and never written. */
-  synchronized ByteBuffer piece(long offset, int length) throws BigcastException {
-    return piece(pointer(), offset, length);
+  ByteBuffer piece(long offset, int length) throws BigcastException {
+    return useForMemory(mapping -> piece(mapping, offset, length));
   }
 
   @Override

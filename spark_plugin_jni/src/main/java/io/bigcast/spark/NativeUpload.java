@@ -9,27 +9,36 @@ final class NativeUpload extends NativeHandle implements ChunkSink {
   }
 
   @Override
-  public synchronized ByteBuffer nextBuffer() throws BigcastException {
-    return nextBuffer(pointer());
+  public ByteBuffer nextBuffer() throws BigcastException {
+    return useForMemory(NativeUpload::nextBuffer);
   }
 
   @Override
-  public synchronized void commit(int size) throws BigcastException {
-    commit(pointer(), size);
+  public void commit(int size) throws BigcastException {
+    use(
+        upload -> {
+          commit(upload, size);
+          return null;
+        });
   }
 
   @Override
-  public synchronized byte[] seal() throws BigcastException {
-    return seal(pointer());
+  public byte[] seal() throws BigcastException {
+    return use(NativeUpload::seal);
   }
 
   /** Where it goes: the first home, if there are several. */
-  synchronized NativeClient.Node home() throws BigcastException {
-    return new NativeClient.Node(home(pointer()));
+  NativeClient.Node home() throws BigcastException {
+    return new NativeClient.Node(use(NativeUpload::home));
   }
 
-  synchronized TransferStats stats() throws BigcastException {
-    return new TransferStats(stats(pointer()));
+  TransferStats stats() throws BigcastException {
+    return new TransferStats(use(NativeUpload::stats));
+  }
+
+  @Override
+  void interrupt(long pointer) {
+    interruptCalls(pointer);
   }
 
   @Override
@@ -46,6 +55,8 @@ final class NativeUpload extends NativeHandle implements ChunkSink {
   private static native String[] home(long upload) throws BigcastException;
 
   private static native long[] stats(long upload) throws BigcastException;
+
+  private static native void interruptCalls(long upload);
 
   private static native void destroy(long upload);
 }

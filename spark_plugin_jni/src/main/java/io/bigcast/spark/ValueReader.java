@@ -16,7 +16,9 @@ import scala.reflect.ClassTag$;
 /**
  * Turns a handle into its value, once a JVM: cached as TorrentBroadcast caches, in Spark's block
  * manager (which drops it when memory is short, and by {@code unpersist}) with a weak map before it.
- * Readers of one broadcast wait for each other, readers of different ones never do.
+ * Readers of one broadcast wait for the first of them, and can be interrupted; readers of different
+ * ones never wait. What they wait on is a lock a broadcast, and not its value to come, because each
+ * must then look into the block manager for itself: the block's read lock belongs to the task.
  */
 final class ValueReader {
   /** User classes must not be named here: it is serialised where they can't be loaded. */

@@ -21,6 +21,7 @@ import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicInteger;
 import org.apache.spark.SparkConf;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -111,6 +112,74 @@ class ConnectionTest {
     } finally {
       pool.shutdownNow();
       assertTrue(pool.awaitTermination(60, TimeUnit.SECONDS));
+    }
+  }
+
+  private static final int CHUNK = 64 << 10;
+
+  private static NativeUpload upload(Connection connection, String name) throws BigcastException {
+    return connection.call(
+        "", client -> client.upload(name, CHUNK, false, 1, 1, 0, false));
+  }
+
+  private static void write(NativeUpload upload, AtomicInteger calls) throws BigcastException {
+    upload.nextBuffer();
+    upload.commit(CHUNK);
+    calls.incrementAndGet();
+  }
+
+  @Test
+  void closingEndsWhatAnotherThreadWaitsFor() throws Exception {
+    AppIdentity app = AppIdentity.create();
+    ExecutorService pool = Executors.newFixedThreadPool(2);
+    long open = BigcastStats.OPEN_DOWNLOADS.sum();
+    try (Connection connection =
+        new Connection(spark(), BigcastConf.from(spark()), app, true)) {
+      AtomicInteger calls = new AtomicInteger();
+      NativeUpload written = upload(connection, "read");
+      for (int i = 0; i < 32; i++) {
+        write(written, calls);
+      }
+      byte[] ref = written.seal();
+      written.close();
+      NativeDownload reading = connection.call("", client -> client.download(ref));
+      NativeUpload writing = upload(connection, "written");
+      NodeProcess.signal(app, "STOP");
+      try {
+        Future<?> reader =
+            pool.submit(
+                () -> {
+                  while (reading.next() != null) {
+                    calls.incrementAndGet();
+                  }
+                  return null;
+                });
+        Future<?> writer =
+            pool.submit(
+                () -> {
+                  for (;;) {
+                    write(writing, calls);
+                  }
+                });
+        // Both wait for the node once what was fetched ahead and the window are used up.
+        for (int before = 0; before != calls.get(); Thread.sleep(500)) {
+          before = calls.get();
+        }
+        reading.close();
+        writing.close();
+        for (Future<?> waiting : new Future<?>[] {reader, writer}) {
+          ExecutionException e =
+              assertThrows(ExecutionException.class, () -> waiting.get(60, TimeUnit.SECONDS));
+          assertTrue(e.getCause() instanceof HandleClosedException, e.toString());
+        }
+        assertEquals(open, BigcastStats.OPEN_DOWNLOADS.sum(), "freed by its last user");
+        assertThrows(HandleClosedException.class, reading::next);
+        assertThrows(HandleClosedException.class, writing::seal);
+      } finally {
+        NodeProcess.signal(app, "CONT");
+      }
+    } finally {
+      pool.shutdownNow();
     }
   }
 }
