@@ -1,5 +1,6 @@
 package io.bigcast.spark;
 
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertNotSame;
@@ -8,6 +9,8 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.io.IOException;
+import java.io.ObjectInputStream;
+import java.io.ObjectOutputStream;
 import java.net.InetAddress;
 import java.net.ServerSocket;
 import java.net.Socket;
@@ -116,6 +119,46 @@ class ConnectionTest {
   }
 
   private static final int CHUNK = 64 << 10;
+
+  @Test
+  void aValueIsSentWhileItIsSerialisedAndDeserialisedWhileItIsFetched() throws Exception {
+    int chunks = 32;
+    byte[] record = new byte[CHUNK / 4];
+    try (Connection connection = embedded(true)) {
+      NativeUpload upload = upload(connection, "overlapping");
+      BlobOutputStream sent = new BlobOutputStream(0, CHUNK, () -> upload);
+      ObjectOutputStream out = new ObjectOutputStream(sent);
+      int records = 0;
+      for (; sent.total() < 2 * CHUNK; records++) {
+        out.writeUnshared(record);
+      }
+      // The home has the first chunk though nobody knows the third one.
+      while (upload.stats().chunks == 0) {
+        Thread.sleep(5);
+      }
+      assertTrue(sent.total() < 3 * CHUNK);
+      for (; sent.total() < chunks * CHUNK; records++) {
+        out.writeUnshared(record);
+      }
+      out.flush();
+      byte[] ref = sent.finish();
+      upload.close();
+
+      try (NativeDownload download = connection.call("", client -> client.download(ref))) {
+        BlobInputStream got = new BlobInputStream(download);
+        ObjectInputStream in = new ObjectInputStream(got);
+        assertArrayEquals(record, (byte[]) in.readObject());
+        // What follows was not given yet and, beyond the window, not even asked for.
+        assertTrue(got.total() <= 2 * CHUNK);
+        assertTrue(download.stats().chunksLocated <= 8);
+        for (int i = 1; i < records; i++) {
+          in.readObject();
+        }
+        got.drain();
+        assertEquals(sent.total(), got.total());
+      }
+    }
+  }
 
   private static NativeUpload upload(Connection connection, String name) throws BigcastException {
     return connection.call(
