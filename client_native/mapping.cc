@@ -150,7 +150,8 @@ class MapJob {
       : nodes_(nodes), ref_(std::move(ref)), node_(std::move(node)) {}
 
   kj::Promise<Result<Given>> run() {
-    return nodes_.bulk_of(node_).then(
+    // Not among chunks: a node that has to fetch all of it may take long.
+    return nodes_.control_of(node_).then(
         [this](Result<kj::Own<NodeSession>> session) -> kj::Promise<Result<Given>> {
           if (!session) return Result<Given>(tl::unexpected(session.error()));
           session_ = kj::mv(*session);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tests/server/fixture.h"
+#include "tests/support/fault_proxy.h"
 
 namespace bigcast::testing {
 namespace {
@@ -213,6 +214,60 @@ TEST_CASE("a reader at a relay renews the lease at home, until it leaves") {
       pair.loop, [&] { return pair.relay.core().store->usage().blobs == 0; },
       "the relay's copy's end");
   CHECK(pair.relay.core().store->usage().memory_used == 0);
+}
+
+TEST_CASE(
+    "a relay whose chunks are held up renews its lease, opens blobs and is told what to fetch") {
+  constexpr uint32_t kLarge = limits::kMiB;
+  test::FaultProxy proxy;
+  const auto quick = [](Config& config) {
+    config.lease_grace = std::chrono::milliseconds(300);
+    config.session_timeout = std::chrono::milliseconds(1500);
+  };
+  Pair pair(quick, [&](Config& config) {
+    quick(config);
+    config.advertise = *rpc::Address::parse(proxy.address());
+  });
+  proxy.forward_to(pair.home.tcp().to_string());
+  proxy.clog_after(kLarge / 2);
+  const auto large = pair.at_home.put_blob(
+      {.name = "large", .chunk_size = kLarge, .until_removed = false}, kChunks);
+  TestClient other = login(pair.loop, pair.home.tcp());  // it holds no lease
+  Caller writer(pair.loop, other.session);
+  auto small = writer.create({.name = "small"});
+  REQUIRE(small);
+
+  auto blob = pair.at_relay.open_ref(large);
+  REQUIRE(blob);
+  std::vector<kj::Promise<ReadAnswer>> answers;
+  for (uint32_t i = 0; i < kChunks; i++) answers.push_back(start_read(*blob, i));
+  { const TestClient gone = kj::mv(pair.writer); }  // from now on only the relay holds the lease
+  const auto& served = pair.home.metrics().bytes_served_peer;
+  run_until(
+      pair.loop, [&] { return served == uint64_t{limits::kFetchesPerBlobMax} * kLarge; },
+      "chunks on their way to the relay");
+  auto following = pair.at_relay.open_ref(small->ref);
+  REQUIRE(following);
+  auto first = start_read(*following, 0);
+  for (int i = 0; i < 22; i++) {  // longer than the session's timeout and the grace
+    run_for(pair.loop, std::chrono::milliseconds(100));
+    pair.reader.session.renewRequest().send().wait(pair.loop.wait_scope());
+    other.session.renewRequest().send().wait(pair.loop.wait_scope());
+  }
+  CHECK(pair.home.core().store->stat(large.id));
+  REQUIRE(writer.send(small->upload, make_chunk(0)));
+  run_until(
+      pair.loop,
+      [&] { return served == uint64_t{limits::kFetchesPerBlobMax} * kLarge + kSmallChunk; },
+      "the relay's request for the chunk that it was given");
+  CHECK(pair.relay.metrics().chunks_fetched_home == 0);  // it was held up all the time
+  CHECK(pair.relay.metrics().peer_fetch_failures == 0);  // ... and not given up
+
+  proxy.clog_after(0);
+  CHECK(matches(first.wait(pair.loop.wait_scope()), make_chunk(0)));
+  for (uint32_t i = 0; i < kChunks; i++) {
+    CHECK(matches(answers[i].wait(pair.loop.wait_scope()), make_chunk(i, kLarge)));
+  }
 }
 
 TEST_CASE("a relay lets go of a blob whose home has gone") {

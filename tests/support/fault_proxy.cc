@@ -64,7 +64,8 @@ void FaultProxy::serve(int client) {
   uint64_t down = 0;
   bool open = connect(node, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
   while (open && !stopping_) {
-    std::array<pollfd, 2> waiting{{{client, POLLIN, 0}, {node, POLLIN, 0}}};
+    const bool clogged = clog_after_ != 0 && down >= clog_after_;
+    std::array<pollfd, 2> waiting{{{client, POLLIN, 0}, {clogged ? -1 : node, POLLIN, 0}}};
     if (poll(waiting.data(), waiting.size(), kPollMs) <= 0) continue;
     if (waiting[0].revents != 0) open = pump(client, node, false, up);
     if (open && waiting[1].revents != 0) open = pump(node, client, true, down);

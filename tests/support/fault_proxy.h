@@ -10,7 +10,7 @@
 namespace bigcast::test {
 
 // Stands between clients and a node and damages what the node sends, at the positions that
-// flip_every says: choose them so that logins and headers pass and chunks are hit.
+// flip_every says, or holds it up: choose them so that logins and headers pass and chunks are hit.
 class FaultProxy {
  public:
   FaultProxy();
@@ -23,6 +23,8 @@ class FaultProxy {
   // Damages the byte after every `period` bytes of a connection; 0: none.
   void flip_every(uint64_t period) { period_ = period; }
   uint64_t flips() const { return flips_; }
+  // A connection on which the node has sent so much gets no more of it, and stays open; 0: none.
+  void clog_after(uint64_t bytes) { clog_after_ = bytes; }
 
  private:
   void accept_loop();
@@ -34,6 +36,7 @@ class FaultProxy {
   std::atomic<int> port_{0};
   std::atomic<uint64_t> period_{0};
   std::atomic<uint64_t> flips_{0};
+  std::atomic<uint64_t> clog_after_{0};
   std::atomic<bool> stopping_{false};
   std::mutex mutex_;
   std::vector<std::thread> servers_;
