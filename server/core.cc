@@ -202,6 +202,13 @@ void SessionState::revoke_pin(BlobId id) {
   revoked_pins.insert(id);
 }
 
+void SessionState::hear_bytes() {
+  const uint64_t bytes = peer->bytes_received();
+  if (bytes < bytes_heard + limits::kProgressBytesMin) return;
+  bytes_heard = bytes;
+  heard();
+}
+
 void SessionState::audit(const char* operation, const std::string& name, BlobId id,
                          std::optional<uint64_t> bytes, const std::string& outcome) {
   core->audit.record({.client = client_name,

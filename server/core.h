@@ -172,7 +172,8 @@ struct SessionState final : kj::Refcounted {
   std::string peer_name;  // its address, for the audit log
   const bool is_peer;     // another node's, for chunks: keeps nothing alive here
   TimePoint heard_at;
-  kj::Own<void> relay_use;  // keeps links to homes while the session is there
+  uint64_t bytes_heard = 0;  // of its connection's, the last time that they counted as a call
+  kj::Own<void> relay_use;   // keeps links to homes while the session is there
   uint32_t uploads = 0;
   uint32_t opens = 0;
   std::unordered_set<BlobId> pins;
@@ -183,6 +184,8 @@ struct SessionState final : kj::Refcounted {
   void audit(const char* operation, const std::string& name, BlobId id,
              std::optional<uint64_t> bytes, const std::string& outcome = "ok");
   void heard() { heard_at = core->clock.now(); }  // any call is as good as a renewal
+  // ... and limits::kProgressBytesMin of one that is still coming: renewals are behind it.
+  void hear_bytes();
   // Once a session, however often it asks. As BlobStore::pin; ABORTED, once, if others ended it.
   Result<void> pin(BlobId id);
   void unpin(BlobId id);

@@ -335,11 +335,10 @@ void Node::set_gauges() {
 void Node::end_silent_sessions() {
   const TimePoint now = clock_.now();
   std::vector<uint64_t> silent;
-  for (const auto& [id, accepted] : accepted_) {
-    if (accepted.session.get() != nullptr &&
-        now - accepted.session->heard_at > config_.session_timeout) {
-      silent.push_back(id);
-    }
+  for (auto& [id, accepted] : accepted_) {
+    if (accepted.session.get() == nullptr) continue;
+    accepted.session->hear_bytes();
+    if (now - accepted.session->heard_at > config_.session_timeout) silent.push_back(id);
   }
   for (const uint64_t id : silent) {
     log().info("session of {}: silent for too long", accepted_.at(id).session->client_name);

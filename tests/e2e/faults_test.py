@@ -154,6 +154,24 @@ class SilentPartition(FaultTest):
             self.assertGreater(relay.metrics()["peer_fetch_failures_total"], 0)
 
 
+class Slow(FaultTest):
+    """Bytes come, but few."""
+
+    def test_a_put_lasts_as_long_as_its_bytes_come(self):
+        """One chunk, behind which no renewal can be heard before the session's time is up."""
+        proxy, home = self.proxy(), self.home()
+        proxy.forward_to(home.listen)
+        content = payload(2 * MIB)
+        with self.back_to_baseline(home, keys=["t/x"]):
+            proxy.faults.rate = 256 * KIB
+            put = self.start(None, "--server", proxy.address, "put", "-", "--key", "t/x",
+                             stdin=harness.subprocess.PIPE)
+            put.communicate(content, timeout=harness.CALL_S)
+            self.assertEqual(0, put.returncode)
+            proxy.faults.rate = 0
+            self.assert_right(self.get(home, "t/x"), content)
+
+
 class OneWayPartition(FaultTest):
     """What a relay sends arrives and what its home sends does not, or the other way."""
 
