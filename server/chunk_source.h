@@ -20,8 +20,8 @@ class ChunkSource final : public kj::Refcounted {
   ChunkSource(kj::Own<NodeCore> core, kj::Own<PeerLink> link, BlobId id, bool is_home);
 
   // The answer to a read of mode `bytes` or `checked`. DEADLINE_EXCEEDED when the node brings no
-  // bytes for limits::kPeerStallTimeoutMs (a home: kHomeStallTimeoutMs); its connection is given up
-  // then.
+  // or too few bytes for limits::kPeerStallTimeoutMs (a home: kHomeStallTimeoutMs); its connection
+  // is given up then.
   kj::Promise<Result<Response>> read(uint32_t index, rpc::ReadMode mode);
   void reopen() { opened_.reset(); }  // for the next read: what it had open is of no use
 

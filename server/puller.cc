@@ -126,6 +126,7 @@ void Puller::wake_in(uint32_t delay_ms) {
 
 void Puller::step() {
   if (blob_.ended()) return;
+  give_up_late();
   end_beyond();
   measure_complete();
   auto wanted = wanted_now();
@@ -261,6 +262,7 @@ void Puller::start(rpc::Assignment::Reader assignment) {
   const uint32_t index = assignment.getIndex();
   if (index >= limits::kChunksPerBlobMax || transfers_.contains(index)) return;
   auto transfer = kj::heap<Transfer>();
+  transfer->started = core_.clock.now();
   kj::Maybe<kj::Own<ChunkSource>> source;
   auto* home = blob_.home();
   if (assignment.isPeer()) {
@@ -305,6 +307,7 @@ kj::Promise<Puller::Outcome> Puller::transfer(uint32_t index, kj::Own<ChunkSourc
   return credit_in_time().then([this, index, source = kj::mv(source)](
                                    auto maybe_credit) mutable -> kj::Promise<Outcome> {
     KJ_IF_MAYBE (credit, maybe_credit) {
+      transfers_.at(index)->started = core_.clock.now();
       const auto retry = retries_.find(index);
       const bool was_corrupt = retry != retries_.end() && retry->second.corrupt > 0;
       auto read = source->read(index, was_corrupt ? rpc::ReadMode::CHECKED : rpc::ReadMode::BYTES);
@@ -326,6 +329,7 @@ kj::Promise<Puller::Outcome> Puller::transfer(uint32_t index, kj::Own<ChunkSourc
 
 kj::Promise<Puller::Outcome> Puller::keep(uint32_t index, ChunkSource::Response response,
                                           kj::Own<CreditPool::Credit> credit) {
+  transfers_.at(index)->arrived = true;
   const auto result = response.getResult();
   const auto fails = [](rpc::FetchFailure why, Error error) {
     return Outcome{why, failed_fetch(std::move(error))};
@@ -387,21 +391,23 @@ void Puller::on_outcome(uint32_t index, Outcome outcome) {
   if (!outcome.why) {
     on_fetched(index, kj::mv(outcome.fetched), *transfer);
   } else {
-    home_.failed(index, *outcome.why);
-    const Error& error = *outcome.fetched->error;
-    if (error.code == ErrorCode::kCorrupt) core_.metrics->checksum_failures++;
-    if (outcome.is_ours) {
-      on_not_kept(index, error);
-    } else if (*outcome.why != rpc::FetchFailure::DECLINED) {
-      log().info("chunk {} of blob {} from {}: {}", index, blob_.id().to_string(),
-                 from_home ? "its home" : "a peer", error.to_string());
-      if (!from_home) core_.metrics->peer_fetch_failures++;
-      // What a peer can't give says nothing about the home.
-      if (from_home) on_home_failure(index, error);
-    }
+    report(index, outcome, from_home);
   }
   core_.destroy_later(kj::mv(transfer));  // its task is what runs now
   wake();
+}
+
+void Puller::report(uint32_t index, const Outcome& outcome, bool from_home) {
+  home_.failed(index, *outcome.why);
+  const Error& error = *outcome.fetched->error;
+  if (error.code == ErrorCode::kCorrupt) core_.metrics->checksum_failures++;
+  if (outcome.is_ours) return on_not_kept(index, error);
+  if (*outcome.why == rpc::FetchFailure::DECLINED) return;
+  log().info("chunk {} of blob {} from {}: {}", index, blob_.id().to_string(),
+             from_home ? "its home" : "a peer", error.to_string());
+  if (!from_home) core_.metrics->peer_fetch_failures++;
+  // What a peer can't give says nothing about the home.
+  if (from_home) on_home_failure(index, error);
 }
 
 // A home in the making can't keep a chunk: no other source would change that.
@@ -412,9 +418,35 @@ void Puller::on_not_kept(uint32_t index, const Error& error) {
   blob_.end(error);
 }
 
+// The home sends nobody else to a peer that is late (Swarm::beat); who waits for it must leave it,
+// too, a little later, or its places for fetches stay taken.
+void Puller::give_up_late() {
+  if (!usual_) return;
+  constexpr auto kLateMin =
+      std::chrono::milliseconds(2 * limits::kFlightLateBeatsMin * limits::kFollowerBeatMs);
+  const TimePoint now = core_.clock.now();
+  const Duration late_after = std::max<Duration>(4 * *usual_, kLateMin);
+  for (auto it = transfers_.begin(); it != transfers_.end();) {
+    const Transfer& transfer = *it->second;
+    const bool is_late = now - transfer.started > late_after;
+    if (transfer.from_home || transfer.arrived || !is_late) {
+      ++it;
+      continue;
+    }
+    const uint32_t index = it->first;
+    it = transfers_.erase(it);
+    report(index,
+           {rpc::FetchFailure::FAILED,
+            failed_fetch({ErrorCode::kDeadlineExceeded, "it takes much longer than is usual"})},
+           false);
+  }
+}
+
 void Puller::on_fetched(uint32_t index, kj::Own<FetchedChunk> fetched, const Transfer& transfer) {
   Metrics& metrics = *core_.metrics;
   const uint32_t size = fetched->meta.stored_size;
+  const Duration took = core_.clock.now() - transfer.started;
+  usual_ = usual_ ? (7 * *usual_ + took) / 8 : took;
   (transfer.from_home ? metrics.chunks_fetched_home : metrics.chunks_fetched_peer)++;
   (transfer.from_home ? metrics.bytes_fetched_home : metrics.bytes_fetched_peer) += size;
   if (has(tried_, index)) {

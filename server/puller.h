@@ -101,8 +101,10 @@ class Puller final : private kj::TaskSet::ErrorHandler {
   };
   struct Transfer {
     bool from_home = false;
+    bool arrived = false;                    // its bytes are here
     bool ahead = false;                      // when it came no reader waited for it or was near
     std::optional<bigcast::ChunkMeta> meta;  // as the home knows it, for a peer's answer
+    TimePoint started;
     kj::Promise<void> task = nullptr;
   };
   // A chunk that the home could not give.
@@ -131,6 +133,8 @@ class Puller final : private kj::TaskSet::ErrorHandler {
                             kj::Own<CreditPool::Credit> credit);
   kj::Maybe<kj::Own<ChunkSource>> source_at(const rpc::Address& address, bool is_home);
   void on_outcome(uint32_t index, Outcome outcome);
+  void report(uint32_t index, const Outcome& outcome, bool from_home);
+  void give_up_late();
   void on_fetched(uint32_t index, kj::Own<FetchedChunk> fetched, const Transfer& transfer);
   void on_not_kept(uint32_t index, const Error& error);
   void on_home_failure(uint32_t index, const Error& error);
@@ -155,6 +159,7 @@ class Puller final : private kj::TaskSet::ErrorHandler {
   uint32_t prefetch_from_ = 0;           // all before it were tried
   bool prefetch_waits_ = false;          // for memory to become free
   std::map<uint32_t, uint32_t> unread_;  // prefetched: stored size
+  std::optional<Duration> usual_;        // that a chunk takes, whoever gives it
   HomeFollower home_;
   bool stepping_ = false;  // a step is due
   // For the metrics: what came for the first time, since when.

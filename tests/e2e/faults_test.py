@@ -157,6 +157,48 @@ class SilentPartition(FaultTest):
 class Slow(FaultTest):
     """Bytes come, but few."""
 
+    def test_chunks_come_from_elsewhere_than_a_slow_holder(self):
+        proxy = self.proxy()
+        home, slow, fast = self.home(), self.relay(proxy=proxy), self.relay()
+        content = payload(SIZE)
+        with self.back_to_baseline(home, slow, fast, keys=["t/x"]):
+            self.put(home, "t/x", content)
+            # A reader that stays keeps the relay as one that others are sent to.
+            staying = self.get(home, "t/x", through=slow)
+            staying.read(HALF)
+            eventually(lambda: slow.metrics()["fetched_bytes_total"] >= SIZE, "a holder of all")
+            proxy.faults.rate = 8 * KIB  # half a minute a chunk, from the first one on
+            self.assert_right(self.get(home, "t/x", through=fast), content)
+            self.assertGreater(proxy.bytes_down, 0)  # it was asked, ...
+            fetched = fast.metrics()
+            self.assertEqual(0, fetched['fetched_bytes_total{from="peer"}'])  # ... and left
+            self.assertEqual(SIZE, fetched['fetched_bytes_total{from="home"}'])
+            proxy.faults.rate = 0
+            self.assert_right(staying, content)
+
+    def test_a_holder_is_left_when_it_becomes_slow(self):
+        """Faster than what counts as silent, and much slower than before."""
+        proxy = self.proxy()
+        home, slow, fast = self.home(), self.relay(proxy=proxy), self.relay()
+        content = payload(SIZE)
+        with self.back_to_baseline(home, slow, fast, keys=["t/x"]):
+            self.put(home, "t/x", content)
+            staying = self.get(home, "t/x", through=slow)
+            staying.read(HALF)
+            eventually(lambda: slow.metrics()["fetched_bytes_total"] >= SIZE, "a holder of all")
+            get = self.get(home, "t/x", through=fast)
+            get.read(CHUNK)  # its relay then has as many as it reads ahead
+            eventually(lambda: fast.metrics()['fetched_bytes_total{from="peer"}'] > 0, "its chunk")
+            proxy.faults.rate = 24 * KIB  # ten seconds a chunk
+            before = fast.metrics()['fetched_bytes_total{from="peer"}']
+            self.assert_right(get, content)
+            fetched = fast.metrics()
+            late = fetched['fetched_bytes_total{from="peer"}'] - before
+            self.assertLessEqual(late, 2 * WINDOW)  # what was on its way already
+            self.assertGreaterEqual(fetched["fetched_bytes_total"], SIZE)  # all came by the relay
+            proxy.faults.rate = 0
+            self.assert_right(staying, content)
+
     def test_a_put_lasts_as_long_as_its_bytes_come(self):
         """One chunk, behind which no renewal can be heard before the session's time is up."""
         proxy, home = self.proxy(), self.home()
