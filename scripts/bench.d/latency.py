@@ -4,6 +4,11 @@ One node in memory; 1, 8 and 64 clients at once, each with a connection of its o
 socket and over TCP. "open + locate" is two calls: open by name, and where the first chunk is (not
 over TCP, where bytes come back instead). "first chunk" is what a
 reader waits for: open, the first chunk read and verified; of blobs of 4 KiB, 64 KiB and 4 MiB.
+
+The bound beside each row comes from the same run: two processes and as many raw connections of the
+same kind, two round trips one after the other, the second of which brings as many bytes as ours (none
+where the chunk is read from the memory file), and nothing is done with them. What the local path adds
+to its two trips, a copy out of memory and the digest, is in no bound.
 """
 
 import argparse
@@ -25,6 +30,8 @@ NAMESPACE = "bench"
 SIZES = (4 << 10, 64 << 10, 4 * MEBI)
 LARGE_DIVISOR = 16  # of the number of calls, where each brings a whole chunk of 4 MiB
 BAR_US = 200
+INLINE_MAX = MEBI  # up to this a blob's chunks come in the message on the local path, too
+REQUEST_BYTES, ANSWER_BYTES = 128, 512  # of a call without a chunk, about
 
 
 class Bench:
@@ -64,7 +71,20 @@ class Bench:
         server = measure.cpu_seconds(self._node.pid) - before
         calls = clients * (each + each // 10 + 1)  # with those that warm up
         row["server_cpu_us_per_call"] = server * 1e6 / calls
+        row["bound_p50_us"] = self._bound(way, size, clients, each, locate)["p50_us"]
         return row
+
+    def _bound(self, way, size, clients, each, locate):
+        brings_chunk = not locate and (way == "TCP" or size <= INLINE_MAX)
+        argv = [self._binaries / "bigcast-bench", "round-trips", "--clients", str(clients)]
+        argv += ["--count", str(each), "--request", str(REQUEST_BYTES)]
+        argv += ["--answer", str(ANSWER_BYTES), str(size if brings_chunk else ANSWER_BYTES)]
+        argv += ["--tcp"] * (way == "TCP")
+        process = self._hosts.start(0, argv, stdout=subprocess.PIPE)
+        output = process.communicate()[0]
+        if process.returncode != 0:
+            raise SystemExit(f"latency: {' '.join(map(str, argv))} failed")
+        return json.loads(output)
 
 
 def plan(clients):
@@ -83,6 +103,8 @@ COLUMNS = (
     ("blob", lambda row: measure.size_text(row["size_bytes"]), ""),
     ("clients", "clients", "d"),
     ("p50 µs", "p50_us", ".0f"),
+    ("bound", "bound_p50_us", ".0f"),
+    ("÷ bound", "of_bound", ".1f"),
     ("p99", "p99_us", ".0f"),
     ("p99.9", "p999_us", ".0f"),
     ("calls/s", "calls_per_s", ".0f"),
@@ -117,7 +139,8 @@ def main():
         for what, way, size, clients, locate in plan(arguments.clients):
             runs = [bench.run(way, size, clients, locate) for _ in range(arguments.repeats)]
             row = {"bench": "latency", "what": what, "way": way, "size_bytes": size}
-            rows.append({**row, "clients": clients, **measure.medians(runs)})
+            row = {**row, "clients": clients, **measure.medians(runs)}
+            rows.append({**row, "of_bound": row["p50_us"] / row["bound_p50_us"]})
     rows[-1]["ratio"] = rows[-1]["p50_us"] / BAR_US
     print(f"\nmedians of {arguments.repeats}")
     measure.print_table(COLUMNS, sorted(rows, key=lambda row: row["clients"]))

@@ -102,10 +102,18 @@ Result<std::vector<double>> run_client(Probe& probe, uint32_t count, std::barrie
 
 double quantile(const std::vector<double>& sorted, double share) {
   const auto rank = static_cast<size_t>(share * static_cast<double>(sorted.size()));
-  return sorted[std::min(rank, sorted.size() - 1)];
+  return sorted.empty() ? 0 : sorted[std::min(rank, sorted.size() - 1)];
 }
 
 }  // namespace
+
+Latency latency_of(const std::vector<std::vector<double>>& by_client, double seconds) {
+  std::vector<double> all;
+  for (const auto& each : by_client) all.insert(all.end(), each.begin(), each.end());
+  std::sort(all.begin(), all.end());
+  return Latency{quantile(all, 0.5), quantile(all, 0.99), quantile(all, 0.999),
+                 static_cast<double>(all.size()) / seconds};
+}
 
 Result<Latency> measure_latency(const LatencyOptions& options) {
   std::vector<std::unique_ptr<Probe>> probes;
@@ -124,14 +132,12 @@ Result<Latency> measure_latency(const LatencyOptions& options) {
   for (auto& thread : threads) thread.join();
   const std::chrono::duration<double> took = Clock::now() - started;
 
-  std::vector<double> all;
+  std::vector<std::vector<double>> samples;
   for (auto& result : results) {
     if (!result) return tl::unexpected(result.error());
-    all.insert(all.end(), result->begin(), result->end());
+    samples.push_back(std::move(*result));
   }
-  std::sort(all.begin(), all.end());
-  return Latency{quantile(all, 0.5), quantile(all, 0.99), quantile(all, 0.999),
-                 static_cast<double>(all.size()) / took.count()};
+  return latency_of(samples, took.count());
 }
 
 }  // namespace bigcast::bench

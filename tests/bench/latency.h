@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 
@@ -25,6 +26,8 @@ struct Latency {
   double p999_us = 0;
   double calls_per_s = 0;
 };
+
+Latency latency_of(const std::vector<std::vector<double>>& by_client, double seconds);
 
 Result<Latency> measure_latency(const LatencyOptions& options);
 

@@ -9,6 +9,7 @@
 #include "tests/bench/latency.h"
 #include "tests/bench/mapped.h"
 #include "tests/bench/policy_cost.h"
+#include "tests/bench/round_trips.h"
 
 namespace {
 
@@ -70,6 +71,14 @@ int run(int argc, char** argv) {
   latency->add_option("--count", options.count, "calls of each")->check(CLI::Range(1, 1 << 24));
   latency->add_flag("--locate", options.locate_only, "only ask where the first chunk is");
   latency->callback([&] { print(bigcast::bench::measure_latency(options)); });
+  bigcast::bench::RoundTripOptions trips;
+  auto* round_trips = app.add_subcommand("round-trips", "raw sockets between two processes");
+  round_trips->add_flag("--tcp", trips.tcp, "else Unix sockets");
+  round_trips->add_option("--clients", trips.clients, "at once")->check(CLI::Range(1, 1024));
+  round_trips->add_option("--count", trips.count, "of each")->check(CLI::Range(1, 1 << 24));
+  round_trips->add_option("--request", trips.request_bytes, "bytes of each request")->required();
+  round_trips->add_option("--answer", trips.answer_bytes, "bytes; one for each trip")->required();
+  round_trips->callback([&] { print(bigcast::bench::measure_round_trips(trips)); });
   auto* mapped = app.add_subcommand("mapped-read", "a mapped blob, and a memfd of our own");
   mapped->add_option("server", options.server, "unix:PATH")->required();
   mapped->add_option("namespace", options.name_space, "of the blob")->required();
