@@ -2,10 +2,16 @@
 
 A real standalone cluster: the driver on host 0, K executors of one core on each of N hosts, which
 are network namespaces whose links are limited to the rate. Timed: sc.broadcast and the first read
-in every executor at once. Beside it, from the same run: the serialiser's floor (serialising and
-deserialising in memory, in the driver), and S/B: the time that a raw TCP connection takes for as
-many bytes as the value has when serialised. The bar is S/B + 1.2 x the floor. A smaller broadcast
-comes first, to load and compile what is used; what was read is checked after the timed part.
+in every executor at once. Beside it, from the same run: the serialiser's floor, and S/B: the time
+that a raw TCP connection takes for as many bytes as the value has when serialised. The bar is S/B +
+1.2 x the floor. A smaller broadcast comes first, to load and compile what is used; what was read is
+checked after the timed part.
+
+The floor is what no system can do without: writing the value into memory by Spark's serializer and
+reading it back, nothing being sent. It is timed in a JVM of its own that does nothing else, with the
+driver's heap and settings, before the systems have their turn: 6 times, of which the first, which
+compiles and touches the heap, does not count; the floor is the median of the others. Nothing collects
+garbage in between but what the JVM does by itself. All rows have the same floor.
 """
 
 import argparse
@@ -33,6 +39,7 @@ SYSTEMS = ("torrent", "bigcast")
 SEALED = {"sealed": "bigcast", "torrent-sealed": "torrent"}
 SEALED_CONF = {"spark.io.encryption.enabled": "true"}
 FLOOR_FACTOR = 1.2
+FLOOR_RUNS = 6  # of which the first does not count
 # The value in a heap, as a multiple of its --size.
 HEAP_FACTOR = {"bytes": 1, "longs": 1, "map": 3}
 SERIALIZERS = {
@@ -62,7 +69,13 @@ class Bench:
             worker_memory=f"{executors * self._executor_mib}m",
         )
 
-    def run(self, system):
+    def floor_runs(self):
+        """Seconds of the serialiser and its counterpart, warm, in a JVM of their own."""
+        figures = self.run("floor", FLOOR_RUNS, {"spark.master": "local[1]"})
+        pairs = zip(figures["serialize_seconds"], figures["deserialize_seconds"])
+        return [sum(pair) for pair in pairs][1:]
+
+    def run(self, system, repeats, conf=None):
         """The program's figures, each a list with a number for each repeat, and the traffic."""
         arguments = self._arguments
         carrier = SEALED.get(system, system)
@@ -79,12 +92,13 @@ class Bench:
             **(bigcast_conf(arguments.jar) if carrier == "bigcast" else {}),
             **(SEALED_CONF if system in SEALED else {}),
             **arguments.conf,
+            **(conf or {}),
         }
         log_path = self._work_dir / f"{system}.log"
         with open(log_path, "wb") as log:
             process = self._cluster.submit(
                 ["--class", JOB, str(self._program), carrier, arguments.kind]
-                + [str(arguments.size), str(slots), str(arguments.repeats), str(result)],
+                + [str(arguments.size), str(slots), str(repeats), str(result)],
                 conf, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
             )
             snapshots = self._follow(process)
@@ -118,7 +132,7 @@ class Bench:
         return figures
 
 
-def row_of(arguments, executors, system, figures, bytes_per_s):
+def row_of(arguments, executors, system, figures, bytes_per_s, floors):
     """Medians, and what follows from them."""
     medians = {name: statistics.median(values) for name, values in figures.items()}
     size = medians["serialized_bytes"]
@@ -127,10 +141,11 @@ def row_of(arguments, executors, system, figures, bytes_per_s):
     row.update(hosts=arguments.hosts, executors_per_host=executors, rate=arguments.rate)
     row.update(kind=arguments.kind, size_bytes=arguments.size, serializer=arguments.serializer)
     row.update(repeats=arguments.repeats, serialized_bytes=int(size))
-    for name in ("broadcast_seconds", "total_seconds", "serialize_seconds", "deserialize_seconds"):
+    for name in ("broadcast_seconds", "total_seconds"):
         row[name] = medians[name]
     row["link_seconds"] = size / bytes_per_s
-    row["floor_seconds"] = medians["serialize_seconds"] + medians["deserialize_seconds"]
+    row["floor_seconds"] = statistics.median(floors)
+    row["floor_seconds_min"], row["floor_seconds_max"] = min(floors), max(floors)
     row["bar_seconds"] = row["link_seconds"] + FLOOR_FACTOR * row["floor_seconds"]
     row["into_host"] = medians["into_host_max_bytes"] / size
     row["sent"] = medians["sent_bytes"] / size / copies
@@ -149,20 +164,18 @@ def measure_with(arguments, executors):
             print(f"   raw socket: {bytes_per_s * 8 / 1e6:.0f} Mbit/s", flush=True)
             del data
             bench = Bench(arguments, hosts, executors, pathlib.Path(directory))
+            floors = bench.floor_runs()
+            print(f"   floor: {', '.join(f'{each:.2f}' for each in floors)} s", flush=True)
             rows = []
             for system in arguments.systems:
                 print(f"   {executors} executors a host, {system}", flush=True)
-                figures = bench.run(system)
-                rows.append(row_of(arguments, executors, system, figures, bytes_per_s))
-    # One floor for both: it does not depend on the system.
-    floor = min(row["floor_seconds"] for row in rows)
+                figures = bench.run(system, arguments.repeats)
+                rows.append(row_of(arguments, executors, system, figures, bytes_per_s, floors))
     seconds = {row["system"]: row["total_seconds"] for row in rows}
     torrent = seconds.get("torrent")
     for row in rows:
         clear = seconds.get(SEALED.get(row["system"]))
         row["of_clear"] = clear and row["total_seconds"] / clear
-        row["floor_seconds"] = floor
-        row["bar_seconds"] = row["link_seconds"] + FLOOR_FACTOR * floor
         row["ratio"] = row["total_seconds"] / row["bar_seconds"]
         row["of_torrent"] = torrent and row["total_seconds"] / torrent
     return rows
