@@ -97,10 +97,10 @@ TEST_CASE("when all memory is pinned or awaited, what is on disk is served never
   home.store().close_stream(*stream);
 }
 
-TEST_CASE("once buffers are warm no chunk that comes or goes is given fresh memory") {
+TEST_CASE("chunks that come and go use the same few buffers") {
   constexpr uint32_t kUsual = limits::kChunkSizeDefault;
   constexpr uint32_t kMany = 32;
-  constexpr uint32_t kWarm = 8;
+  constexpr uint64_t kFew = 2 * limits::kDownloadWindowChunks;
   rpc::UvLoop loop;
   TieredHome home(loop);
   TestClient client = login(loop, home.node.tcp());
@@ -109,27 +109,26 @@ TEST_CASE("once buffers are warm no chunk that comes or goes is given fresh memo
   const auto made = [&] { return rpc::FrameBuffers::made() + buffers.made(); };
   auto created = caller.create({.chunk_size = kUsual});
   REQUIRE(created);
-  uint64_t before = 0;
+  uint64_t before = made();
   for (uint32_t i = 0; i < kMany; ++i) {
-    if (i == kWarm) before = made();
     REQUIRE(caller.send(created->upload, make_chunk(i, kUsual)));
   }
-  CHECK(made() == before);
+  CHECK(made() - before <= kFew);
   REQUIRE(caller.seal(created->upload, uint64_t{kMany} * kUsual, kMany));
 
   // Most of it from disk, by a window as clients have it.
   auto blob = caller.open_ref(created->ref);
   REQUIRE(blob);
   std::deque<kj::Promise<ReadAnswer>> window;
+  before = made();
   for (uint32_t i = 0; i < 3 * kMany; ++i) {
-    if (i == kWarm) before = made();
     if (window.size() == limits::kDownloadWindowChunks) {
       CHECK(window.front().wait(loop.wait_scope()).bytes.size() == kUsual);
       window.pop_front();
     }
     window.push_back(start_read(*blob, i % kMany));
   }
-  CHECK(made() == before);
+  CHECK(made() - before <= kFew);
   CHECK(buffers.made() > 0);
 }
 
