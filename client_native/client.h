@@ -24,7 +24,9 @@ struct ClientOptions {
   // that answers. May be empty if there is a local node: that is then used for everything.
   std::vector<std::string> servers;
   std::string local_node;  // "unix:@name" or "unix:/path"; empty: none
-  Secret secret;           // empty: nodes without a secret (loopback only)
+  // The nodes', or the key of the namespace (rpc::NamespaceKey::to_text); empty: nodes without one,
+  // which are on loopback only.
+  Secret secret;
   // Not empty: what is uploaded is encrypted from here to its readers, who need the same, and
   // nothing else is read (codec/chunk_seal.h). Nodes never learn it.
   Secret chunk_secret;

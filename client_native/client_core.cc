@@ -32,9 +32,10 @@ Result<ClientTargets> ClientTargets::from(const ClientOptions& options) {
   if (servers.empty() && !local) {
     return fail(ErrorCode::kInvalidArgument, "servers: none given, and no local node");
   }
+  BIGCAST_ASSIGN(auto key, rpc::NamespaceKey::of_client(options.secret, options.name_space));
   return ClientTargets{std::move(servers),
                        std::move(local),
-                       rpc::NamespaceKey::derive(options.secret, options.name_space),
+                       std::move(key),
                        options.chunk_secret.clone(),
                        options.lease,
                        options.client_name,

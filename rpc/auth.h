@@ -3,6 +3,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -24,6 +25,18 @@ using Proof = std::array<uint8_t, 32>;
 class NamespaceKey {
  public:
   static NamespaceKey derive(const Secret& secret, std::string_view name_space);
+
+  // What a client logs in with: `given` is the nodes' secret, or one key as to_text() gives it.
+  // PERMISSION_DENIED if that is another namespace's; INVALID_ARGUMENT if it is damaged.
+  static Result<NamespaceKey> of_client(const Secret& given, std::string_view name_space);
+
+  // The namespace that a client's secret is the key of; nothing if it is the nodes' secret.
+  // INVALID_ARGUMENT if it begins like a key and is none, so that none is taken for a secret.
+  static Result<std::optional<std::string>> namespace_of(const Secret& given);
+
+  // "bigcast-key-1:NAMESPACE:" and 64 hexadecimal digits, for who is to reach no other namespace.
+  std::string to_text() const;
+
   ~NamespaceKey();
   NamespaceKey(const NamespaceKey&) = default;
   NamespaceKey& operator=(const NamespaceKey&) = default;

@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "base/nearest_name.h"
+#include "rpc/auth.h"
 #include "server/metrics.h"
 #include "server/settings.h"
 
@@ -112,6 +113,13 @@ Result<void> load_secret(Config& config, const Environment& environment) {
     BIGCAST_ASSIGN(config.secret, Secret::from_text(text, "BIGCAST_SECRET"));
   } else if (!config.secret_file.empty()) {
     BIGCAST_ASSIGN(config.secret, secret_of("secret_file", config.secret_file));
+  }
+  BIGCAST_ASSIGN(const auto name_space, rpc::NamespaceKey::namespace_of(config.secret));
+  if (name_space) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("{}: it is the key of namespace {}, which is for clients; a node needs "
+                            "the secret that all keys are made of",
+                            text == nullptr ? "secret_file" : "BIGCAST_SECRET", *name_space));
   }
   return {};
 }

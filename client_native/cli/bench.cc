@@ -11,8 +11,6 @@ namespace bigcast::cli {
 
 namespace {
 
-constexpr const char* kNamespace = "default";
-
 using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) {
@@ -73,7 +71,7 @@ Result<BenchReport> measure(Client& client, const std::string& name, uint64_t si
 }  // namespace
 
 Result<void> bench(const CommandLine& line) {
-  BIGCAST_ASSIGN(const auto client, connect(line, kNamespace));
+  BIGCAST_ASSIGN(const auto client, connect(line, line.any_namespace));
   const std::string name = "bench-" + Id128::random().to_string();
   const auto report = measure(*client, name, line.bench_bytes);
   const auto removed = client->remove_name(name);  // also after a get that failed

@@ -12,6 +12,7 @@
 #include "base/nearest_name.h"
 #include "base/units.h"
 #include "client_native/cli/documents.h"
+#include "rpc/auth.h"
 
 namespace bigcast::cli {
 
@@ -38,6 +39,7 @@ struct Typed {
   std::optional<std::string> range;
   std::string interval = "2s";
   std::optional<std::string> repetitions;
+  std::string name_space;
   std::string shell;
   bool version = false;
   bool no_compress = false;
@@ -56,8 +58,8 @@ void declare_globals(CLI::App& app, Typed& typed, CommandLine& line) {
   app.add_option("--local", typed.local_node, "read through this node of the same host")
       ->type_name("unix:PATH");
   app.add_option("--secret-file", typed.secret_file,
-                 "file with the shared secret, readable by its owner only; default "
-                 "$BIGCAST_SECRET_FILE, or the secret itself in $BIGCAST_SECRET")
+                 "file with the shared secret, or one namespace's key, readable by its owner only; "
+                 "default $BIGCAST_SECRET_FILE, or the secret itself in $BIGCAST_SECRET")
       ->type_name("FILE");
   app.add_option("--timeout", typed.timeout, "give up after so long without progress; default 30s")
       ->type_name("DURATION");
@@ -147,6 +149,12 @@ void declare_nodes(CLI::App& app, Typed& typed) {
   app.add_subcommand("bench", "measure a put and a get of random bytes, which are removed again")
       ->add_option("--size", typed.size, "how many; default 256m")
       ->type_name("SIZE");
+  app.add_subcommand("key",
+                     "print the key of a namespace, made of the secret: with it in place of the "
+                     "secret one reaches no other namespace")
+      ->add_option("namespace", typed.name_space, "which one's")
+      ->type_name("NAMESPACE")
+      ->required();
   app.add_subcommand("version", "print the version");
   app.add_subcommand("completion", "print a script that completes command lines")
       ->add_option("shell", typed.shell, "which shell's")
@@ -180,6 +188,8 @@ Result<void> read_secret(const Typed& typed, const Environment& environment, Com
   } else if (value) {
     BIGCAST_ASSIGN(line.secret, Secret::from_text(value, "BIGCAST_SECRET"));
   }
+  BIGCAST_ASSIGN(const auto only, rpc::NamespaceKey::namespace_of(line.secret));
+  if (only) line.any_namespace = *only;
   return {};
 }
 
@@ -392,6 +402,22 @@ Result<void> read_bench(const Typed& typed, CommandLine& line) {
   return {};
 }
 
+// Nothing is asked of any node for it.
+Result<void> read_key(const Typed& typed, CommandLine& line) {
+  BIGCAST_TRY(check_namespace(typed.name_space));
+  BIGCAST_ASSIGN(const auto only, rpc::NamespaceKey::namespace_of(line.secret));
+  if (line.secret.empty() || only) {
+    return fail(ErrorCode::kInvalidArgument,
+                "--secret-file: keys are made of the nodes' secret, " +
+                    (only ? "and this is the key of namespace " + *only
+                          : std::string("which is needed (or BIGCAST_SECRET)")));
+  }
+  const std::string key = rpc::NamespaceKey::derive(line.secret, typed.name_space).to_text();
+  line.text = line.json ? "{\"namespace\":\"" + typed.name_space + "\",\"key\":\"" + key + "\"}\n"
+                        : key + "\n";
+  return {};
+}
+
 struct Reading {
   const char* name;
   CommandLine::Command command;
@@ -415,6 +441,7 @@ constexpr Reading kReadings[] = {
     {"nodes", CommandLine::Command::kNodes, read_nothing},
     {"doctor", CommandLine::Command::kDoctor, read_nothing},
     {"bench", CommandLine::Command::kBench, read_bench},
+    {"key", CommandLine::Command::kPrint, read_key},
 };
 
 Result<void> read_command(const std::string& name, const Typed& typed, CommandLine& line) {

@@ -45,11 +45,13 @@ struct CommandLine {
     kTop
   };
   Command command = Command::kPrint;
-  std::string text;  // for kPrint: help, version, a completion script, the man page
+  std::string text;  // for kPrint: help, version, a completion script, the man page, a key
 
   std::vector<std::string> servers;
   std::string local_node;
   Secret secret;
+  // Where the namespace is all the same: one that the secret opens.
+  std::string any_namespace = "default";
   bool json = false;
   bool quiet = false;
   uint32_t timeout_ms = limits::kProgressTimeoutMs;

@@ -19,12 +19,12 @@ std::vector<std::string> servers_of(const CommandLine& line) {
 namespace {
 
 Result<NodeSummary> ask(const CommandLine& line, const std::string& server) {
-  BIGCAST_ASSIGN(const auto client, connect_to(line, {server}, kAnyNamespace));
+  BIGCAST_ASSIGN(const auto client, connect_to(line, {server}, line.any_namespace));
   return client->ping();
 }
 
 Result<NodeReport> ask_all(const CommandLine& line, const std::string& server) {
-  BIGCAST_ASSIGN(const auto client, connect_to(line, {server}, kAnyNamespace));
+  BIGCAST_ASSIGN(const auto client, connect_to(line, {server}, line.any_namespace));
   return client->report();
 }
 

@@ -16,9 +16,7 @@ Result<void> nodes(const CommandLine& line);
 Result<void> doctor(const CommandLine& line);
 Result<void> top(const CommandLine& line);
 
-// What they share: the nodes that were named, and a namespace to ask them in, which may be any, as
-// what is asked is not about blobs.
+// What they share: the nodes that were named.
 std::vector<std::string> servers_of(const CommandLine& line);
-constexpr const char* kAnyNamespace = "default";
 
 }  // namespace bigcast::cli

@@ -26,7 +26,7 @@ class Watched {
   // Since the last look, if that saw the same process.
   Result<NodeRates> look(const CommandLine& line) {
     if (!client_) {
-      BIGCAST_ASSIGN(client_, connect_to(line, {server_}, kAnyNamespace));
+      BIGCAST_ASSIGN(client_, connect_to(line, {server_}, line.any_namespace));
     }
     auto report = client_->report();
     if (!report) return tl::unexpected(report.error());

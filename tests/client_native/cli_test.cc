@@ -6,6 +6,7 @@
 #include "client_native/cli/doctor.h"
 #include "client_native/cli/output.h"
 #include "client_native/cli/progress.h"
+#include "rpc/auth.h"
 
 namespace bigcast::cli {
 
@@ -110,6 +111,26 @@ TEST_CASE("what is wrong on the command line is named") {
   refused({"ping"}, "both", {{"BIGCAST_SECRET", "s"}, {"BIGCAST_SECRET_FILE", "f"}});
 }
 
+TEST_CASE("keys of namespaces are made of the nodes' secret only") {
+  const Variables secret = {{"BIGCAST_SECRET", std::string(32, 's')}};
+  const auto key = parse({"key", "team"}, secret);
+  REQUIRE(key);
+  CHECK(key->command == CommandLine::Command::kPrint);
+  CHECK(key->any_namespace == "default");
+  const std::string expected = rpc::NamespaceKey::derive(key->secret, "team").to_text();
+  CHECK(key->text == expected + "\n");
+  CHECK(parse({"key", "team", "--json"}, secret)->text ==
+        "{\"namespace\":\"team\",\"key\":\"" + expected + "\"}\n");
+  const Variables of_key = {{"BIGCAST_SECRET", expected}};
+  CHECK(parse({"ping"}, of_key)->any_namespace == "team");
+  refused({"key", "team"}, "namespace team", of_key);
+  refused({"key", "../team"}, "namespace", secret);
+  refused({"key"}, "namespace", secret);
+  refused({"key", "team"}, "BIGCAST_SECRET");
+  refused({"ping"}, "bigcast-key-1", {{"BIGCAST_SECRET", expected + "0"}});
+  REQUIRE(parse({"doctor"}, {{"BIGCAST_SECRET", expected + "0"}})->bad_secret);
+}
+
 TEST_CASE("ranges are as in HTTP") {
   const auto range = [](const char* text) {
     const auto line = parse({"get", "a/b", "-", "--range", text});
@@ -161,7 +182,7 @@ TEST_CASE("every command has its help; completion and man page know all of them"
   }
   for (const char* command :
        {"put", "get", "ls", "stat", "rm", "du", "ping", "info", "nodes", "pin", "unpin", "top",
-        "doctor", "bench", "version", "completion", "man"}) {
+        "doctor", "bench", "key", "version", "completion", "man"}) {
     const auto help = parse({command, "--help"});
     REQUIRE(help);
     CHECK(help->command == CommandLine::Command::kPrint);

@@ -5,6 +5,7 @@
 #include <future>
 
 #include "client_native/chunk_buffers.h"
+#include "rpc/auth.h"
 #include "rpc/frame.h"
 #include "tests/client_native/support.h"
 
@@ -451,6 +452,15 @@ TEST_CASE("whoever can't be reached or does not know the secret is named as such
   check_error(Client::connect(options_for(node.tcp(), "", kSecret + "?")),
               ErrorCode::kUnauthenticated);
   check_error(Client::connect(options_for(node.tcp())), ErrorCode::kUnauthenticated);
+  const std::string key =
+      rpc::NamespaceKey::derive(Secret::from_text(kSecret, "test").value(), "team").to_text();
+  auto of_key = options_for(node.tcp(), "", key);
+  of_key.name_space = "team";
+  CHECK(connect(std::move(of_key))->ping());
+  check_error(Client::connect(options_for(node.tcp(), "", key)), ErrorCode::kPermissionDenied,
+              "team");
+  check_error(Client::connect(options_for(node.tcp(), "", key + "0")), ErrorCode::kInvalidArgument,
+              "bigcast-key-1");
   const NodeProcess open;
   check_error(Client::connect(options_for(open.tcp(), "", kSecret)), ErrorCode::kUnauthenticated);
 

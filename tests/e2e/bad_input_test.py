@@ -85,6 +85,24 @@ class Secrets(EndToEnd):
         self.assertEqual(1, len(texts), texts)
         eventually(lambda: node.metrics()["login_failures_total"] >= 4, "all counted")
 
+    def test_a_namespaces_key_opens_that_one_only(self):
+        secret = self.file("secret", harness.SECRET, 0o600)
+        node = self.node("--memory", "64m", "--secret-file", secret)
+        flags = ("--secret-file", secret)
+        key = self.file("key", self.assert_ok(
+            self.bigcast(None, *flags, "key", "team")).decode(), 0o600)
+        put = ("put", "-", "--key")
+        self.assert_ok(self.bigcast(node, *flags, *put, "other/x", input=b"theirs"))
+        self.assert_ok(self.bigcast(node, "--secret-file", key, *put, "team/x", input=b"x"))
+        self.assertEqual(b"x", self.assert_ok(self.bigcast(node, *flags, "get", "team/x", "-")))
+        self.assert_ok(self.bigcast(node, "--secret-file", key, "ping"))
+        self.assert_ok(self.bigcast(node, "--secret-file", key, "doctor"))
+        for command in (("get", "other/x", "-"), ("rm", "other/x"), ("ls", "other")):
+            self.assert_fails(self.bigcast(node, "--secret-file", key, *command), DENIED,
+                              "PERMISSION_DENIED", "team")
+        self.assert_fails(self.bigcast(None, "--secret-file", key, "key", "other"), USAGE, "team")
+        self.assert_fails(self.bigcastd("--secret-file", key), USAGE, "secret_file", "team")
+
     def test_a_secret_is_never_shown(self):
         env = {"BIGCAST_SECRET": harness.SECRET}
         node = self.node("--memory", "64m", "--log-level", "debug", env=env)

@@ -88,6 +88,48 @@ TEST_CASE("each part of a login changes the proof") {
   CHECK(proofs.size() == 9);
 }
 
+TEST_CASE("a key is text that opens its namespace and cannot be taken for a secret") {
+  const Secret secret = secret_of('s');
+  const auto derived = NamespaceKey::derive(secret, "team.a");
+  const std::string text = derived.to_text();
+  CHECK(text.starts_with("bigcast-key-1:team.a:"));
+  CHECK(text.find(secret.bytes()) == std::string::npos);
+  const Secret key = Secret::from_text(text, "test").value();
+  CHECK(*NamespaceKey::namespace_of(key).value() == "team.a");
+  CHECK_FALSE(NamespaceKey::namespace_of(secret).value().has_value());
+  CHECK_FALSE(NamespaceKey::namespace_of(Secret()).value().has_value());
+
+  const Nonce n1 = random_nonce();
+  const Nonce n2 = random_nonce();
+  const auto of = [&](const Secret& given) {
+    return NamespaceKey::of_client(given, "team.a").value().client_proof(n1, n2, {});
+  };
+  CHECK(of(key) == derived.client_proof(n1, n2, {}));
+  CHECK(of(secret) == derived.client_proof(n1, n2, {}));
+  for (const char* other : {"team.b", "team", "team.a2", ""}) {
+    const auto refused = NamespaceKey::of_client(key, other);
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().code == ErrorCode::kPermissionDenied);
+    CHECK(refused.error().message.find("team.a") != std::string::npos);
+    CHECK(refused.error().message.find(text.substr(text.size() - 64)) == std::string::npos);
+  }
+
+  std::string upper = text;
+  upper.back() = 'F';
+  std::string later = text;
+  later[12] = '2';
+  for (const std::string& damaged :
+       {text.substr(0, text.size() - 1), text + "0", upper, later, "bigcast-key-1:team.a",
+        "bigcast-key-1::" + std::string(64, '0'), "bigcast-key-1:../a:" + std::string(64, '0'),
+        "bigcast-key-" + std::string(40, 'x')}) {
+    const Secret given = Secret::from_text(damaged, "test", 1).value();
+    for (const auto code : {NamespaceKey::namespace_of(given).error().code,
+                            NamespaceKey::of_client(given, "team.a").error().code}) {
+      CHECK_MESSAGE(code == ErrorCode::kInvalidArgument, damaged);
+    }
+  }
+}
+
 TEST_CASE("comparison") {
   const std::vector<uint8_t> a = {1, 2, 3};
   const std::vector<uint8_t> b = {1, 2, 4};

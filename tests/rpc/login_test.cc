@@ -1,11 +1,14 @@
 #include "rpc/login.h"
 
 #include <doctest/doctest.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
 
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "base/hkdf.h"
 #include "base/limits.h"
 #include "tests/rpc/support.h"
 
@@ -101,11 +104,12 @@ struct Hello {
   Nonce nonce = random_nonce();
   uint32_t version = limits::kProtocolVersion;
   size_t nonce_size = 32;
+  const char* name_space = "app";
 
   auto send() {
     auto request = connection->bootstrap().castAs<Bootstrap>().helloRequest();
     request.setProtocolVersion(version);
-    request.setNameSpace("app");
+    request.setNameSpace(name_space);
     request.setClientNonce({nonce.data(), nonce_size});
     return request.send().wait(node.loop.wait_scope());
   }
@@ -120,6 +124,30 @@ uint16_t prove(Node& node, Login::Client login, const Proof& proof, LeaseId leas
   auto response = request.send().wait(node.loop.wait_scope());
   const auto result = response.getResult();
   return result.isError() ? result.getError().getCode() : 0;
+}
+
+// The client's proof as docs/PROTOCOL.md has it, of any key, without a lease.
+Proof proof_by_hand(const Key256& key, const Nonce& client, const Nonce& server,
+                    std::string_view name_space) {
+  std::vector<uint8_t> transcript;
+  const auto number = [&](uint64_t n) {
+    for (int shift = 0; shift < 64; shift += 8) transcript.push_back(uint8_t(n >> shift));
+  };
+  const auto part = [&](const auto& bytes) {
+    number(bytes.size());
+    transcript.insert(transcript.end(), bytes.begin(), bytes.end());
+  };
+  part(std::string_view("client"));
+  number(limits::kProtocolVersion);
+  part(client);
+  part(server);
+  part(name_space);
+  number(0);
+  number(0);
+  Proof proof{};
+  HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()), transcript.data(), transcript.size(),
+       proof.data(), nullptr);
+  return proof;
 }
 
 Nonce server_nonce_of(HelloResult::Reader hello) {
@@ -161,6 +189,33 @@ TEST_CASE("a proof is good for one login, one lease and one namespace") {
             },
             {}) == kUnauthenticated);
   CHECK(attempt([&](auto&, auto&) { return Proof{}; }, {}) == kUnauthenticated);
+}
+
+// What who has A's key and nothing else can do: say that it is B, with proofs made of A's key.
+TEST_CASE("the key of one namespace opens no other, whatever is proven with it") {
+  Node node(tcp());
+  const auto a = NamespaceKey::derive(secret_of('s'), "a");
+  const auto attempt = [&](const char* name_space, const Key256& key, const char* proven) {
+    Hello hello{node};
+    hello.name_space = name_space;
+    auto answer = hello.send();
+    const Nonce server = server_nonce_of(answer.getResult());
+    const Proof proof = proof_by_hand(key, hello.nonce, server, proven);
+    return prove(node, answer.getResult().getChallenge().getLogin(), proof, {});
+  };
+  const Key256 key = hkdf_sha256(secret_of('s').bytes(), "bigcast login 1", "a");
+  CHECK(attempt("a", key, "a") == 0);  // so the login by hand is a right one
+  REQUIRE(node.seen);
+  node.seen.reset();
+  CHECK(attempt("b", key, "b") == kUnauthenticated);
+  CHECK(attempt("b", key, "a") == kUnauthenticated);
+  CHECK(attempt("a", key, "b") == kUnauthenticated);
+  // A key made of the key, as if that were the secret; and its text as one.
+  const Key256 of_key =
+      hkdf_sha256({reinterpret_cast<const char*>(key.data()), key.size()}, "bigcast login 1", "b");
+  CHECK(attempt("b", of_key, "b") == kUnauthenticated);
+  CHECK(attempt("b", hkdf_sha256(a.to_text(), "bigcast login 1", "b"), "b") == kUnauthenticated);
+  CHECK_FALSE(node.seen);
 }
 
 TEST_CASE("there is one attempt a connection") {

@@ -161,6 +161,15 @@ TEST_CASE("a secret comes from a file that only its owner can read") {
     CHECK(refused.error().message.find(path) != std::string::npos);
     CHECK(refused.error().message.find(kSecret) == std::string::npos);
   }
+  const std::string key = "bigcast-key-1:team:" + std::string(64, 'a');
+  const std::string of_client = directory.write("key", key);
+  const auto is_refused = [&](const auto& refused) {
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().message.find("namespace team") != std::string::npos);
+    CHECK(refused.error().message.find(key) == std::string::npos);
+  };
+  is_refused(parse({"--secret-file", of_client.c_str()}));
+  is_refused(parse({}, {{"BIGCAST_SECRET", key}}));
   CHECK_FALSE(parse({"--secret-file", good.c_str()}, {{"BIGCAST_SECRET", kSecret}}));
 }
 

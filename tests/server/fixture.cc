@@ -37,9 +37,10 @@ Result<TestClient> try_login(rpc::UvLoop& loop, const rpc::Address& address, con
   auto connected = rpc::Connection::connect(loop, address).wait(loop.wait_scope());
   if (!connected) return tl::unexpected(connected.error());
   const Secret secret = as.secret.empty() ? Secret() : *Secret::from_text(as.secret, "test");
-  auto session = rpc::login(loop, **connected, rpc::NamespaceKey::derive(secret, as.name_space),
-                            as.lease, "test")
-                     .wait(loop.wait_scope());
+  auto session =
+      rpc::login(loop, **connected, rpc::NamespaceKey::of_client(secret, as.name_space).value(),
+                 as.lease, "test")
+          .wait(loop.wait_scope());
   if (!session) return tl::unexpected(session.error());
   return TestClient{kj::mv(*connected), kj::mv(*session)};
 }

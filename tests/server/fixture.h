@@ -41,7 +41,7 @@ struct TestClient {
 struct LoginAs {
   std::string name_space = "app";
   LeaseId lease{};
-  std::string secret{};  // empty: none
+  std::string secret{};  // the node's or the key of the namespace; empty: none
 };
 
 Result<TestClient> try_login(rpc::UvLoop& loop, const rpc::Address& address, const LoginAs& as);

@@ -29,9 +29,14 @@ TEST_CASE("a session needs the node's secret") {
 
 TEST_CASE("a foreign blob looks absent by name and by id") {
   rpc::UvLoop loop;
-  TestNode node(loop);
-  TestClient owner = login(loop, node.tcp(), {.name_space = "owner"});
-  TestClient other = login(loop, node.tcp(), {.name_space = "other"});
+  TestNode node(loop, [](Config& config) { config.secret = secret_of(kSecret); });
+  // Neither has the node's secret: each has the key of its namespace.
+  const auto as = [](const char* name_space) {
+    const auto key = rpc::NamespaceKey::derive(secret_of(kSecret), name_space);
+    return LoginAs{.name_space = name_space, .secret = key.to_text()};
+  };
+  TestClient owner = login(loop, node.tcp(), as("owner"));
+  TestClient other = login(loop, node.tcp(), as("other"));
   Caller mine(loop, owner.session);
   Caller theirs(loop, other.session);
   const auto ref = mine.put_blob({.name = "a/b"}, 1);

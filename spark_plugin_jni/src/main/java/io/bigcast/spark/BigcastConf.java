@@ -189,7 +189,8 @@ final class BigcastConf {
         "",
         0,
         0,
-        "shared: file with the nodes' secret, on every host, readable by its owner only"),
+        "shared: file with the namespace's key (bigcast key NAMESPACE) or the nodes' secret, on every"
+            + " host, readable by its owner only"),
     NAMESPACE("namespace", Type.TEXT, "spark", 0, 0, "the namespace blobs are in"),
     SOCKET(
         "socket",
