@@ -4,6 +4,7 @@
 #include "client_native/client.h"
 #include "jni_support.h"
 #include "native_handles.h"
+#include "rpc/auth.h"
 
 using bigcast::jni::from_handle;
 using bigcast::jni::guarded;
@@ -46,6 +47,17 @@ JNIEXPORT jlong JNICALL Java_io_bigcast_spark_NativeClient_connect(
     auto shared = std::make_unique<SharedClient>();
     shared->client = value_or_throw(bigcast::Client::connect(std::move(options)));
     return to_handle(shared.release());
+  });
+}
+
+JNIEXPORT void JNICALL Java_io_bigcast_spark_NativeClient_checkSecret(JNIEnv* env, jclass,
+                                                                      jstring secret_file,
+                                                                      jstring name_space) {
+  guarded(env, [&] {
+    const auto secret =
+        value_or_throw(bigcast::Secret::from_file(bigcast::jni::to_string(env, secret_file)));
+    value_or_throw(bigcast::rpc::NamespaceKey::of_client(
+        secret, bigcast::jni::to_string(env, name_space)));
   });
 }
 

@@ -399,9 +399,26 @@ def unreachable(run):
 
 
 def secret_world_readable(run):
+    """Told at the start, though nothing would be sent to any server yet."""
     secret = write_secret(run.work / "secret", 0o644)
-    small(run, {"spark.bigcast.servers": "127.0.0.1:1", "spark.bigcast.secret.file": str(secret)},
-          stayed="UNAVAILABLE", warnings=1, saying=re.escape(str(secret)))
+    conf = {"spark.bigcast.servers": "127.0.0.1:1", "spark.bigcast.secret.file": str(secret)}
+    said = r"spark\.bigcast\.secret\.file: .*" + re.escape(str(secret))
+    no_node(run, small(run, conf, stayed="UNAVAILABLE", warnings=1, saying=said))
+    if run.jar:
+        ends_at_start(run, conf, said)
+
+
+def ends_at_start(run, conf, saying):
+    """With spark.bigcast.failOnError the application does not get to its first line."""
+    area = run.area("strict")
+    conf = area.conf(run.jar, conf | {"spark.bigcast.failOnError": "true"})
+    watch = Watch(run.hosts)
+    steps = Steps(area, [watch], functools.partial(
+        run.hosts.start, 0, area.submit("local-cluster[1,1,1024]", conf, "SmallJob")))
+    code = steps.end()
+    good = code == 1 and re.search(saying, sparks.read(area.log)) and not sparks.read(area.out)
+    run.report.check("strict_ends", "" if good else f"exit code {code}, {sparks.read(area.out)}")
+    run.report.check("strict_leaves_nothing", watch.left() + files_left([area.local, area.tmp]))
 
 
 class Others:

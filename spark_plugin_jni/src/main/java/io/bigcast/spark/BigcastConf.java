@@ -5,6 +5,8 @@ import java.util.Collections;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 import java.util.stream.Collectors;
 import org.apache.spark.SparkConf;
 import scala.Tuple2;
@@ -16,6 +18,8 @@ import scala.Tuple2;
 final class BigcastConf {
   static final String PREFIX = "spark.bigcast.";
   private static final long NODE_MEMORY_DEFAULT_MAX = 1L << 30;
+  private static final Pattern SERVER = Pattern.compile("(?:[^\\s:]+|\\[[^\\s\\]]+\\]):(\\d{1,5})");
+  private static final Pattern NAMESPACE = Pattern.compile("[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}");
   private static final String EAGER = "eager";
   private static final String LAZY = "lazy";
 
@@ -51,8 +55,9 @@ final class BigcastConf {
         "false",
         0,
         1,
-        "true: an unknown setting or a wrong value ends the application at its start; false: it is a"
-            + " warning, and a wrong value leaves all broadcasts with Spark"),
+        "true: an unknown setting, a wrong value (what a file or directory is like on the driver's host"
+            + " is part of it) or a native library that does not load ends the application at its start;"
+            + " false: it is a warning, and but for unknown settings all broadcasts stay with Spark"),
     MIN_SIZE(
         "minSize",
         Type.BYTES,
@@ -263,6 +268,12 @@ final class BigcastConf {
     if (result.shared() && result.text(Key.SECRET_FILE).isEmpty()) {
       throw new IllegalArgumentException(Key.SECRET_FILE.key + " must be set beside " + Key.SERVERS.key);
     }
+    result.list(Key.SERVERS).forEach(result::checkServer);
+    if (!NAMESPACE.matcher(result.text(Key.NAMESPACE)).matches()) {
+      throw new IllegalArgumentException(
+          Key.NAMESPACE.key + " must be 1 to 128 of A-Z, a-z, 0-9, '.', '_' and '-', the first no"
+              + " '.', not '" + result.text(Key.NAMESPACE) + "'");
+    }
     result.checkServers(Key.HOMES);
     result.checkServers(Key.REPLICAS);
     if (result.number(Key.HOMES) > 1 && result.number(Key.REPLICAS) > 1) {
@@ -271,6 +282,15 @@ final class BigcastConf {
               + result.text(Key.REPLICAS) + "'");
     }
     return result;
+  }
+
+  private void checkServer(String server) {
+    Matcher parts = SERVER.matcher(server);
+    int port = parts.matches() ? Integer.parseInt(parts.group(1)) : 0;
+    if (port < 1 || port > 65_535) {
+      throw new IllegalArgumentException(
+          Key.SERVERS.key + " must be a list of host:port, not '" + text(Key.SERVERS) + "'");
+    }
   }
 
   private void checkServers(Key key) {
@@ -315,6 +335,12 @@ final class BigcastConf {
         .map(String::trim)
         .filter(part -> !part.isEmpty())
         .collect(Collectors.toList());
+  }
+
+  /** Whether embedded nodes are to have memory only. */
+  boolean usesNoDisk() {
+    List<String> set = list(Key.NODE_DISK);
+    return set.size() == 1 && set.get(0).equalsIgnoreCase("none");
   }
 
   /** Whether executors' hosts fetch before they are asked. */

@@ -17,7 +17,7 @@ import org.apache.spark.broadcast.BroadcastManager;
 /**
  * Puts our factory before Spark's when the driver starts. It connects to nothing:
  * whatever is wrong is told in one warning, and Spark goes on without Bigcast; but wrong settings
- * end the application if spark.bigcast.failOnError says so.
+ * and a native library that does not load end the application if spark.bigcast.failOnError says so.
  */
 final class BigcastDriverPlugin implements DriverPlugin {
   /** Random hexadecimal digits of 128 bits. */
@@ -109,14 +109,29 @@ final class BigcastDriverPlugin implements DriverPlugin {
       Warnings.LOG.info("local mode has nothing to send, broadcasts stay with Spark");
       return Reason.LOCAL;
     }
-    try {
-      NativeLibrary.load(conf);
-    } catch (BigcastException e) {
-      Warnings.LOG.warn("broadcasts stay with Spark: {}", e.getMessage());
+    if (!isUsable(conf)) {
       return Reason.UNAVAILABLE;
     }
     warnOfClassLoader();
     return conf.flag(Key.DRY_RUN) ? Reason.DRY_RUN : null;
+  }
+
+  /**
+   * False if this host has not what Bigcast needs, which is told.
+   *
+   * @throws IllegalArgumentException instead, if spark.bigcast.failOnError says so
+   */
+  static boolean isUsable(BigcastConf conf) {
+    try {
+      StartChecks.run(conf);
+      return true;
+    } catch (BigcastException e) {
+      if (conf.flag(Key.FAIL_ON_ERROR)) {
+        throw new IllegalArgumentException(e.getMessage(), e);
+      }
+      Warnings.LOG.warn("broadcasts stay with Spark: {}", e.getMessage());
+      return false;
+    }
   }
 
   /** Spark has no setting for its factory, and creates it before plugins start. */

@@ -109,21 +109,16 @@ final class Embedded {
 
   /** {@code host:port} with the host numeric, IPv6 in brackets. */
   static String resolveServer(String server) throws BigcastException {
-    int colon = server.lastIndexOf(':');
-    if (colon <= 0) {
-      throw new BigcastException(
-          BigcastException.Code.INVALID_ARGUMENT,
-          Key.SERVERS.key + " must be a list of host:port, not '" + server + "'");
-    }
+    int colon = server.lastIndexOf(':'); // there is one: BigcastConf looks
     String host = resolve(server.substring(0, colon).replaceAll("^\\[|\\]$", ""));
     return (host.contains(":") ? "[" + host + "]" : host) + server.substring(colon);
   }
 
   private static List<String> diskPaths(SparkConf spark, BigcastConf conf) {
-    List<String> set = conf.list(Key.NODE_DISK);
-    if (set.size() == 1 && set.get(0).equalsIgnoreCase("none")) {
+    if (conf.usesNoDisk()) {
       return Collections.emptyList();
     }
+    List<String> set = conf.list(Key.NODE_DISK);
     return set.isEmpty() ? sparkLocalDirs(spark) : set;
   }
 

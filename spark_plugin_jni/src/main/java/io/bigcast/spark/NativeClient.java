@@ -25,6 +25,9 @@ final class NativeClient extends NativeHandle {
     super(pointer);
   }
 
+  /** Throws why this file can't be used to log in to this namespace, as far as it shows. */
+  static native void checkSecret(String secretFile, String namespace) throws BigcastException;
+
   /** The native library must be loaded. */
   static NativeClient connect(Options options) throws BigcastException {
     return new NativeClient(

@@ -62,7 +62,12 @@ class LocalModeTest {
   @Test
   void wrongSettingsEndTheApplicationIfSoAskedFor() {
     for (String[] wrong :
-        new String[][] {{"spark.bigcast.minSize", "huge"}, {"spark.bigcast.minimum", "1m"}}) {
+        new String[][] {
+          {"spark.bigcast.minSize", "huge"},
+          {"spark.bigcast.minimum", "1m"},
+          {"spark.bigcast.servers", "portless"},
+          {"spark.bigcast.namespace", "../up"},
+        }) {
       SparkConf conf = conf().set("spark.bigcast.failOnError", "true").set(wrong[0], wrong[1]);
       IllegalArgumentException e =
           assertThrows(IllegalArgumentException.class, () -> sumThroughABroadcast(conf));
