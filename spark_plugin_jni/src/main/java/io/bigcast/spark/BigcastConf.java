@@ -124,8 +124,8 @@ final class BigcastConf {
         "",
         0,
         0,
-        "where the native library is unpacked (it may not be mounted noexec); default:"
-            + " java.io.tmpdir"),
+        "where the native library is unpacked: not mounted noexec, this user's or root's, and written to"
+            + " by others only if it is sticky; default: java.io.tmpdir"),
     BIND_ADDRESS(
         "bindAddress",
         Type.TEXT,

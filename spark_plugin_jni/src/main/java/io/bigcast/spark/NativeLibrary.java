@@ -17,13 +17,17 @@ import java.util.EnumSet;
 
 /**
  * The native code inside the jar. Each file is unpacked into a new directory that only this user can
- * enter, used, and deleted at once, so that nobody can plant or replace what is loaded and nothing
- * stays behind.
+ * enter, in a place where nobody else can put another one instead of it, used, and deleted at once: so
+ * nobody can plant or replace what is loaded, and nothing stays behind.
  */
 final class NativeLibrary {
   private static final String FOLDER = "/native/linux/amd64/";
   private static final String LIBRARY = "libbigcast_jni.so";
   private static final String NODE = "bigcastd";
+
+  private static final int STICKY = 01000;
+  private static final int GROUP_AND_OTHERS_WRITE = 022;
+  private static final int OTHERS_WRITE = 02;
 
   private static final FileAttribute<?> OWNER_ONLY =
       PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rwx------"));
@@ -109,7 +113,9 @@ final class NativeLibrary {
     Path folder = null;
     Path file = null;
     try {
-      folder = Files.createTempDirectory(Paths.get(base), "bigcast-native-", OWNER_ONLY);
+      Path place = Paths.get(base).toRealPath();
+      folder = Files.createTempDirectory(place, "bigcast-native-", OWNER_ONLY);
+      checkPlace(place, attribute("unix:uid", folder));
       file = unpack(name, folder);
       return use.with(file.toString());
     } catch (BigcastException e) {
@@ -122,6 +128,31 @@ final class NativeLibrary {
       delete(file);
       delete(folder);
     }
+  }
+
+  /**
+   * Who may rename or remove what is in a directory could exchange ours between the moment in which it
+   * is checked and that in which it is loaded: its owner and, unless it is sticky, whoever may write to
+   * it; and so could they with the directories above. Those have owners that must be trusted anyway
+   * (YARN's containers are below its own), and groups that often are one user's.
+   */
+  private static void checkPlace(Path place, int ownUser) throws IOException {
+    int owner = attribute("unix:uid", place);
+    if (owner != 0 && owner != ownUser) {
+      throw new IOException(place + " belongs to another user");
+    }
+    for (Path each = place; each != null; each = each.getParent()) {
+      int others = each == place ? GROUP_AND_OTHERS_WRITE : OTHERS_WRITE;
+      int mode = attribute("unix:mode", each);
+      if ((mode & others) != 0 && (mode & STICKY) == 0) {
+        throw new IOException(
+            String.format("others can rename what is in %s (mode %04o, not sticky)", each, mode & 07777));
+      }
+    }
+  }
+
+  private static int attribute(String name, Path path) throws IOException {
+    return (Integer) Files.getAttribute(path, name);
   }
 
   private static Path unpack(String name, Path folder) throws IOException {
@@ -161,7 +192,7 @@ final class NativeLibrary {
   }
 
   /** What is in the file is what was in the jar, whoever else may write there. */
-  private static void checkUnchanged(Path file, byte[] digestInJar) throws IOException {
+  static void checkUnchanged(Path file, byte[] digestInJar) throws IOException {
     MessageDigest digest = sha256();
     try (InputStream in = new DigestInputStream(Files.newInputStream(file), digest)) {
       copy(in, null);
