@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <atomic>
 #include <new>
 #include <utility>
 
@@ -9,6 +10,7 @@ namespace bigcast {
 
 namespace {
 constexpr size_t kPage = 4096;
+std::atomic<size_t> bytes_of_all_buffers = 0;
 }  // namespace
 
 // Mapped, not malloc'ed: a transfer's memory must go back to the system when it ends, and a JVM's
@@ -18,9 +20,15 @@ ChunkBuffer::ChunkBuffer(size_t capacity) : capacity_((capacity + kPage - 1) / k
       mmap(nullptr, capacity_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
   data_ = static_cast<std::byte*>(memory);
+  bytes_of_all_buffers += capacity_;
 }
 
-ChunkBuffer::~ChunkBuffer() { munmap(data_, capacity_); }
+ChunkBuffer::~ChunkBuffer() {
+  munmap(data_, capacity_);
+  bytes_of_all_buffers -= capacity_;
+}
+
+size_t ChunkBuffer::bytes_of_all() { return bytes_of_all_buffers; }
 
 std::atomic<uint64_t> ChunkBuffers::made_{0};
 

@@ -21,6 +21,9 @@ class ChunkBuffer {
   size_t capacity() const { return capacity_; }
   std::span<std::byte> first(size_t size) { return {data_, size}; }
 
+  // What all buffers of this process take now.
+  static size_t bytes_of_all();
+
  private:
   std::byte* data_;
   size_t capacity_;

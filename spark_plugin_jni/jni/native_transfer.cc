@@ -1,3 +1,4 @@
+#include "client_native/chunk_buffers.h"
 #include "jni_support.h"
 #include "native_handles.h"
 
@@ -23,6 +24,10 @@ jlongArray to_java(JNIEnv* env, const bigcast::TransferStats& stats) {
 }  // namespace
 
 extern "C" {
+
+JNIEXPORT jlong JNICALL Java_io_bigcast_spark_NativeLibrary_bufferBytes(JNIEnv*, jclass) {
+  return static_cast<jlong>(bigcast::ChunkBuffer::bytes_of_all());
+}
 
 JNIEXPORT jobject JNICALL Java_io_bigcast_spark_NativeUpload_nextBuffer(JNIEnv* env, jclass,
                                                                         jlong upload) {

@@ -248,6 +248,47 @@ TEST_CASE("a blob goes when its time to live is over") {
   CHECK(client->stat("short"));
 }
 
+TEST_CASE("transfers hold a few chunks of memory, and none when they have ended") {
+  constexpr size_t kMost = 10 * (kSmallChunk + 4096);
+  const NodeProcess node;
+  const auto client = connect(options_for(node.tcp()));
+  REQUIRE(ChunkBuffer::bytes_of_all() == 0);
+  size_t largest = 0;
+  const auto look = [&]() { largest = std::max(largest, ChunkBuffer::bytes_of_all()); };
+  auto upload = client->upload(named("bounded"));
+  REQUIRE(upload);
+  const std::string bytes = compressible_bytes(kSmallChunk);
+  for (int i = 0; i < 64; ++i) {
+    REQUIRE(send(**upload, bytes));
+    look();
+  }
+  const auto ref = (*upload)->seal();
+  REQUIRE(ref);
+  CHECK(largest >= kSmallChunk);
+  CHECK(largest <= kMost);
+  upload->reset();
+  CHECK(eventually([]() { return ChunkBuffer::bytes_of_all() == 0; }));
+
+  largest = 0;
+  auto download = client->download_ref(*ref);
+  REQUIRE(download);
+  size_t read = 0;
+  for (auto chunk = (*download)->next(); chunk && !chunk->empty(); chunk = (*download)->next()) {
+    read += chunk->size();
+    look();
+  }
+  CHECK(read == 64 * kSmallChunk);
+  CHECK(largest >= kSmallChunk);
+  CHECK(largest <= kMost);
+  download->reset();
+  CHECK(eventually([]() { return ChunkBuffer::bytes_of_all() == 0; }));
+  // One that is given up in the middle.
+  auto half = client->upload(named("half"));
+  REQUIRE(send(**half, bytes));
+  half->reset();
+  CHECK(eventually([]() { return ChunkBuffer::bytes_of_all() == 0; }));
+}
+
 TEST_CASE("a reader follows a writer chunk by chunk") {
   const NodeProcess home;
   const NodeProcess relay;

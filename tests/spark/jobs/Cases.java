@@ -5,6 +5,7 @@ import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.Objects;
 import java.util.function.BooleanSupplier;
+import java.util.function.Supplier;
 import java.util.regex.Pattern;
 import org.apache.spark.SparkConf;
 import org.apache.spark.api.java.JavaSparkContext;
@@ -127,13 +128,19 @@ final class Cases {
 
   /** Waits until the condition holds, at most 60 s; fails naming what did not happen. */
   static void eventually(String what, BooleanSupplier condition) throws InterruptedException {
+    eventually(what, condition, () -> "");
+  }
+
+  /** As above; {@code how} tells what it was like instead. */
+  static void eventually(String what, BooleanSupplier condition, Supplier<String> how)
+      throws InterruptedException {
     for (int i = 0; i < 600; i++) {
       if (condition.getAsBoolean()) {
         return;
       }
       Thread.sleep(100);
     }
-    throw new AssertionError("did not happen within 60 s: " + what);
+    throw new AssertionError("did not happen within 60 s: " + what + " " + how.get());
   }
 
   static Throwable rootCause(Throwable failure) {

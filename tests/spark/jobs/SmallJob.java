@@ -40,10 +40,30 @@ public final class SmallJob {
           }
           read(context, new byte[] {1, 2, 3});
         });
+    if (last) {
+      cases.add("metrics_are_the_counters", () -> metricsAreTheCounters(cases));
+    }
     cases.run(System.out);
     for (Map<String, Long> each : Probe.onExecutors(context, cases.executors).values()) {
       print("executors.", each);
     }
+  }
+
+  /** What Spark's metrics say of the plugin, here and in an executor, once nothing moves any more. */
+  private static void metricsAreTheCounters(Cases cases) throws InterruptedException {
+    if (!cases.plugin) {
+      return;
+    }
+    String[] differ = {""};
+    Cases.eventually(
+        "metrics as the counters, and no native memory in use",
+        () -> {
+          List<String> executors =
+              cases.context.parallelize(Probe.numbers(1), 1).map(i -> Metrics.difference()).collect();
+          differ[0] = "driver: " + Metrics.difference() + ", executor: " + executors.get(0);
+          return differ[0].equals("driver: , executor: ");
+        },
+        () -> differ[0]);
   }
 
   private static void read(JavaSparkContext context, byte[] value) {

@@ -270,13 +270,17 @@ public final class PublishCases {
             .map(i -> {
               published.value().stream().read();
               published.value().buffers().next();
-              return BigcastStats.openDownloads();
+              boolean held = BigcastStats.nativeBufferBytes() >= Values.CHUNK;
+              return held ? BigcastStats.openDownloads() : -1;
             })
             .collect();
-    Cases.check(Collections.min(open) >= 2, "reads open in tasks: " + open);
+    Cases.check(Collections.min(open) >= 2, "reads open in tasks, and native memory: " + open);
     Cases.eventually(
         "reads closed",
         () -> Probe.sum(Probe.onExecutors(context, cases.executors), "openDownloads") == 0);
+    Cases.eventually(
+        "native memory given back",
+        () -> Probe.sum(Probe.onExecutors(context, cases.executors), "nativeBufferBytes") == 0);
     published.destroy(true);
   }
 

@@ -6,7 +6,8 @@ import java.util.concurrent.atomic.LongAdder;
 
 /**
  * What Bigcast did in this JVM since it started, whatever Spark contexts came and went. Thread-safe;
- * all but {@link #openDownloads}, {@link #openMappings} and {@link #driverHeapSavedBytes} only grow.
+ * all but {@link #openDownloads}, {@link #openMappings}, {@link #nativeBufferBytes}, {@link #uploadRatio}
+ * and {@link #driverHeapSavedBytes} only grow.
  * Readable from driver code and from tasks; the same numbers are in Spark's metrics.
  */
 public final class BigcastStats {
@@ -38,6 +39,7 @@ public final class BigcastStats {
   static final LongAdder OFFLOADED = new LongAdder();
   static final LongAdder UPLOADED_RAW_BYTES = new LongAdder();
   static final LongAdder UPLOADED_STORED_BYTES = new LongAdder();
+  static final LongAdder CHUNKS_UPLOADED = new LongAdder();
   static final LongAdder UPLOAD_NANOS = new LongAdder();
   static final LongAdder READS = new LongAdder();
   static final LongAdder READ_FAILURES = new LongAdder();
@@ -109,6 +111,17 @@ public final class BigcastStats {
   /** Bytes as they travelled, after compression (driver). */
   public static long uploadedStoredBytes() {
     return UPLOADED_STORED_BYTES.sum();
+  }
+
+  /** Chunks sent to Bigcast (driver). */
+  public static long chunksUploaded() {
+    return CHUNKS_UPLOADED.sum();
+  }
+
+  /** {@link #uploadedStoredBytes} by {@link #uploadedRawBytes}; 1 before there are any (driver). */
+  public static double uploadRatio() {
+    long raw = UPLOADED_RAW_BYTES.sum();
+    return raw == 0 ? 1 : (double) UPLOADED_STORED_BYTES.sum() / raw;
   }
 
   /**
@@ -191,6 +204,14 @@ public final class BigcastStats {
   /** Reads that run now, each of which holds native buffers. */
   public static long openDownloads() {
     return OPEN_DOWNLOADS.sum();
+  }
+
+  /**
+   * Native memory that uploads and reads hold now: of each at most some ten chunks, however long it is,
+   * and none when it has ended.
+   */
+  public static long nativeBufferBytes() {
+    return NativeLibrary.buffersInUse();
   }
 
   /** What was published and is read in the memory of this host's node: one a broadcast and JVM. */

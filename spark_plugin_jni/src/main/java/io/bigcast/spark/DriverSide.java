@@ -271,6 +271,7 @@ final class DriverSide {
   private void count(long id, ValueUpload upload, long nanos) {
     BigcastStats.UPLOADED_RAW_BYTES.add(upload.stats().rawBytes);
     BigcastStats.UPLOADED_STORED_BYTES.add(upload.stats().storedBytes);
+    BigcastStats.CHUNKS_UPLOADED.add(upload.stats().chunks);
     BigcastStats.UPLOAD_NANOS.add(nanos);
     latestHome = upload.address();
     Warnings.LOG.info("{}", Explain.offloaded(id, upload.stats(), nanos, upload.place()));

@@ -18,8 +18,10 @@ final class Metrics {
     }
     gauge(registry, "uploaded_raw_bytes_total", BigcastStats::uploadedRawBytes);
     gauge(registry, "uploaded_stored_bytes_total", BigcastStats::uploadedStoredBytes);
+    gauge(registry, "chunks_uploaded_total", BigcastStats::chunksUploaded);
+    fraction(registry, "upload_ratio", BigcastStats::uploadRatio);
     gauge(registry, "driver_heap_saved_bytes", BigcastStats::driverHeapSavedBytes);
-    seconds(registry, "upload_seconds_total", BigcastStats::uploadSeconds);
+    fraction(registry, "upload_seconds_total", BigcastStats::uploadSeconds);
     gauge(registry, "driver_rereads_total", BigcastStats::driverRereads);
     gauge(registry, "blobs_removed_total", BigcastStats::removed);
     gauge(registry, "replaced_by_upload_total", BigcastStats::replacedByUpload);
@@ -33,6 +35,7 @@ final class Metrics {
     gauge(registry, "reads_total", BigcastStats::reads);
     gauge(registry, "read_failures_total", BigcastStats::readFailures);
     gauge(registry, "open_downloads", BigcastStats::openDownloads);
+    gauge(registry, "native_buffer_bytes", BigcastStats::nativeBufferBytes);
     gauge(registry, "mapped_reads_total", BigcastStats::mappedReads);
     gauge(registry, "open_mappings", BigcastStats::openMappings);
     gauge(registry, "python_files_shared_total", BigcastStats::pythonFilesShared);
@@ -40,7 +43,7 @@ final class Metrics {
     gauge(registry, "reads_repeated_total", BigcastStats::readsRepeated);
     gauge(registry, "reads_replaced_total", BigcastStats::readsReplaced);
     gauge(registry, "read_raw_bytes_total", BigcastStats::readRawBytes);
-    seconds(registry, "read_seconds_total", BigcastStats::readSeconds);
+    fraction(registry, "read_seconds_total", BigcastStats::readSeconds);
     gauge(registry, "chunks_read_total", BigcastStats::chunksRead);
     gauge(registry, "chunks_located_total", BigcastStats::chunksLocated);
     gauge(registry, "chunks_reread_total", BigcastStats::chunksReread);
@@ -53,7 +56,7 @@ final class Metrics {
     registry.register(name, (Gauge<Long>) value::getAsLong);
   }
 
-  private static void seconds(MetricRegistry registry, String name, DoubleSupplier value) {
+  private static void fraction(MetricRegistry registry, String name, DoubleSupplier value) {
     registry.register(name, (Gauge<Double>) value::getAsDouble);
   }
 }

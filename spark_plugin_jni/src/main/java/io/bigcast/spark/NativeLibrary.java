@@ -230,6 +230,13 @@ final class NativeLibrary {
     }
   }
 
+  /** Bytes of native memory that transfers hold now, all together. */
+  static synchronized long buffersInUse() {
+    return loaded ? bufferBytes() : 0;
+  }
+
+  private static native long bufferBytes();
+
   /** The version the native library was built as. */
   static native String version();
 }
