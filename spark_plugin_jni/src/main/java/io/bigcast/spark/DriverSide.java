@@ -221,23 +221,26 @@ final class DriverSide {
    *     once; nothing is left behind
    */
   <T> Broadcast<T> offload(T value, long id, boolean serializedOnly) {
+    long start = System.nanoTime();
     try {
       // Before serialising, which may take long and would be for nothing.
       connection.checkNotResting();
     } catch (BigcastException e) {
-      return unavailable(value, id, e);
+      countFailed(value, id, Reason.UNAVAILABLE, 0, start);
+      return unavailable(value, e);
     }
-    long start = System.nanoTime();
     ValueUpload upload = new ValueUpload(connection, conf, blobName(id, 0));
     try {
       if (!upload.run(value, value instanceof Source ? 0 : conf.number(Key.MIN_SIZE))) {
-        countStayed(id, upload.rawBytes(), Reason.SMALL);
+        BigcastStats.countDelegated(Reason.SMALL);
+        Warnings.LOG.debug("{}", Explain.stayed(id, upload.rawBytes(), Reason.SMALL));
         return null;
       }
     } catch (BigcastException e) {
-      return upload.client() == null
-          ? unavailable(value, id, e)
-          : uploadFailed(value, id, upload.client(), e);
+      boolean reached = upload.client() != null;
+      Reason why = reached ? Reason.UPLOAD_FAILED : Reason.UNAVAILABLE;
+      countFailed(value, id, why, upload.rawBytes(), start);
+      return reached ? uploadFailed(value, upload.client(), e) : unavailable(value, e);
     }
     BigcastStats.OFFLOADED.increment();
     count(id, upload, System.nanoTime() - start);
@@ -277,13 +280,12 @@ final class DriverSide {
     Warnings.LOG.info("{}", Explain.offloaded(id, upload.stats(), nanos, upload.place()));
   }
 
-  private static void countStayed(long id, long size, Reason reason) {
-    BigcastStats.countDelegated(reason);
-    if (reason == Reason.SMALL) {
-      Warnings.LOG.debug("{}", Explain.stayed(id, size, reason));
-    } else {
-      Warnings.LOG.info("{}", Explain.stayed(id, size, reason));
-    }
+  private static void countFailed(Object value, long id, Reason why, long written, long start) {
+    BigcastStats.countDelegated(why);
+    Warnings.LOG.info(
+        "{}",
+        Explain.failed(
+            id, OffloadRules.knownSize(value), why, written, System.nanoTime() - start));
   }
 
   /** Whether a broadcast is still where it was sent to, as far as the driver can tell. */
@@ -434,16 +436,13 @@ final class DriverSide {
     }
   }
 
-  private <T> Broadcast<T> unavailable(T value, long id, BigcastException e) {
-    countStayed(id, -1, Reason.UNAVAILABLE);
+  private <T> Broadcast<T> unavailable(T value, BigcastException e) {
     checkSparkCanCarry(value, e);
     Warnings.once("broadcasts go through Spark's TorrentBroadcast: " + e.getMessage());
     return null;
   }
 
-  private <T> Broadcast<T> uploadFailed(
-      T value, long id, NativeClient client, BigcastException e) {
-    countStayed(id, -1, Reason.UPLOAD_FAILED);
+  private <T> Broadcast<T> uploadFailed(T value, NativeClient client, BigcastException e) {
     letGo(client, e);
     checkSparkCanCarry(value, e);
     Warnings.once("a broadcast goes through Spark's TorrentBroadcast: " + e.getMessage());

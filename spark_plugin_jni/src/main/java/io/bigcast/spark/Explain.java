@@ -29,6 +29,12 @@ final class Explain {
     return text("broadcast %d: %sstays with Spark, %s", id, what, reason.why);
   }
 
+  /** @param written how much of it was serialised by then, in bytes */
+  static String failed(long id, long size, Reason reason, long written, long nanos) {
+    return text(
+        "%s: %s written, %.2f s lost", stayed(id, size, reason), size(written), nanos / NANOS);
+  }
+
   static String read(long id, TransferStats stats, long nanos) {
     return text(
         "broadcast %d: read %s in %.2f s, %s, %d of %d chunks by descriptor%s",

@@ -34,5 +34,9 @@ class ExplainTest {
     assertEquals(
         "broadcast 9: stays with Spark, Bigcast can't be used now",
         Explain.stayed(9, -1, Reason.UNAVAILABLE));
+    assertEquals(
+        "broadcast 9: 8.0 MiB stays with Spark, sending it to Bigcast failed: 2.0 MiB written, 1.50 s"
+            + " lost",
+        Explain.failed(9, 8 << 20, Reason.UPLOAD_FAILED, 2 << 20, 1_500_000_000));
   }
 }
