@@ -118,10 +118,10 @@ TEST_CASE("a key is text that opens its namespace and cannot be taken for a secr
   upper.back() = 'F';
   std::string later = text;
   later[12] = '2';
-  for (const std::string& damaged :
-       {text.substr(0, text.size() - 1), text + "0", upper, later, "bigcast-key-1:team.a",
-        "bigcast-key-1::" + std::string(64, '0'), "bigcast-key-1:../a:" + std::string(64, '0'),
-        "bigcast-key-" + std::string(40, 'x')}) {
+  for (const std::string& damaged : std::vector<std::string>{
+           text.substr(0, text.size() - 1), text + "0", upper, later, "bigcast-key-1:team.a",
+           "bigcast-key-1::" + std::string(64, '0'), "bigcast-key-1:../a:" + std::string(64, '0'),
+           "bigcast-key-" + std::string(40, 'x')}) {
     const Secret given = Secret::from_text(damaged, "test", 1).value();
     for (const auto code : {NamespaceKey::namespace_of(given).error().code,
                             NamespaceKey::of_client(given, "team.a").error().code}) {
