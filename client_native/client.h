@@ -37,6 +37,9 @@ struct ClientOptions {
   uint32_t progress_timeout_ms = limits::kProgressTimeoutMs;
 };
 
+// What connect() would refuse of these two without asking anybody.
+Result<void> check_secret(const Secret& secret, const std::string& name_space);
+
 struct UploadOptions {
   std::string name;
   std::optional<uint64_t> size;  // raw bytes if known: refused at once when it does not fit

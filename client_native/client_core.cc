@@ -6,6 +6,11 @@
 
 namespace bigcast {
 
+Result<void> check_secret(const Secret& secret, const std::string& name_space) {
+  BIGCAST_TRY(rpc::NamespaceKey::of_client(secret, name_space));
+  return {};
+}
+
 Result<ClientTargets> ClientTargets::from(const ClientOptions& options) {
   BIGCAST_TRY(check_namespace(options.name_space));
   if (options.servers.size() > limits::kSourcesMax) {
@@ -33,14 +38,9 @@ Result<ClientTargets> ClientTargets::from(const ClientOptions& options) {
     return fail(ErrorCode::kInvalidArgument, "servers: none given, and no local node");
   }
   BIGCAST_ASSIGN(auto key, rpc::NamespaceKey::of_client(options.secret, options.name_space));
-  return ClientTargets{std::move(servers),
-                       std::move(local),
-                       std::move(key),
-                       options.chunk_secret.clone(),
-                       options.lease,
-                       options.client_name,
-                       options.local_reads,
-                       options.progress_timeout_ms};
+  return ClientTargets{
+      std::move(servers), std::move(local),    std::move(key),      options.chunk_secret.clone(),
+      options.lease,      options.client_name, options.local_reads, options.progress_timeout_ms};
 }
 
 Nodes::Nodes(rpc::UvLoop& loop, ClientTargets targets)

@@ -4,7 +4,6 @@
 #include "client_native/client.h"
 #include "jni_support.h"
 #include "native_handles.h"
-#include "rpc/auth.h"
 
 using bigcast::jni::from_handle;
 using bigcast::jni::guarded;
@@ -56,8 +55,7 @@ JNIEXPORT void JNICALL Java_io_bigcast_spark_NativeClient_checkSecret(JNIEnv* en
   guarded(env, [&] {
     const auto secret =
         value_or_throw(bigcast::Secret::from_file(bigcast::jni::to_string(env, secret_file)));
-    value_or_throw(bigcast::rpc::NamespaceKey::of_client(
-        secret, bigcast::jni::to_string(env, name_space)));
+    value_or_throw(bigcast::check_secret(secret, bigcast::jni::to_string(env, name_space)));
   });
 }
 

@@ -265,14 +265,14 @@ final class BigcastConf {
     for (Key key : Key.values()) {
       result.check(key);
     }
-    if (result.shared() && result.text(Key.SECRET_FILE).isEmpty()) {
-      throw new IllegalArgumentException(Key.SECRET_FILE.key + " must be set beside " + Key.SERVERS.key);
-    }
     result.list(Key.SERVERS).forEach(result::checkServer);
     if (!NAMESPACE.matcher(result.text(Key.NAMESPACE)).matches()) {
       throw new IllegalArgumentException(
           Key.NAMESPACE.key + " must be 1 to 128 of A-Z, a-z, 0-9, '.', '_' and '-', the first no"
               + " '.', not '" + result.text(Key.NAMESPACE) + "'");
+    }
+    if (result.shared() && result.text(Key.SECRET_FILE).isEmpty()) {
+      throw new IllegalArgumentException(Key.SECRET_FILE.key + " must be set beside " + Key.SERVERS.key);
     }
     result.checkServers(Key.HOMES);
     result.checkServers(Key.REPLICAS);
