@@ -85,6 +85,7 @@ constexpr uint32_t kNodeStartTimeoutMs = 5'000;
 constexpr uint32_t kDrainTimeoutMs = 30'000;
 
 // A node.
+constexpr uint64_t kDescriptorsMin = 48;  // without so many it does not start
 constexpr uint32_t kUploadsPerSessionMax = 64;
 constexpr uint32_t kOpensPerSessionMax = 4096;
 constexpr size_t kPinsPerSessionMax = 1024;

@@ -14,6 +14,7 @@
 #include <optional>
 #include <thread>
 
+#include "base/limits.h"
 #include "base/log.h"
 #include "server/config.h"
 #include "server/daemon.h"
@@ -131,18 +132,27 @@ void reload(const Invocation& invocation, CommandLine& line, Node& node,
 }
 
 // Each connection and each blob in memory is one, and nothing here uses select(2).
-void raise_descriptor_limit() {
+Result<void> raise_descriptor_limit() {
   rlimit files{};
-  if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur == files.rlim_max) return;
+  if (getrlimit(RLIMIT_NOFILE, &files) != 0) return {};
+  if (files.rlim_max < limits::kDescriptorsMin) {
+    return fail(ErrorCode::kResourceExhausted,
+                fmt::format("descriptors: its limit is {}, a node needs {}, and one more for each "
+                            "connection and each blob in memory: raise the hard limit "
+                            "(LimitNOFILE in its unit, or ulimit -Hn)",
+                            files.rlim_max, limits::kDescriptorsMin));
+  }
+  if (files.rlim_cur == files.rlim_max) return {};
   files.rlim_cur = files.rlim_max;
   if (setrlimit(RLIMIT_NOFILE, &files) != 0) {
     log().debug("RLIMIT_NOFILE: {}", errno_message("setrlimit", errno));
   }
+  return {};
 }
 
 int serve(const Invocation& invocation, CommandLine& line, Daemon& daemon) {
   const Config& config = line.config;
-  raise_descriptor_limit();
+  if (auto raised = raise_descriptor_limit(); !raised) return report(raised.error());
   const ServiceManager manager;
   rpc::UvLoop loop;
   auto hangup = loop.on_signal(SIGHUP);

@@ -111,17 +111,17 @@ class EndToEnd(unittest.TestCase):
     def is_sanitized(self):
         return b"__asan_init" in (self.binaries / "bigcastd").read_bytes()
 
-    def bigcastd(self, *flags, env=None):
+    def bigcastd(self, *flags, env=None, within=()):
         """Runs a bigcastd that is expected not to start."""
-        return self._run("bigcastd", flags, env)
+        return self._run("bigcastd", flags, env, within=within)
 
     def bigcast(self, node, *arguments, env=None, input=None):
         server = ["--server", node.listen] if node else []
         return self._run("bigcast", [*server, *arguments], env, input)
 
-    def _run(self, program, arguments, env=None, input=None):
+    def _run(self, program, arguments, env=None, input=None, within=()):
         done = subprocess.run(
-            [self.binaries / program, *map(str, arguments)],
+            [*within, self.binaries / program, *map(str, arguments)],
             input=input if input is not None else b"",
             capture_output=True,
             timeout=CALL_S,

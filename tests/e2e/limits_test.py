@@ -15,6 +15,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "scripts/li
 from measure import cpu_seconds
 
 FEW = 64
+TOO_FEW = 24
 CROWD = 100
 IDLE_S = 3
 GRACE_S = 2
@@ -57,6 +58,11 @@ class FewDescriptors(EndToEnd):
         self.assertEqual(0, done.returncode, done.stderr)
         self.assertEqual(b"x" * MIB, self.bigcast(node, "get", "t/x", "-").stdout)
         self.assertEqual(0, node.stop())
+
+    def test_it_does_not_start_where_there_are_too_few_for_anybody(self):
+        done = self.bigcastd("--listen", "127.0.0.1:0", "--http", "none",
+                             within=self.at_most(TOO_FEW))
+        self.assert_fails(done, 1, "descriptors", f"its limit is {TOO_FEW}", "LimitNOFILE")
 
 
 class ToldToGo(EndToEnd):
