@@ -94,6 +94,8 @@ struct StoreUsage {
   uint64_t chunks_promoted = 0;  // brought back from disk because they were read
   uint64_t chunks_read_memory = 0;
   uint64_t chunks_read_disk = 0;
+  uint64_t bytes_read_memory = 0;  // stored bytes of those
+  uint64_t bytes_read_disk = 0;
   uint64_t checksum_failures = 0;
   uint64_t chunks_quarantined = 0;  // homes' chunks whose only copy here is damaged
   uint64_t chunks_damaged = 0;      // ... of those, still so

@@ -273,6 +273,7 @@ class Store final : public BlobStore {
   void settle(StoredChunk& chunk);
   static Location location_of(const StoredBlob& blob, uint32_t index, const StoredChunk* chunk);
   Result<Source> read_somewhere(BlobId id, uint32_t index, std::span<std::byte> buffer);
+  void count_read(const Source& source);
   void promote(BlobId id, const Source& source, std::span<const std::byte> stored);
   Source source_of(const StoredBlob& blob, const StoredChunk& chunk) const;
   Result<void> read_source(const Source& source, std::span<std::byte> buffer);

@@ -350,12 +350,19 @@ Result<Store::Source> Store::read_somewhere(BlobId id, uint32_t index,
     auto read = read_source(source, buffer);
     if (read) {
       lock.lock();
-      ++(source.in_memory ? counters_.chunks_read_memory : counters_.chunks_read_disk);
+      count_read(source);
       return source;
     }
     BIGCAST_TRY(read_failed(id, source, std::move(read).error()));
   }
   return fail(ErrorCode::kUnavailable, fmt::format("chunk {}: keeps moving", index));
+}
+
+// Requires: the lock is held.
+void Store::count_read(const Source& source) {
+  (source.in_memory ? counters_.chunks_read_memory : counters_.chunks_read_disk)++;
+  (source.in_memory ? counters_.bytes_read_memory : counters_.bytes_read_disk) +=
+      source.meta.stored_size;
 }
 
 Result<ChunkMeta> Store::read_chunk(BlobId id, uint32_t index, std::span<std::byte> buffer) {
@@ -414,7 +421,7 @@ Result<ChunkView> Store::view_chunk(BlobId id, uint32_t index) {
   blob->open_views++;
   const Source source = source_of(*blob, chunk);
   viewed_ += source.meta.stored_size;
-  ++counters_.chunks_read_memory;
+  count_read(source);
   lock.unlock();
   ChunkView view;
   view.meta = source.meta;

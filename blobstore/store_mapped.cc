@@ -155,7 +155,7 @@ Result<void> Store::read_back(Lock& lock, const BlobPtr& blob, StoredChunk& chun
       if (!chunk.doomed) quarantine(chunk, read.error());
       return read;
     }
-    ++counters_.chunks_read_disk;
+    count_read(source);
   }
   BIGCAST_TRY(make_room(lock, chunk));
   return write_chunk(lock, blob, chunk, bytes);

@@ -161,7 +161,7 @@ kj::Promise<void> BlobService::serve_from_store(ReadContext context, uint32_t re
       .then([this, context, rereads](kj::Own<Serving> serving) mutable -> kj::Promise<void> {
         if (serving->meta) {
           if (reply_located_if_loaded(context)) return kj::READY_NOW;
-          core_.metrics->bytes_served_inline += serving->meta->stored_size;
+          core_.metrics->served_inline.count(serving->meta->stored_size);
           if (session_->is_peer) core_.metrics->bytes_served_peer += serving->meta->stored_size;
           const ChunkMeta meta = *serving->meta;
           const std::byte* bytes = serving->bytes;
@@ -231,7 +231,7 @@ kj::Promise<void> BlobService::serve_from_home(ReadContext context, uint32_t rer
           fetched = nullptr;
           return serve(context, rereads + 1);
         }
-        core_.metrics->bytes_served_relay += fetched->meta.stored_size;
+        core_.metrics->served_relay.count(fetched->meta.stored_size);
         const bigcast::ChunkMeta meta = fetched->meta;
         const std::byte* bytes = fetched->bytes.data();
         reply_chunk(context, meta, bytes, kj::mv(fetched));
@@ -254,8 +254,7 @@ bool BlobService::takes_located(ReadContext& context) const {
 }
 
 void BlobService::reply_located(ReadContext& context, const Location& location) {
-  core_.metrics->bytes_served_located += location.meta.stored_size;
-  core_.metrics->chunks_served++;
+  core_.metrics->served_located.count(location.meta.stored_size);
   record(location.meta);
   auto located = context.getResults().initResult().initLocated();
   rpc::write(location.meta, located.initMeta());
@@ -276,7 +275,6 @@ void BlobService::reply_end(ReadContext& context) {
 
 void BlobService::reply_chunk(ReadContext& context, const bigcast::ChunkMeta& meta,
                               const std::byte* padded_bytes, kj::Own<void> pin) {
-  core_.metrics->chunks_served++;
   record(meta);
   const capnp::Data::Reader bytes(reinterpret_cast<const kj::byte*>(padded_bytes),
                                   rpc::padded(meta.stored_size));
@@ -312,7 +310,10 @@ kj::Promise<void> BlobService::map(MapContext context) {
           reply_error(result, mapped.error());
           return;
         }
-        core_.metrics->bytes_served_mapped += mapped->size;
+        core_.metrics->served_mapped.bytes += mapped->size;
+        if (const auto stat = core_.store->stat(id_)) {
+          core_.metrics->served_mapped.chunks += stat->chunk_count;
+        }
         auto out = result.initMapped();
         out.setFile(kj::heap<MemoryFileService>(mapped->file.release()));
         out.setSize(mapped->size);

@@ -118,6 +118,9 @@ void add_store(Families& out, const StoreUsage& usage) {
   out.counters(
       "chunks_read_total", "Chunks that the store read, by tier.",
       {{{"tier", "memory"}, usage.chunks_read_memory}, {{"tier", "disk"}, usage.chunks_read_disk}});
+  out.counters(
+      "read_bytes_total", "Stored bytes that the store read, by tier.",
+      {{{"tier", "memory"}, usage.bytes_read_memory}, {{"tier", "disk"}, usage.bytes_read_disk}});
 }
 
 void add_namespaces(Families& out, const std::vector<NamespaceUsage>& namespaces) {
@@ -195,11 +198,15 @@ void add_state(Families& out, const Metrics& metrics) {
 
 void add_moved(Families& out, const Metrics& metrics, const StoreUsage& usage) {
   out.counters("served_bytes_total", "Stored bytes of chunks served, by path.",
-               {{{"path", "located"}, metrics.bytes_served_located},
-                {{"path", "inline"}, metrics.bytes_served_inline},
-                {{"path", "relay"}, metrics.bytes_served_relay},
-                {{"path", "mapped"}, metrics.bytes_served_mapped}});
-  out.counter("chunks_served_total", "Chunks served to readers and relays.", metrics.chunks_served);
+               {{{"path", "located"}, metrics.served_located.bytes},
+                {{"path", "inline"}, metrics.served_inline.bytes},
+                {{"path", "relay"}, metrics.served_relay.bytes},
+                {{"path", "mapped"}, metrics.served_mapped.bytes}});
+  out.counters("chunks_served_total", "Chunks served to readers and other nodes, by path.",
+               {{{"path", "located"}, metrics.served_located.chunks},
+                {{"path", "inline"}, metrics.served_inline.chunks},
+                {{"path", "relay"}, metrics.served_relay.chunks},
+                {{"path", "mapped"}, metrics.served_mapped.chunks}});
   LabelledValues chunks;
   LabelledValues bytes;
   for (size_t codec = 0; codec < kCodecNames.size(); codec++) {

@@ -48,20 +48,22 @@ class Histogram {
 struct Metrics {
   using Number = std::atomic<uint64_t>;
 
-  // What came from uploads with one codec.
-  struct Received {
+  struct Moved {
     Number chunks{0};
     Number bytes{0};  // stored
+    void count(uint64_t stored_bytes) {
+      chunks++;
+      bytes += stored_bytes;
+    }
   };
 
   // Counters since the start.
-  std::array<Received, 3> received;  // by Codec
-  Number bytes_served_located{0};    // through a descriptor of the memory file
-  Number bytes_served_inline{0};     // in answers, from the store
-  Number bytes_served_relay{0};      // in answers, straight from a fetch
-  Number bytes_served_mapped{0};     // of whole blobs, in place
-  Number bytes_served_peer{0};       // of those in answers from the store: to other nodes
-  Number chunks_served{0};
+  std::array<Moved, 3> received;  // from uploads, by Codec
+  Moved served_located;           // through a descriptor of the memory file
+  Moved served_inline;            // in answers, from the store
+  Moved served_relay;             // in answers, straight from a fetch
+  Moved served_mapped;            // in place, with their whole blobs
+  Number bytes_served_peer{0};    // of those in answers from the store: to other nodes
   Number chunks_fetched_home{0};
   Number chunks_fetched_peer{0};
   Number chunks_refetched{0};       // of those: again, the copy here being gone or never kept
@@ -93,12 +95,16 @@ struct Metrics {
   Histogram relay_complete_seconds = Histogram::of_seconds();
   Histogram fanout_efficiency = Histogram::of_ratio();
 
+  // Neither has what readers mapped.
+  uint64_t chunks_served() const {
+    return served_located.chunks + served_inline.chunks + served_relay.chunks;
+  }
   uint64_t bytes_served() const {
-    return bytes_served_located + bytes_served_inline + bytes_served_relay;
+    return served_located.bytes + served_inline.bytes + served_relay.bytes;
   }
   uint64_t bytes_received() const {
     uint64_t sum = 0;
-    for (const Received& each : received) sum += each.bytes;
+    for (const Moved& each : received) sum += each.bytes;
     return sum;
   }
 

@@ -85,7 +85,7 @@ TEST_CASE("relays get a blob from each other; its home sends it about once") {
   Hosts hosts(4);
   hosts.start(hosts.put());
   hosts.check_all_right();
-  CHECK(hosts.home.metrics().chunks_served <= kChunks * 13 / 10);
+  CHECK(hosts.home.metrics().chunks_served() <= kChunks * 13 / 10);
   for (Host& host : hosts.relays) {
     CHECK(host.fetched() == kChunks);
     CHECK(host.node.metrics().chunks_refetched == 0);

@@ -159,7 +159,7 @@ TEST_CASE("a replica has the chunks while they come, and all of them when the bl
   CHECK(copy->role == BlobRole::kHome);
   CHECK(copy->lease == cluster.lease);
   CHECK(copy->root_digest == root_of_chunks(kChunks));
-  CHECK(cluster.host(0).node.metrics().chunks_served == kChunks);  // once each
+  CHECK(cluster.host(0).node.metrics().chunks_served() == kChunks);  // once each
   CHECK(cluster.host(1).caller.stat("blob")->id == ref.id);
 }
 

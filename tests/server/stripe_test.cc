@@ -152,7 +152,7 @@ TEST_CASE("relays get a blob of several homes from them and from each other, eac
       from_homes += host.node.metrics().chunks_fetched_home;
     }
     CHECK(from_homes <= 2 * kChunks);  // of 4: the rest came from each other
-    for (Host& home : cluster.homes) CHECK(home.node.metrics().chunks_served >= kChunks / count);
+    for (Host& home : cluster.homes) CHECK(home.node.metrics().chunks_served() >= kChunks / count);
   }
 }
 
