@@ -30,24 +30,6 @@ uint64_t least_limit(const std::string& root, std::string group, const char* fil
   }
 }
 
-uint64_t memory_limit() {
-  std::ifstream groups("/proc/self/cgroup");  // lines of "ID:CONTROLLERS:PATH"
-  for (std::string line; std::getline(groups, line);) {
-    const size_t first = line.find(':');
-    const size_t second = line.find(':', first + 1);
-    if (second == std::string::npos) continue;
-    const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
-    const std::string group = line.substr(second + 1);
-    uint64_t limit = 0;
-    if (controllers == ",,") limit = least_limit("/sys/fs/cgroup", group, "memory.max");
-    if (controllers.find(",memory,") != std::string::npos) {
-      limit = least_limit("/sys/fs/cgroup/memory", group, "memory.limit_in_bytes");
-    }
-    if (limit != 0) return limit;
-  }
-  return 0;
-}
-
 uint64_t count_descriptors() {
   std::error_code error;
   uint64_t count = 0;
@@ -60,12 +42,30 @@ uint64_t count_descriptors() {
 
 }  // namespace
 
+uint64_t memory_limit(const std::string& own_groups, const std::string& mount) {
+  std::ifstream groups(own_groups);  // lines of "ID:CONTROLLERS:PATH"
+  for (std::string line; std::getline(groups, line);) {
+    const size_t first = line.find(':');
+    const size_t second = line.find(':', first + 1);
+    if (second == std::string::npos) continue;
+    const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
+    const std::string group = line.substr(second + 1);
+    uint64_t limit = 0;
+    if (controllers == ",,") limit = least_limit(mount, group, "memory.max");
+    if (controllers.find(",memory,") != std::string::npos) {
+      limit = least_limit(mount + "/memory", group, "memory.limit_in_bytes");
+    }
+    if (limit != 0) return limit;
+  }
+  return 0;
+}
+
 HostFacts look_at_host(const std::string& disk_path) {
   HostFacts facts;
   rlimit files{};
   if (getrlimit(RLIMIT_NOFILE, &files) == 0) facts.descriptor_limit = files.rlim_cur;
   facts.descriptors_open = count_descriptors();
-  facts.memory_limit = memory_limit();
+  facts.memory_limit = memory_limit("/proc/self/cgroup", "/sys/fs/cgroup");
   struct sysinfo machine {};
   if (sysinfo(&machine) == 0) {
     facts.memory_of_machine = uint64_t{machine.totalram} * machine.mem_unit;

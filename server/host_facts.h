@@ -17,4 +17,8 @@ struct HostFacts {
 // Reads a few files of /proc and /sys. `disk_path` may be empty.
 HostFacts look_at_host(const std::string& disk_path);
 
+// The part of it that reads control groups of both versions: where this process's are named, and
+// where they are mounted.
+uint64_t memory_limit(const std::string& own_groups, const std::string& mount);
+
 }  // namespace bigcast

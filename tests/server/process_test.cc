@@ -315,10 +315,15 @@ TEST_CASE("SIGHUP reads the configuration again; what is wrong in it changes not
   hang_up("nothing is changed: " + directory.path("config.toml") +
           ": unknown setting 'log_levle'; did you mean log_level?");
   directory.write("secret", std::string(40, 'n'));
-  write("log_format = \"json\"\nname = \"other\"\nquota = [\"app=1m\"]\n");
+  CHECK_FALSE(contains(node.log(), "session of"));
+  write(
+      "log_format = \"json\"\nlog_level = \"debug\"\nname = \"other\"\n"
+      "quota = [\"app=1m\"]\n");
   hang_up("name = other (was bigcastd): from the next start on");
   CHECK_FALSE(try_login(loop, address, {.secret = std::string(40, 's')}));
   CHECK(try_login(loop, address, {.secret = std::string(40, 'n')}));
+  CHECK(eventually(
+      [&] { return contains(node.log(), "\"level\":\"debug\",\"message\":\"session of"); }));
   Caller caller(loop, before.session);  // sessions go on
   caller.put_blob({}, 1);
   const auto beyond = caller.create({.name = "large", .size = 2 * limits::kMiB});
