@@ -162,6 +162,9 @@ class Prometheus(EndToEnd):
         expected = {home.http: 0.0, **{relay.http: 4.0 * MIB for relay in relays}}
         eventually(lambda: saved(copies) == expected, f"{expected} by {copies}, "
                    f"not {saved(copies)}")
+        for relay in relays:  # nothing came to its readers by another way
+            self.assertEqual(2 * 16, relay.metrics()['chunks_served_total{path="located"}'])
+            self.assertEqual(2 * 16, relay.metrics()["chunks_served_total"])
         # What the home did not send to the two hosts, they had from each other.
         sent = home.metrics()["served_peer_bytes_total"]
         eventually(lambda: sum(saved(network).values()) == 2 * 4 * MIB - sent,

@@ -47,7 +47,7 @@ TEST_CASE("a chunk on disk is read once, however many ask, and is in memory then
   auto far_blob = Caller(loop, far.session).open_ref(ref);
   REQUIRE(near_blob);
   REQUIRE(far_blob);
-  const uint64_t read_before = home.store().usage().chunks_read_disk;
+  const StoreUsage before = home.store().usage();
   std::vector<kj::Promise<ReadAnswer>> answers;
   for (int i = 0; i < 6; ++i) {
     answers.push_back(start_read(*near_blob, 0, rpc::ReadMode::PREFER_LOCATED));
@@ -62,7 +62,8 @@ TEST_CASE("a chunk on disk is read once, however many ask, and is in memory then
       CHECK(matches(got, make_chunk(0, kChunk)));
     }
   }
-  CHECK(home.store().usage().chunks_read_disk == read_before + 1);
+  CHECK(home.store().usage().chunks_read_disk == before.chunks_read_disk + 1);
+  CHECK(home.store().usage().bytes_read_disk == before.bytes_read_disk + kChunk);
   CHECK(home.store().usage().chunks_promoted == 1);
   CHECK(located == 6);
   CHECK(read(loop, *near_blob, 0, rpc::ReadMode::PREFER_LOCATED).is_located);
