@@ -2,17 +2,21 @@
 
 import json
 import os
+import re
 import resource
 import subprocess
 import time
 
+import browser
 import harness
-from harness import EndToEnd
+from harness import EndToEnd, eventually
 
 FULL = bool(os.environ.get("BIGCAST_FULL"))
 COUNT = 100_000 if FULL else 1_500
 FEW = 300
 A_TIME = 2_500  # files that one command puts
+SCRAPE_S = 0.05
+ROWS = 50  # of the page's table
 
 
 class ManyBlobs(EndToEnd):
@@ -75,6 +79,30 @@ class ManyBlobs(EndToEnd):
                 break
             after = listing["blobs"][-1]["key"]
         self.assertEqual(COUNT if FULL else 500, seen)
+        if FULL:
+            best = min(self.scrape(node) for _ in range(5))
+            print(f"  /metrics: {best * 1000:.1f} ms at best")
+            self.assertLess(best, SCRAPE_S)
+        self.page_shows_a_part_and_where_the_next_is(node)
+
+    @staticmethod
+    def scrape(node):
+        began = time.monotonic()
+        node.get("/metrics")
+        return time.monotonic() - began
+
+    def page_shows_a_part_and_where_the_next_is(self, node):
+        if not (FULL and browser.available()):
+            return
+        page = browser.Browser(self.scratch / "browser")
+        self.addCleanup(page.end)
+        page.open(f"http://{node.http}/")
+
+        def dom():
+            return page.value("document.documentElement?.outerHTML ?? ''")
+        expected = [f"b{i:06}" for i in range(ROWS)]
+        eventually(lambda: re.findall(r">many/(b[0-9]{6})<", dom()) == expected, "the first rows")
+        self.assertRegex(dom(), r'<button id="next">Next</button>')  # which can be pressed
 
 
 if __name__ == "__main__":
