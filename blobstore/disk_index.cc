@@ -28,28 +28,6 @@ Result<void> to_result(const rocksdb::Status& status) {
   return fail(code, std::move(message));
 }
 
-template <typename Integer>
-void append_big_endian(std::string& out, Integer value) {
-  for (int shift = static_cast<int>(sizeof value) * 8 - 8; shift >= 0; shift -= 8) {
-    out.push_back(static_cast<char>(value >> shift));
-  }
-}
-
-template <typename Integer>
-void append_little_endian(std::string& out, Integer value) {
-  for (size_t i = 0; i < sizeof value; ++i) out.push_back(static_cast<char>(value >> (8 * i)));
-}
-
-void append_text(std::string& out, std::string_view text) {
-  append_little_endian(out, static_cast<uint32_t>(text.size()));
-  out += text;
-}
-
-void append_digest(std::string& out, const Digest128& digest) {
-  append_little_endian(out, digest.hi);
-  append_little_endian(out, digest.lo);
-}
-
 constexpr std::string_view kBlobs = "blob/";
 constexpr std::string_view kChunks = "chunk/";
 constexpr std::string_view kFormatKey = "format";
@@ -67,90 +45,6 @@ std::string chunk_key(BlobId id, uint32_t index) {
   return result;
 }
 
-std::string chunk_value(const ChunkRow& row) {
-  std::string value;
-  append_little_endian(value, row.meta.raw_size);
-  append_little_endian(value, row.meta.stored_size);
-  value.push_back(static_cast<char>(row.meta.codec));
-  append_digest(value, row.meta.digest);
-  append_little_endian(value, static_cast<uint32_t>(row.runs.size()));
-  for (const DiskRun& run : row.runs) {
-    append_little_endian(value, run.extent);
-    append_little_endian(value, run.block);
-    append_little_endian(value, run.count);
-  }
-  return value;
-}
-
-std::string blob_value(const BlobRow& row) {
-  std::string value;
-  append_text(value, row.name_space);
-  append_text(value, row.name);
-  append_little_endian(value, row.lease.hi);
-  append_little_endian(value, row.lease.lo);
-  append_little_endian(value, row.chunk_size);
-  append_little_endian(value, row.size);
-  append_little_endian(value, row.chunk_count);
-  append_digest(value, row.root_digest);
-  append_little_endian(value, row.sequence);
-  append_little_endian(value, static_cast<uint64_t>(row.ttl.count()));
-  append_little_endian(value, row.stripe.index);
-  append_little_endian(value, row.stripe.count);
-  append_text(value, row.note);
-  return value;
-}
-
-// Takes apart what the functions above put together. Reading beyond the end gives zeros and makes
-// `is_whole` false.
-class RowReader {
- public:
-  explicit RowReader(rocksdb::Slice row) : left_(row.data(), row.size()) {}
-
-  template <typename Integer>
-  Integer little_endian() {
-    const std::string_view bytes = take(sizeof(Integer));
-    Integer value = 0;
-    for (size_t i = bytes.size(); i-- > 0;) {
-      value = static_cast<Integer>(value << 8 | static_cast<uint8_t>(bytes[i]));
-    }
-    return value;
-  }
-  template <typename Integer>
-  Integer big_endian() {
-    Integer value = 0;
-    for (const char byte : take(sizeof(Integer))) {
-      value = static_cast<Integer>(value << 8 | static_cast<uint8_t>(byte));
-    }
-    return value;
-  }
-  std::string text() {
-    const auto size = little_endian<uint32_t>();
-    return std::string(take(size));
-  }
-  Digest128 digest() {
-    Digest128 digest;
-    digest.hi = little_endian<uint64_t>();
-    digest.lo = little_endian<uint64_t>();
-    return digest;
-  }
-  std::string_view take(size_t size) {
-    if (size > left_.size()) {
-      is_short_ = true;
-      left_ = {};
-      return {};
-    }
-    const std::string_view bytes = left_.substr(0, size);
-    left_.remove_prefix(size);
-    return bytes;
-  }
-  size_t left() const { return left_.size(); }
-  bool is_whole() const { return !is_short_ && left_.empty(); }
-
- private:
-  std::string_view left_;
-  bool is_short_ = false;
-};
-
 BlobId id_in(RowReader& key) {
   BlobId id;
   id.hi = key.big_endian<uint64_t>();
@@ -160,46 +54,6 @@ BlobId id_in(RowReader& key) {
 
 tl::unexpected<Error> damaged_row(std::string_view table) {
   return fail(ErrorCode::kCorrupt, "disk index: a malformed row of " + std::string(table));
-}
-
-Result<BlobRow> blob_row(rocksdb::Slice value) {
-  RowReader reader(value);
-  BlobRow row;
-  row.name_space = reader.text();
-  row.name = reader.text();
-  row.lease.hi = reader.little_endian<uint64_t>();
-  row.lease.lo = reader.little_endian<uint64_t>();
-  row.chunk_size = reader.little_endian<uint32_t>();
-  row.size = reader.little_endian<uint64_t>();
-  row.chunk_count = reader.little_endian<uint32_t>();
-  row.root_digest = reader.digest();
-  row.sequence = reader.little_endian<uint64_t>();
-  row.ttl = Duration(reader.little_endian<uint64_t>());
-  row.stripe.index = reader.little_endian<uint32_t>();
-  row.stripe.count = reader.little_endian<uint32_t>();
-  row.note = reader.text();
-  const bool makes_sense = row.chunk_size > 0 && row.stripe.index < row.stripe.count;
-  if (!reader.is_whole() || !makes_sense) return damaged_row(kBlobs);
-  return row;
-}
-
-Result<ChunkRow> chunk_row(uint32_t index, rocksdb::Slice value) {
-  RowReader reader(value);
-  ChunkRow row;
-  row.meta.index = index;
-  row.meta.raw_size = reader.little_endian<uint32_t>();
-  row.meta.stored_size = reader.little_endian<uint32_t>();
-  row.meta.codec = static_cast<Codec>(reader.little_endian<uint8_t>());
-  row.meta.digest = reader.digest();
-  const auto runs = reader.little_endian<uint32_t>();
-  if (reader.left() != runs * sizeof(DiskRun)) return damaged_row(kChunks);
-  row.runs.resize(runs);
-  for (DiskRun& run : row.runs) {
-    run.extent = reader.little_endian<uint32_t>();
-    run.block = reader.little_endian<uint32_t>();
-    run.count = reader.little_endian<uint32_t>();
-  }
-  return row;
 }
 
 // Walks over the rows of one table.
@@ -220,7 +74,7 @@ class Cursor {
   bool valid() const { return rows_->Valid(); }
   void next() { rows_->Next(); }
   RowReader key() const {
-    RowReader reader(rows_->key());
+    RowReader reader(rows_->key().ToStringView());
     reader.take(table_.size());
     return reader;
   }
@@ -382,7 +236,7 @@ Result<void> DiskIndex::write(rocksdb::WriteBatch& batch, bool sync) {
 Result<void> DiskIndex::add(BlobId id, std::span<const ChunkRow> chunks) {
   rocksdb::WriteBatch batch;
   for (const ChunkRow& chunk : chunks) {
-    batch.Put(chunk_key(id, chunk.meta.index), chunk_value(chunk));
+    batch.Put(chunk_key(id, chunk.meta.index), to_bytes(chunk));
   }
   return write(batch, false);
 }
@@ -390,9 +244,9 @@ Result<void> DiskIndex::add(BlobId id, std::span<const ChunkRow> chunks) {
 Result<void> DiskIndex::commit(BlobId id, const BlobRow& row, std::span<const ChunkRow> chunks) {
   rocksdb::WriteBatch batch;
   for (const ChunkRow& chunk : chunks) {
-    batch.Put(chunk_key(id, chunk.meta.index), chunk_value(chunk));
+    batch.Put(chunk_key(id, chunk.meta.index), to_bytes(chunk));
   }
-  batch.Put(key(kBlobs, id), blob_value(row));
+  batch.Put(key(kBlobs, id), to_bytes(row));
   return write(batch, true);
 }
 
@@ -417,7 +271,7 @@ Result<void> DiskIndex::scan(const Visitor& visit) const {
     const BlobId id = id_at(has_row ? blobs : chunks);
     BlobRow row;
     if (has_row) {
-      BIGCAST_ASSIGN(row, blob_row(blobs.value()));
+      BIGCAST_ASSIGN(row, blob_row(blobs.value().ToStringView()));
       blobs.next();
     }
     std::vector<ChunkRow> rows;
@@ -426,7 +280,7 @@ Result<void> DiskIndex::scan(const Visitor& visit) const {
       if (!(id_in(key) == id)) break;
       const auto index = key.big_endian<uint32_t>();
       if (!key.is_whole()) return damaged_row(kChunks);
-      BIGCAST_ASSIGN(auto chunk, chunk_row(index, chunks.value()));
+      BIGCAST_ASSIGN(auto chunk, chunk_row(index, chunks.value().ToStringView()));
       rows.push_back(std::move(chunk));
     }
     visit(id, has_row ? &row : nullptr, std::move(rows));

@@ -9,11 +9,9 @@
 #include <string>
 #include <vector>
 
-#include "base/clock.h"
 #include "base/error.h"
 #include "base/ids.h"
-#include "blobstore/stripe.h"
-#include "codec/codec.h"
+#include "blobstore/disk_rows.h"
 
 namespace rocksdb {
 class DB;
@@ -22,35 +20,6 @@ class WriteBatch;
 }  // namespace rocksdb
 
 namespace bigcast {
-
-// Adjacent blocks of limits::kDiskAlignment bytes in one extent file.
-struct DiskRun {
-  uint32_t extent = 0;  // 1 is the file extent-000001
-  uint32_t block = 0;
-  uint32_t count = 0;
-};
-using DiskRuns = std::vector<DiskRun>;
-
-// Where a chunk of a durable blob is.
-struct ChunkRow {
-  ChunkMeta meta;
-  DiskRuns runs;
-};
-
-// What a sealed durable blob is.
-struct BlobRow {
-  std::string name_space;
-  std::string name;
-  LeaseId lease;
-  uint32_t chunk_size = 0;
-  uint64_t size = 0;
-  uint32_t chunk_count = 0;
-  Digest128 root_digest;
-  uint64_t sequence = 0;  // rises with each seal: of two blobs with one name the higher has it
-  Duration ttl{};         // from the seal, or from a later start; 0: none
-  Stripe stripe;          // which of the chunks are here
-  std::string note;       // of whoever created it
-};
 
 // The disk tier's RocksDB database; the only file that sees a RocksDB status. It holds what
 // survives a crash, durable blobs, and nothing else. Integers in keys are big-endian, so that a
