@@ -28,18 +28,6 @@ std::optional<uint16_t> parse_port(std::string_view digits) {
   return port;
 }
 
-// The canonical form of a numeric address, or nothing if `host` is a name.
-std::optional<std::string> canonical_ip(const std::string& host) {
-  std::array<uint8_t, sizeof(in6_addr)> binary{};
-  std::array<char, INET6_ADDRSTRLEN> text{};
-  for (int family : {AF_INET, AF_INET6}) {
-    if (inet_pton(family, host.c_str(), binary.data()) == 1) {
-      return inet_ntop(family, binary.data(), text.data(), text.size());
-    }
-  }
-  return {};
-}
-
 Result<std::string> resolve(std::string_view text, const std::string& host) {
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
@@ -109,6 +97,16 @@ bool Address::is_loopback() const {
   return kind == Kind::kUnix || host.starts_with("127.") || host == "::1";
 }
 
-bool is_numeric_ip(const std::string& host) { return canonical_ip(host).has_value(); }
+std::optional<std::string> canonical_ip(const std::string& host) {
+  if (host.find('\0') != std::string::npos) return {};
+  std::array<uint8_t, sizeof(in6_addr)> binary{};
+  std::array<char, INET6_ADDRSTRLEN> text{};
+  for (int family : {AF_INET, AF_INET6}) {
+    if (inet_pton(family, host.c_str(), binary.data()) == 1) {
+      return inet_ntop(family, binary.data(), text.data(), text.size());
+    }
+  }
+  return {};
+}
 
 }  // namespace bigcast::rpc

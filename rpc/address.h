@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -24,7 +25,8 @@ struct Address {
   bool operator==(const Address&) const = default;
 };
 
-// Whether `host` is an IPv4 or IPv6 address in figures, so that connecting looks up no name.
-bool is_numeric_ip(const std::string& host);
+// The one form of an IPv4 or IPv6 address in figures, of which connecting looks up no name; nothing
+// if `host` is none.
+std::optional<std::string> canonical_ip(const std::string& host);
 
 }  // namespace bigcast::rpc

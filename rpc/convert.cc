@@ -82,12 +82,10 @@ void write(const Address& value, rpc::Endpoint::Builder out) {
 }
 
 Result<Address> read(rpc::Endpoint::Reader in) {
-  std::string host = to_std(in.getHost());
-  if (!is_numeric_ip(host)) {
-    return fail(ErrorCode::kInvalidArgument, "host must be an IP address");
-  }
+  auto host = canonical_ip(to_std(in.getHost()));
+  if (!host) return fail(ErrorCode::kInvalidArgument, "host must be an IP address");
   if (in.getPort() == 0) return fail(ErrorCode::kInvalidArgument, "port must not be 0");
-  return Address::tcp(std::move(host), in.getPort());
+  return Address::tcp(std::move(*host), in.getPort());
 }
 
 void write(const bigcast::Error& value, rpc::Error::Builder out) {

@@ -138,6 +138,19 @@ TEST_CASE("damaged bytes are refused, or are still a well-formed ref") {
   }
 }
 
+TEST_CASE("a host has one address, however it is spelt") {
+  BlobRefData ref = sample();
+  ref.homes = {Address::tcp("2001:DB8:0::0001", 7420)};
+  const auto back = BlobRefData::from_bytes(ref.to_bytes());
+  REQUIRE(back);
+  CHECK(back->homes == std::vector{Address::tcp("2001:db8::1", 7420)});
+  capnp::MallocMessageBuilder message;
+  auto wire = message.initRoot<bigcast::rpc::Endpoint>();
+  wire.setPort(7420);
+  wire.setHost(kj::StringPtr("10.0.0.1\0 and more", 18));
+  CHECK_FALSE(rpc::read(wire.asReader()));
+}
+
 TEST_CASE("errors keep their code and become one bounded line") {
   capnp::MallocMessageBuilder message;
   auto wire = message.initRoot<bigcast::rpc::Error>();
