@@ -28,6 +28,7 @@ fault_packages=(nftables faketime chromium prometheus openssl "${namespace_packa
 cli_packages=(zsh fish groff-base) # they read what the command line writes for them
 package_packages=(dpkg-dev file debootstrap)
 check_packages=(clang-format clang-tidy shellcheck mypy)
+fuzz_packages=(clang-14 libclang-rt-14-dev)
 
 say() { printf '== %s\n' "$*"; }
 
