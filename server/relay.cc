@@ -281,6 +281,16 @@ bool RelayBlob::expired(TimePoint now) {
   return now - last_held_ > core_->config.lease_grace;
 }
 
+// Its homes may have it still: who reads it may try again.
+Error RelayBlob::expiry() {
+  const std::string id = id_.to_string();
+  if (attached_group() == nullptr) {
+    return {ErrorCode::kNotFound, fmt::format("blob {}: its lease has ended", id)};
+  }
+  return {ErrorCode::kUnavailable,
+          fmt::format("blob {}: its home is out of reach: {}", id, home_error_.message)};
+}
+
 void RelayBlob::end(const Error& reason) {
   if (live_->ended()) return;
   auto self = kj::addRef(*this);
@@ -455,10 +465,7 @@ void Relays::tick(TimePoint now) {
   for (auto& [id, blob] : blobs_) {
     if (blob->expired(now)) gone.push_back(kj::addRef(*blob));
   }
-  for (auto& blob : gone) {
-    blob->end({ErrorCode::kNotFound,
-               fmt::format("blob {}: its lease or its home has gone", blob->id().to_string())});
-  }
+  for (auto& blob : gone) blob->end(blob->expiry());
 }
 
 void Relays::forget(BlobId id) {

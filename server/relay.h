@@ -50,6 +50,7 @@ class RelayBlob final : public kj::Refcounted {
   void prefetch() { puller_.prefetch(); }
   // True once nobody has been attached, or no home was heard of, for the grace.
   bool expired(TimePoint now);
+  Error expiry();                 // what it then ends with
   void end(const Error& reason);  // for all who read it; frees its chunks
   // Of one that keeps: what others need to know of it before it is a home.
   kj::Promise<Result<void>> until_whole(FetchedChunk::End end);

@@ -63,7 +63,7 @@ TEST_CASE("a relay pulls each chunk once, however many readers wait") {
   CHECK(read(pair.loop, blobs.front(), kChunks).is_end);
   CHECK(matches(read(pair.loop, blobs.front(), 0), make_chunk(0)));
   CHECK(pair.home.metrics().chunks_served() == kChunks);  // the second time from the relay's store
-  CHECK(pair.at_relay.list().empty());                  // a relay's copies are not its blobs
+  CHECK(pair.at_relay.list().empty());                    // a relay's copies are not its blobs
 }
 
 TEST_CASE("readers at a relay follow the writer at home") {
@@ -286,6 +286,26 @@ TEST_CASE("a relay lets go of a blob whose home has gone") {
       pair.loop, [&] { return pair.relay.core().store->usage().blobs == 0; },
       "the relay's copy's end");
   CHECK(pair.at_relay.open_ref(ref).error().code == ErrorCode::kUnavailable);
+}
+
+TEST_CASE("a reader at a relay whose home is out of reach is told so, and may try again") {
+  Pair pair([](Config& config) { config.lease_grace = std::chrono::milliseconds(300); });
+  const auto ref = pair.at_home.put_blob({.until_removed = false}, 2);
+  auto blob = pair.at_relay.open_ref(ref);
+  REQUIRE(blob);
+  CHECK(matches(read(pair.loop, *blob, 0), make_chunk(0)));
+  { const TestClient gone = kj::mv(pair.writer); }
+  const rpc::Address address = pair.home.tcp();
+  pair.home.node.reset();
+  run_until(
+      pair.loop, [&] { return pair.relay.core().store->usage().blobs == 0; },
+      "the relay's copy's end");
+  const ReadAnswer late = read(pair.loop, *blob, 0);
+  REQUIRE(late.error);
+  CHECK(late.error->code == ErrorCode::kUnavailable);
+  CHECK_MESSAGE(late.error->message.find("its home is out of reach: " + address.to_string()) !=
+                    std::string::npos,
+                late.error->message);
 }
 
 TEST_CASE("a ref that names nobody who knows the blob") {
