@@ -75,6 +75,8 @@ constexpr size_t kLoggedTextMax = 256;  // of what a stranger sent, in a line of
 // Deadlines. All are on progress, on a monotonic clock.
 constexpr uint32_t kConnectTimeoutMs = 5'000;
 constexpr uint32_t kLoginTimeoutMs = 10'000;
+constexpr uint32_t kNextServerMs = 2'000;        // a client asks its next server after this ...
+constexpr uint32_t kSilentServerMs = 30'000;     // ... and the silent one last for so long
 constexpr uint32_t kProgressTimeoutMs = 30'000;  // a transfer that moves no byte for this fails
 constexpr uint32_t kProgressTimeoutMsMax = 24 * 3600 * 1000;  // that a client may ask for
 constexpr uint32_t kReservationTimeoutMs = 5'000;   // a reservation step that is not granted fails

@@ -103,7 +103,7 @@ Result<void> outcome(Response&& response) {
   return {};
 }
 
-using SessionPromise = kj::Promise<Result<kj::Own<NodeSession>>>;
+using SessionPromise = kj::Promise<Nodes::Session>;
 
 class ClientHandle final : public Client {
  public:
@@ -177,8 +177,18 @@ class ClientHandle final : public Client {
                              const MakeCall& make_call) {
     Result<T> last = fail(ErrorCode::kNotFound, "no node to ask");
     bool missed = false;
-    for (const auto& address : addresses) {
-      auto result = call_on<T>([&]() { return core_->nodes().control_of(address); }, make_call);
+    std::vector<rpc::Address> asked = silent_last(addresses);
+    const size_t soon_before = asked.size() > 1 ? asked.size() : 0;
+    for (size_t i = 0; i < asked.size(); ++i) {
+      const rpc::Address address = asked[i];
+      bool is_late = false;
+      const auto find = [&]() {
+        return i < soon_before ? session_soon(address, is_late)
+                               : core_->nodes().control_of(address);
+      };
+      auto result = call_on<T>(find, make_call);
+      if (is_late) asked.push_back(address);  // once more, after the others
+      if (is_late) continue;
       if (result) return result;
       const bool not_found = result.error().code == ErrorCode::kNotFound;
       if (!not_found && !node_did_not_answer(result.error())) return result;
@@ -186,6 +196,20 @@ class ClientHandle final : public Client {
       missed = missed || !not_found;
     }
     return last;
+  }
+
+  SessionPromise session_soon(const rpc::Address& address, bool& is_late) {
+    return core_->nodes().control_soon(address).then(
+        [&is_late](Nodes::Soon session) -> Nodes::Session {
+          is_late = !session;
+          if (session) return kj::mv(*session);
+          return fail(ErrorCode::kDeadlineExceeded, "no answer yet");
+        });
+  }
+
+  std::vector<rpc::Address> silent_last(std::vector<rpc::Address> addresses) {
+    core_->io().run([&]() { addresses = core_->nodes().silent_last(std::move(addresses)); });
+    return addresses;
   }
 
   // The entry points first: a node asks for its own blobs by the socket it is attached to.

@@ -1,5 +1,7 @@
 #include "client_native/client_core.h"
 
+#include <algorithm>
+
 #include "base/limits.h"
 #include "base/log.h"
 #include "rpc/convert.h"
@@ -60,12 +62,40 @@ NodeLink& Nodes::link(Links& links, const rpc::Address& address) {
   return *found;
 }
 
-kj::Promise<Result<kj::Own<NodeSession>>> Nodes::control_of(const rpc::Address& address) {
+std::vector<rpc::Address> Nodes::silent_last(std::vector<rpc::Address> addresses) const {
+  std::ranges::stable_partition(addresses, [this](const rpc::Address& address) {
+    // A renewal may wait behind chunks on the other one.
+    const std::string name = address.to_string();
+    const auto control = control_.find(name);
+    if (control != control_.end()) return !control->second->is_silent();
+    const auto bulk = bulk_.find(name);
+    return bulk == bulk_.end() || !bulk->second->is_silent();
+  });
+  return addresses;
+}
+
+kj::Promise<Nodes::Session> Nodes::control_of(const rpc::Address& address) {
   return link(control_, address).session();
 }
 
-kj::Promise<Result<kj::Own<NodeSession>>> Nodes::bulk_of(const rpc::Address& address) {
+kj::Promise<Nodes::Session> Nodes::bulk_of(const rpc::Address& address) {
   return link(bulk_, address).session();
+}
+
+kj::Promise<Nodes::Soon> Nodes::control_soon(const rpc::Address& address) {
+  return soon(control_of(address));
+}
+
+kj::Promise<Nodes::Soon> Nodes::bulk_soon(const rpc::Address& address) {
+  return soon(bulk_of(address));
+}
+
+// The link's attempt goes on without us.
+kj::Promise<Nodes::Soon> Nodes::soon(kj::Promise<Session> session) {
+  return session.then([](Session answer) { return Soon(kj::mv(answer)); })
+      .exclusiveJoin(loop_.timer().afterDelay(limits::kNextServerMs * kj::MILLISECONDS).then([] {
+        return Soon();
+      }));
 }
 
 void Nodes::forget_bulk(NodeSession& dead) {
@@ -73,18 +103,32 @@ void Nodes::forget_bulk(NodeSession& dead) {
   if (found != bulk_.end()) found->second->forget(dead);
 }
 
-kj::Promise<Result<kj::Own<NodeSession>>> Nodes::control_from(size_t position) {
-  const auto addresses = entry_points();
-  return control_of(addresses[position])
-      .then([this, position, last = position + 1 == addresses.size()](
-                Result<kj::Own<NodeSession>> session) -> kj::Promise<Result<kj::Own<NodeSession>>> {
-        if (session || last || !node_did_not_answer(session.error())) return kj::mv(session);
-        return control_from(position + 1)
-            .then([missed = session.error()](Result<kj::Own<NodeSession>> next) {
-              if (!next) next.error().message = missed.message + "; " + next.error().message;
-              return next;
-            });
-      });
+kj::Promise<Nodes::Session> Nodes::control() {
+  auto addresses = silent_last(entry_points());
+  const size_t count = addresses.size();
+  return control_from(std::move(addresses), 0, count > 1 ? count : 0);
+}
+
+// Those before `soon_before` are left when they do not answer soon, and stand at the end once more.
+kj::Promise<Nodes::Session> Nodes::control_from(std::vector<rpc::Address> addresses,
+                                                size_t position, size_t soon_before) {
+  const rpc::Address address = addresses[position];
+  auto asked = position < soon_before
+                   ? control_soon(address)
+                   : control_of(address).then([](Session answer) { return Soon(kj::mv(answer)); });
+  return asked.then([this, addresses = std::move(addresses), position,
+                     soon_before](Soon answer) mutable -> kj::Promise<Session> {
+    if (!answer) addresses.push_back(addresses[position]);
+    const bool last = position + 1 == addresses.size();
+    if (answer && (*answer || last || !node_did_not_answer(answer->error()))) {
+      return kj::mv(*answer);
+    }
+    return control_from(std::move(addresses), position + 1, soon_before)
+        .then([missed = answer ? answer->error().message + "; " : ""](Session next) {
+          if (!next) next.error().message = missed + next.error().message;
+          return next;
+        });
+  });
 }
 
 kj::Promise<Result<void>> Nodes::start() {

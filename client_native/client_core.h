@@ -34,13 +34,23 @@ class Nodes : private kj::TaskSet::ErrorHandler {
  public:
   Nodes(rpc::UvLoop& loop, ClientTargets targets);
 
-  // The nodes to ask for names and creates, in order: the servers, else the local node.
-  std::vector<rpc::Address> entry_points() const;
-  // The first entry point that answers. Its own error if there is one, else UNAVAILABLE.
-  kj::Promise<Result<kj::Own<NodeSession>>> control() { return control_from(0); }
+  using Session = Result<kj::Own<NodeSession>>;
 
-  kj::Promise<Result<kj::Own<NodeSession>>> control_of(const rpc::Address& address);
-  kj::Promise<Result<kj::Own<NodeSession>>> bulk_of(const rpc::Address& address);
+  // The nodes to ask for names and creates, in order: the servers, else the local node. On any
+  // thread.
+  std::vector<rpc::Address> entry_points() const;
+  // The same nodes in the same order, but for those that have been silent, which come last.
+  std::vector<rpc::Address> silent_last(std::vector<rpc::Address> addresses) const;
+  // The first entry point that answers. Its own error if there is one, else UNAVAILABLE.
+  kj::Promise<Session> control();
+
+  kj::Promise<Session> control_of(const rpc::Address& address);
+  kj::Promise<Session> bulk_of(const rpc::Address& address);
+  // Nothing if there is no answer within limits::kNextServerMs: then others may be asked meanwhile,
+  // and this one again after them.
+  using Soon = std::optional<Session>;
+  kj::Promise<Soon> control_soon(const rpc::Address& address);
+  kj::Promise<Soon> bulk_soon(const rpc::Address& address);
   void forget_bulk(NodeSession& dead);
 
   // Connects to the entry point and attaches to the local node. Fails if neither answers.
@@ -55,7 +65,9 @@ class Nodes : private kj::TaskSet::ErrorHandler {
  private:
   using Links = std::map<std::string, kj::Own<NodeLink>>;
   NodeLink& link(Links& links, const rpc::Address& address);
-  kj::Promise<Result<kj::Own<NodeSession>>> control_from(size_t position);
+  kj::Promise<Soon> soon(kj::Promise<Session> session);
+  kj::Promise<Session> control_from(std::vector<rpc::Address> addresses, size_t position,
+                                    size_t soon_before);
   kj::Promise<void> keep_alive();
   kj::Promise<Result<void>> tell_to_follow(NodeSession& local, const rpc::Address& home);
   kj::Promise<void> follow_again();

@@ -26,7 +26,11 @@ class DownloadHandle final : public Download {
     });
   }
   Result<void> start(const std::string& name) {
-    return calls_.wait_for<void>([&]() { return find(name, 0); });
+    return calls_.wait_for<void>([&]() {
+      entries_ = core_->nodes().silent_last(core_->nodes().entry_points());
+      soon_before_ = entries_.size() > 1 ? entries_.size() : 0;
+      return find(name, 0);
+    });
   }
   Result<Span> next() override {
     return calls_.wait_for<Span>([this]() { return job_->next(); });
@@ -50,7 +54,9 @@ class DownloadHandle final : public Download {
 
  private:
   kj::Promise<Result<void>> find(const std::string& name, size_t position);
-  kj::Promise<Result<void>> find_at(const std::string& name, const rpc::Address& address);
+  kj::Promise<Result<void>> find_next(const std::string& name, size_t position, Result<void> found);
+  kj::Promise<Result<void>> find_at(const std::string& name, const rpc::Address& address,
+                                    kj::Own<NodeSession> session);
   Result<void> use(const std::string& name, const rpc::Address& address,
                    kj::Own<NodeSession> session, OpenResponse response);
 
@@ -61,45 +67,62 @@ class DownloadHandle final : public Download {
   const std::shared_ptr<ClientCore> core_;
   const rpc::ReadOrder order_;
   const std::optional<ByteRange> range_;
+  // Who may know the name. Those before `soon_before_` that do not answer soon are there twice.
+  std::vector<rpc::Address> entries_;
+  size_t soon_before_ = 0;
   WaitingCalls calls_;
   std::unique_ptr<DownloadJob> job_;  // lives on the I/O thread
 };
 
 // Tries the entry points in order, as each of them may be the home of some names.
 kj::Promise<Result<void>> DownloadHandle::find(const std::string& name, size_t position) {
-  const auto entries = core_->nodes().entry_points();
-  return find_at(name, entries[position])
-      .then([this, &name, next = position + 1,
-             count = entries.size()](Result<void> found) -> kj::Promise<Result<void>> {
-        if (found) return job_->start();
-        const bool elsewhere =
-            found.error().code == ErrorCode::kNotFound || node_did_not_answer(found.error());
-        if (next == count || !elsewhere) return kj::mv(found);
-        return find(name, next).then([missed = found.error()](Result<void> later) {
-          const bool less =
-              !later && later.error().code == ErrorCode::kNotFound && node_did_not_answer(missed);
-          return less ? Result<void>(tl::unexpected(missed)) : later;
-        });
+  Nodes& nodes = core_->nodes();
+  const rpc::Address address = entries_[position];
+  auto session = position < soon_before_ ? nodes.bulk_soon(address)
+                                         : nodes.bulk_of(address).then([](Nodes::Session answer) {
+                                             return Nodes::Soon(kj::mv(answer));
+                                           });
+  return session.then(
+      [this, &name, address, position](Nodes::Soon session) -> kj::Promise<Result<void>> {
+        if (!session) {
+          entries_.push_back(address);
+          return find(name, position + 1);
+        }
+        if (!*session) return find_next(name, position + 1, tl::unexpected(session->error()));
+        return find_at(name, address, kj::mv(**session))
+            .then([this, &name, position](Result<void> found) {
+              return find_next(name, position + 1, std::move(found));
+            });
       });
 }
 
+// `found`: what the last one said.
+kj::Promise<Result<void>> DownloadHandle::find_next(const std::string& name, size_t position,
+                                                    Result<void> found) {
+  if (found) return job_->start();
+  const bool elsewhere =
+      found.error().code == ErrorCode::kNotFound || node_did_not_answer(found.error());
+  if (position == entries_.size() || !elsewhere) return kj::mv(found);
+  return find(name, position).then([missed = found.error()](Result<void> later) {
+    const bool less =
+        !later && later.error().code == ErrorCode::kNotFound && node_did_not_answer(missed);
+    return less ? Result<void>(tl::unexpected(missed)) : later;
+  });
+}
+
 kj::Promise<Result<void>> DownloadHandle::find_at(const std::string& name,
-                                                  const rpc::Address& address) {
+                                                  const rpc::Address& address,
+                                                  kj::Own<NodeSession> session) {
   Nodes& nodes = core_->nodes();
-  return nodes.bulk_of(address).then(
-      [this, &nodes, &name,
-       address](Result<kj::Own<NodeSession>> session) -> kj::Promise<Result<void>> {
-        if (!session) return Result<void>(tl::unexpected(session.error()));
-        auto request = (*session)->session.openRequest();
-        request.setOrder(order_);
-        request.initTarget().setName(name);
-        auto& peer = **session;
-        return bounded<void>(nodes.loop(), peer, nodes.targets().timeout_ms,
-                             request.send().then([this, &name, address, session = kj::mv(*session)](
-                                                     OpenResponse&& response) mutable {
-                               return use(name, address, kj::mv(session), kj::mv(response));
-                             }));
-      });
+  auto request = session->session.openRequest();
+  request.setOrder(order_);
+  request.initTarget().setName(name);
+  auto& peer = *session;
+  return bounded<void>(nodes.loop(), peer, nodes.targets().timeout_ms,
+                       request.send().then([this, &name, address, session = kj::mv(session)](
+                                               OpenResponse&& response) mutable {
+                         return use(name, address, kj::mv(session), kj::mv(response));
+                       }));
 }
 
 Result<void> DownloadHandle::use(const std::string& name, const rpc::Address& address,

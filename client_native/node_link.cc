@@ -107,7 +107,19 @@ kj::Promise<Result<kj::Own<NodeSession>>> NodeLink::session() {
       .attach(kj::addRef(*this));
 }
 
+bool NodeLink::is_silent() const {
+  const auto now = loop_.timer().now();
+  const auto waits = now - asked_at_;
+  if (attempt_running_ && waits >= limits::kNextServerMs * kj::MILLISECONDS) return true;
+  if (renewing_ && waits >= limits::kSessionRenewMs * kj::MILLISECONDS) return true;
+  KJ_IF_MAYBE (at, silent_at_) {
+    return now - *at < limits::kSilentServerMs * kj::MILLISECONDS;
+  }
+  return false;
+}
+
 kj::Promise<void> NodeLink::connect() {
+  asked_at_ = loop_.timer().now();
   last_error_ = Error{ErrorCode::kUnavailable, address_text_ + ": the connection was lost"};
   auto attempt =
       rpc::Connection::connect(loop_, address_)
@@ -125,6 +137,7 @@ kj::Promise<void> NodeLink::connect() {
   return guarded<void>(address_text_, kj::mv(attempt)).then([this](Result<void> result) {
     attempt_running_ = false;
     if (result) return;
+    asked_in_vain();
     last_error_ = result.error();
     if (last_error_.message.find(address_text_) == std::string::npos) {
       last_error_.message = address_text_ + ": " + last_error_.message;
@@ -132,10 +145,17 @@ kj::Promise<void> NodeLink::connect() {
   });
 }
 
+// A node that says no at once can be asked again at no cost.
+void NodeLink::asked_in_vain() {
+  const auto now = loop_.timer().now();
+  if (now - asked_at_ >= limits::kNextServerMs * kj::MILLISECONDS) silent_at_ = now;
+}
+
 void NodeLink::adopt(kj::Own<rpc::Connection> connection, rpc::Session::Client session) {
   auto adopted = kj::refcounted<NodeSession>(kj::mv(connection), kj::mv(session), address_text_);
   auto& peer = *adopted;
   current_ = kj::mv(adopted);
+  silent_at_ = nullptr;
   disconnected_ = peer.connection->on_disconnect()
                       .catch_([](kj::Exception&&) {})
                       .then([this, &peer]() { forget(peer); })
@@ -158,12 +178,15 @@ kj::Promise<void> NodeLink::keep_alive(bool reconnect) {
 
 kj::Promise<void> NodeLink::renew(bool reconnect) {
   KJ_IF_MAYBE (current, current_) {
+    asked_at_ = loop_.timer().now();
     auto& peer = **current;
     auto renewed = peer.session.renewRequest().send().then(
         [](capnp::Response<rpc::Session::RenewResults>&&) { return Result<void>(); });
     return bounded<void>(loop_, peer, timeout_ms_, kj::mv(renewed))
         .then([this, peer = kj::addRef(peer)](const Result<void>& result) mutable {
-          if (!result) forget(*peer);
+          if (result) return;
+          asked_in_vain();
+          forget(*peer);
         });
   }
   if (!reconnect) return kj::READY_NOW;

@@ -83,11 +83,14 @@ class NodeLink : public kj::Refcounted {
   // Forgets `dead`, so that the next caller gets a new connection.
   void forget(NodeSession& dead);
   const std::string& address() const { return address_text_; }
+  // Whether it did not answer soon, now or in the last limits::kSilentServerMs, and not since.
+  bool is_silent() const;
 
  private:
   kj::Promise<void> connect();
   kj::Promise<void> renew(bool reconnect);
   void adopt(kj::Own<rpc::Connection> connection, rpc::Session::Client session);
+  void asked_in_vain();
 
   rpc::UvLoop& loop_;
   const rpc::Address address_;
@@ -101,6 +104,8 @@ class NodeLink : public kj::Refcounted {
   kj::Maybe<kj::ForkedPromise<void>> connecting_;
   bool attempt_running_ = false;
   bool renewing_ = false;
+  kj::TimePoint asked_at_ = kj::origin<kj::TimePoint>();  // by the attempt or renewal under way
+  kj::Maybe<kj::TimePoint> silent_at_;                    // the last attempt in vain ended
   Error last_error_;
   kj::Promise<void> disconnected_ = nullptr;
 };

@@ -30,7 +30,7 @@ StripeSources::StripeSources(Nodes& nodes, rpc::BlobRefData ref, rpc::ReadOrder 
       reader_(reader) {
   const ClientTargets& targets = nodes_.targets();
   if (targets.local_node) add_source(*targets.local_node, Kind::kLocal);
-  for (const auto& home : ref_.homes) add_source(home, Kind::kHome);
+  for (const auto& home : nodes_.silent_last(ref_.homes)) add_source(home, Kind::kHome);
   for (const auto& server : targets.servers) add_source(server, Kind::kServer);
 }
 

@@ -48,11 +48,14 @@ kj::Promise<Result<UploadHome>> create_at(Nodes& nodes, kj::Own<NodeSession> ses
 class HomesCreate {
  public:
   HomesCreate(Nodes& nodes, const UploadOptions& options)
-      : nodes_(nodes), options_(options), entries_(nodes.entry_points()) {}
+      : nodes_(nodes),
+        options_(options),
+        entries_(nodes.silent_last(nodes.entry_points())),
+        soon_before_(entries_.size() > wanted() ? entries_.size() : 0) {}
 
   kj::Promise<Homes> run() {
     if (found_.size() < wanted() && position_ < entries_.size()) {
-      return find_one(entries_[position_++]).then([this](Result<void> found) -> kj::Promise<Homes> {
+      return find_one().then([this](Result<void> found) -> kj::Promise<Homes> {
         if (!found) return Homes(tl::unexpected(found.error()));
         return run();
       });
@@ -82,15 +85,25 @@ class HomesCreate {
                 (missed_.message.empty() ? "" : "; " + missed_.message)};
   }
 
-  kj::Promise<Result<void>> find_one(const rpc::Address& address) {
-    // The control session holds the lease, also while nothing is sent.
-    return nodes_.control_of(address)
-        .then([this, &address](Result<kj::Own<NodeSession>> control)
-                  -> kj::Promise<Result<kj::Own<NodeSession>>> {
-          if (!control) return kj::mv(control);
-          return nodes_.bulk_of(address);
-        })
-        .then([this](Result<kj::Own<NodeSession>> session) -> kj::Promise<Result<void>> {
+  kj::Promise<Result<void>> find_one() {
+    const rpc::Address address = entries_[position_];
+    if (position_++ >= soon_before_) {
+      return nodes_.control_of(address).then(
+          [this, address](Nodes::Session control) { return find_at(address, kj::mv(control)); });
+    }
+    return nodes_.control_soon(address).then(
+        [this, address](Nodes::Soon control) -> kj::Promise<Result<void>> {
+          if (control) return find_at(address, kj::mv(*control));
+          entries_.push_back(address);  // once more, after the others
+          return Result<void>();
+        });
+  }
+
+  // The control session holds the lease, also while nothing is sent.
+  kj::Promise<Result<void>> find_at(const rpc::Address& address, Nodes::Session control) {
+    if (!control) return miss(control.error());
+    return nodes_.bulk_of(address).then(
+        [this](Nodes::Session session) -> kj::Promise<Result<void>> {
           if (!session) return miss(session.error());
           return ask(kj::mv(*session));
         });
@@ -172,7 +185,8 @@ class HomesCreate {
 
   Nodes& nodes_;
   const UploadOptions& options_;
-  const std::vector<rpc::Address> entries_;
+  std::vector<rpc::Address> entries_;
+  const size_t soon_before_;  // of those who do not answer soon are at the end once more
   size_t position_ = 0;
   std::vector<Found> found_;
   Error missed_{ErrorCode::kUnavailable, ""};  // why those before position_ are no homes
