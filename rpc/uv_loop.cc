@@ -3,6 +3,8 @@
 #include <kj/debug.h>
 #include <kj/time.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <map>
 #include <mutex>
 #include <vector>
@@ -146,6 +148,13 @@ kj::Promise<void> UvLoop::on_signal(int signum) {
   auto paf = kj::newPromiseAndFulfiller<void>();
   watch.waiters.push_back(kj::mv(paf.fulfiller));
   return kj::mv(paf.promise);
+}
+
+uint32_t UvLoop::pool_threads() {
+  constexpr unsigned long kDefault = 4, kMax = 1024;  // libuv's
+  const char* text = std::getenv("UV_THREADPOOL_SIZE");
+  const unsigned long set = text == nullptr ? kDefault : std::strtoul(text, nullptr, 10);
+  return static_cast<uint32_t>(std::clamp(set, 1UL, kMax));
 }
 
 kj::Promise<void> UvLoop::queue_work(std::function<void()> work) {

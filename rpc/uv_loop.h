@@ -5,6 +5,7 @@
 #include <uv.h>
 
 #include <atomic>
+#include <cstdint>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -38,9 +39,12 @@ class UvLoop {
   // Resolves when the process gets `signum`; from then on that signal has no default action.
   kj::Promise<void> on_signal(int signum);
 
-  // Runs `work` on libuv's thread pool (4 threads a process unless UV_THREADPOOL_SIZE says
-  // otherwise) and resolves with what it returns; what it throws rejects. If the promise is
-  // dropped the work still finishes: it must own all that it touches. The destructor waits for it.
+  // How many threads libuv's pool has: 4 a process unless UV_THREADPOOL_SIZE says otherwise.
+  static uint32_t pool_threads();
+
+  // Runs `work` on libuv's thread pool and resolves with what it returns; what it throws rejects.
+  // If the promise is dropped the work still finishes: it must own all that it touches. The
+  // destructor waits for it.
   template <typename Work, typename T = std::invoke_result_t<Work&>>
   kj::Promise<T> run_on_pool(Work work) {
     struct State {

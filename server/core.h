@@ -58,6 +58,15 @@ class NodeCore final : public kj::Refcounted {
     return loop.run_on_pool(
         [busy = pool_use_, work = std::move(work)]() mutable { return work(); });
   }
+  // The same for what puts a chunk into the store, which may wait for a disk to take others: half
+  // of the pool's threads are for that, so that nobody who reads waits with it.
+  template <typename Work>
+  auto put_on_pool(Work work) {
+    return put_turns_->acquire(1).then(
+        [this, work = std::move(work)](kj::Own<CreditPool::Credit> turn) mutable {
+          return on_pool(std::move(work)).attach(kj::mv(turn));
+        });
+  }
   bool pool_is_idle() const { return pool_use_.use_count() == 1; }
 
   // Counts a call that a draining node waits for, until the result is destroyed.
@@ -127,6 +136,7 @@ class NodeCore final : public kj::Refcounted {
   kj::Promise<void> make_room_turns();
 
   bool making_room_ = false;
+  kj::Own<CreditPool> put_turns_;
   std::shared_ptr<int> pool_use_ = std::make_shared<int>(0);
   size_t running_ = 0;
   std::unordered_map<BlobId, kj::ForkedPromise<Result<void>>> removals_;

@@ -52,9 +52,10 @@ void forget_secret_variable() {
   unsetenv("BIGCAST_SECRET");
 }
 
-// libuv reads this once, at the first piece of work.
+// libuv reads this once, at the first piece of work. Half of them may wait for a disk
+// (NodeCore::put_on_pool).
 void size_thread_pool() {
-  const unsigned threads = std::max(4U, std::thread::hardware_concurrency());
+  const unsigned threads = 2 * std::max(4U, std::thread::hardware_concurrency());
   setenv("UV_THREADPOOL_SIZE", std::to_string(threads).c_str(), /*overwrite=*/0);
 }
 

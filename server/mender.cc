@@ -145,7 +145,7 @@ kj::Promise<Mender::Outcome> Mender::put(const DamagedChunk& chunk, uint32_t chu
                                          Response response) {
   const auto bytes = bytes_of(response.getResult(), chunk.meta, chunk_size);
   if (!bytes) return not_given(bytes.error());
-  return core_.on_pool(
+  return core_.put_on_pool(
       [store = core_.store, chunk, bytes = *bytes, held = kj::mv(response)]() -> Outcome {
         if (auto right = verify_chunk(chunk.meta, bytes); !right) return not_given(right.error());
         const auto stored = store->put_chunk(chunk.id, chunk.meta, bytes);

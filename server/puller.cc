@@ -357,9 +357,9 @@ kj::Promise<Puller::Outcome> Puller::keep(uint32_t index, ChunkSource::Response 
   transfers_.at(index)->ahead = !blob_.keeps() && !is_near_reader(index);
   const Put why = transfers_.at(index)->ahead ? Put::kAhead : Put::kAwaited;
   return core_
-      .on_pool([store = core_.store, id = blob_.id(), meta = *meta, bytes = fetched->bytes, why,
-                keeps = blob_.keeps(), held = kj::addRef(*fetched), drops = drops_,
-                drops_before = drops_->load()]() -> Result<bool> {
+      .put_on_pool([store = core_.store, id = blob_.id(), meta = *meta, bytes = fetched->bytes, why,
+                    keeps = blob_.keeps(), held = kj::addRef(*fetched), drops = drops_,
+                    drops_before = drops_->load()]() -> Result<bool> {
         const auto stored = store->put_chunk(id, meta, bytes, why);  // verifies it
         // What was under way when the copies were dropped came after them.
         if (stored && drops->load() != drops_before) (void)store->drop_chunks(id);

@@ -248,7 +248,7 @@ kj::Promise<void> UploadService::put(PutContext context) {
   announce(size_.value_or(uint64_t{meta->index} * chunk_size_ + meta->raw_size));
   const auto stored = as_bytes(context.getParams().getData(), meta->stored_size);
   return core_
-      .on_pool([store = core_.store, id = id_, meta = *meta, stored] {
+      .put_on_pool([store = core_.store, id = id_, meta = *meta, stored] {
         return store->put_chunk(id, meta, stored);
       })
       .then([this, context, meta = *meta, running = core_.count_running(),

@@ -1,9 +1,11 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <cstdint>
 #include <deque>
 #include <future>
 #include <thread>
+#include <vector>
 
 #include "rpc/frame.h"
 #include "tests/server/fixture.h"
@@ -30,6 +32,30 @@ struct TieredHome {
 };
 
 }  // namespace
+
+TEST_CASE("reads have threads while every put waits for the disk") {
+  rpc::UvLoop loop;
+  TestNode node(loop);
+  std::promise<void> disk;
+  const std::shared_future<void> disk_is_free = disk.get_future().share();
+  std::atomic<uint32_t> waiting{0};
+  std::vector<kj::Promise<void>> puts;
+  for (uint32_t i = 0; i < 2 * rpc::UvLoop::pool_threads(); ++i) {
+    puts.push_back(node.core().put_on_pool([&waiting, disk_is_free] {
+      ++waiting;
+      disk_is_free.wait();
+    }));
+  }
+  run_until(
+      loop, [&] { return waiting >= rpc::UvLoop::pool_threads() / 2; }, "puts that wait");
+  bool was_read = false;
+  auto reading = node.core().on_pool([] {}).then([&] { was_read = true; });
+  run_until(
+      loop, [&] { return was_read; }, "a read beside them");
+  disk.set_value();
+  for (auto& put : puts) put.wait(loop.wait_scope());
+  CHECK(waiting == 2 * rpc::UvLoop::pool_threads());
+}
 
 TEST_CASE("a chunk on disk is read once, however many ask, and is in memory then") {
   rpc::UvLoop loop;
