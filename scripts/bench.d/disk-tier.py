@@ -1,8 +1,9 @@
 """How fast chunks of 4 MiB go to disk and come back, beside a raw file on the same disk.
 
-One thread moves them between a memory file and the disk tier (what a demotion and a read from disk
-do; reads are verified), and the same bytes to and from one preallocated O_DIRECT file. Runs of the
-two alternate.
+Threads move them in order between a memory file and the disk tier (what a demotion and a read from
+disk do; reads are verified), and the same bytes to and from one preallocated O_DIRECT file; with one
+thread, and with two at once as a node has them. Runs of the two alternate. Each row stands against
+the raw file's best of the round, with however many threads.
 """
 
 import argparse
@@ -23,9 +24,33 @@ BAR = 0.8
 CPU_BAR_S = 0.2
 
 
+COLUMNS = (
+    ("way", "what", ""),
+    ("threads", "threads", "d"),
+    ("GB/s", "gb_per_s", ".2f"),
+    ("raw file", "raw_gb_per_s", ".2f"),
+    ("ratio", "ratio", ".2f"),
+    ("CPU-s/GB", "cpu_s_per_gb", ".3f"),
+)
+
+
+def measure_round(arguments):
+    """What one run with each number of threads says, by that number."""
+    runs = {}
+    for threads in arguments.threads:
+        with tempfile.TemporaryDirectory(prefix="bigcast-bench-", dir=arguments.scratch) as disk:
+            argv = [arguments.binaries / "bigcast-bench", "disk-tier", disk]
+            argv += [str(arguments.mib * MEBI), "--threads", str(threads)]
+            done = subprocess.run(argv, check=True, stdout=subprocess.PIPE)
+            runs[threads] = json.loads(done.stdout)
+    return runs
+
+
 def main():
     parser = argparse.ArgumentParser(prog="bench disk-tier", description=__doc__)
     parser.add_argument("--mib", type=measure.positive, default=2048, help="default 2048")
+    parser.add_argument("--threads", type=measure.list_of(measure.positive), default="1,2",
+                        help="at once, default 1,2")
     parser.add_argument("--repeats", type=measure.positive, default=5)
     parser.add_argument("--quick", action="store_true", help="16 MiB, one run: does it work?")
     parser.add_argument("--scratch", help="folder on the disk to measure")
@@ -34,30 +59,28 @@ def main():
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.mib, arguments.repeats = 16, 1
-    runs = []
-    for _ in range(arguments.repeats):
-        with tempfile.TemporaryDirectory(prefix="bigcast-bench-", dir=arguments.scratch) as disk:
-            done = subprocess.run(
-                [arguments.binaries / "bigcast-bench", "disk-tier", disk,
-                 str(arguments.mib * MEBI)],
-                check=True, stdout=subprocess.PIPE,
-            )
-            runs.append(json.loads(done.stdout))
+    rounds = [measure_round(arguments) for _ in range(arguments.repeats)]
     gigabytes = arguments.mib * MEBI / 1e9
     rows = []
     for what, raw in (("demote", "raw_write"), ("promote", "raw_read")):
-        row = {"bench": "disk-tier", "what": what}
-        row["gb_per_s"] = gigabytes / statistics.median(run[f"{what}_s"] for run in runs)
-        row["raw_gb_per_s"] = gigabytes / statistics.median(run[f"{raw}_s"] for run in runs)
-        row["ratio"] = statistics.median(run[f"{raw}_s"] / run[f"{what}_s"] for run in runs)
-        row["cpu_s_per_gb"] = statistics.median(run[f"{what}_cpu_s"] for run in runs) / gigabytes
-        rows.append(row)
-        print(f"{what}: {row['gb_per_s']:.2f} GB/s, raw {row['raw_gb_per_s']:.2f}, ratio "
-              f"{row['ratio']:.2f} (bar {BAR}), {row['cpu_s_per_gb']:.3f} CPU-s/GB "
-              f"(bar {CPU_BAR_S})")
+        for threads in arguments.threads:
+            seconds = [runs[threads][f"{what}_s"] for runs in rounds]
+            best = [min(run[f"{raw}_s"] for run in runs.values()) for runs in rounds]
+            cpu_s = [runs[threads][f"{what}_cpu_s"] for runs in rounds]
+            rows.append({
+                "bench": "disk-tier",
+                "what": what,
+                "threads": threads,
+                "gb_per_s": gigabytes / statistics.median(seconds),
+                "raw_gb_per_s": gigabytes / statistics.median(best),
+                "ratio": statistics.median(b / s for b, s in zip(best, seconds)),
+                "cpu_s_per_gb": statistics.median(cpu_s) / gigabytes,
+            })
+    measure.print_table(COLUMNS, rows)
+    print(f"the bars: {BAR} of the raw file, {CPU_BAR_S} CPU-s/GB")
     if arguments.json:
-        print("\n".join(json.dumps(row) for row in rows))
+        measure.print_json(rows)
 
 
 if __name__ == "__main__":
-    main()
+    measure.run(main)

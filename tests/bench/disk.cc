@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstdlib>
@@ -12,6 +13,9 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <span>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/limits.h"
@@ -53,14 +57,45 @@ Result<void> write_blob_rows(DiskIndex& index, uint64_t number, uint64_t first, 
   return index.commit(BlobId::random(), blob, chunks);
 }
 
-// Runs `move` for each chunk.
-Result<DiskSpeed> timed(uint64_t size, const std::function<Result<void>(uint64_t offset)>& move) {
+struct FreeBytes {
+  void operator()(std::byte* bytes) const { std::free(bytes); }
+};
+using AlignedBytes = std::unique_ptr<std::byte, FreeBytes>;
+
+AlignedBytes aligned_chunk() {
+  return AlignedBytes(static_cast<std::byte*>(std::aligned_alloc(limits::kDiskAlignment, kChunk)));
+}
+
+// Runs `move` for each chunk, `threads` at once, each thread with a buffer of its own that begins
+// as a copy of `content`.
+Result<DiskSpeed> timed(
+    uint64_t size, uint32_t threads, std::span<const std::byte> content,
+    const std::function<Result<void>(uint64_t offset, std::span<std::byte> buffer)>& move) {
+  std::vector<AlignedBytes> buffers;
+  for (uint32_t i = 0; i < threads; ++i) {
+    buffers.push_back(aligned_chunk());
+    std::copy(content.begin(), content.end(), buffers.back().get());
+  }
+  std::atomic<uint64_t> next{0};
+  std::vector<Result<void>> results(threads);
+  const auto work = [&](uint32_t thread) {
+    const std::span<std::byte> buffer(buffers[thread].get(), kChunk);
+    while (results[thread]) {
+      const uint64_t offset = next.fetch_add(kChunk);
+      if (offset >= size) return;
+      results[thread] = move(offset, buffer);
+    }
+  };
   const std::clock_t cpu_before = std::clock();
   const auto started = std::chrono::steady_clock::now();
-  for (uint64_t offset = 0; offset < size; offset += kChunk) BIGCAST_TRY(move(offset));
+  std::vector<std::thread> others;
+  for (uint32_t i = 1; i < threads; ++i) others.emplace_back(work, i);
+  work(0);
+  for (std::thread& other : others) other.join();
   DiskSpeed speed;
   speed.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   speed.cpu_s = static_cast<double>(std::clock() - cpu_before) / CLOCKS_PER_SEC;
+  for (Result<void>& result : results) BIGCAST_TRY(std::move(result));
   return speed;
 }
 
@@ -86,37 +121,37 @@ Result<void> write_index_rows(const std::string& disk_path, uint64_t rows) {
   return {};
 }
 
-Result<DiskSpeeds> measure_disk(const std::string& disk_path, uint64_t size) {
-  struct Free {
-    void operator()(std::byte* bytes) const { std::free(bytes); }
-  };
-  const std::unique_ptr<std::byte, Free> memory(
-      static_cast<std::byte*>(std::aligned_alloc(limits::kDiskAlignment, kChunk)));
-  const std::span<std::byte> buffer(memory.get(), kChunk);
-  for (size_t i = 0; i < kChunk; ++i) buffer[i] = static_cast<std::byte>(i * 31 >> 7);
-  const ChunkMeta meta = encode_chunk(0, buffer, {}, Compression::kNever);
+Result<DiskSpeeds> measure_disk(const std::string& disk_path, uint64_t size, uint32_t threads) {
+  const AlignedBytes memory = aligned_chunk();
+  const std::span<std::byte> content(memory.get(), kChunk);
+  for (size_t i = 0; i < kChunk; ++i) content[i] = static_cast<std::byte>(i * 31 >> 7);
+  const ChunkMeta meta = encode_chunk(0, content, {}, Compression::kNever);
   BIGCAST_ASSIGN(const auto source, Memfd::create("bigcast-bench"));
   // A chunk is demoted once, and its page tables are made for that.
   for (uint64_t offset = 0; offset < size; offset += kChunk) {
-    BIGCAST_TRY(source->write(offset, buffer));
+    BIGCAST_TRY(source->write(offset, content));
   }
   BIGCAST_ASSIGN(const auto tier,
                  DiskTier::open(disk_path, size + limits::kExtentSize, false, make_disk()));
   const auto disk = make_disk();
   BIGCAST_ASSIGN(const auto raw, disk->create(disk_path + "/raw", size));
-  std::vector<DiskRuns> places;
+  std::vector<DiskRuns> places(size / kChunk);
+  const auto measured = [&](const auto& move) { return timed(size, threads, content, move); };
   DiskSpeeds speeds;
-  BIGCAST_ASSIGN(speeds.raw_write,
-                 timed(size, [&](uint64_t offset) { return raw->write(offset, buffer); }));
-  BIGCAST_ASSIGN(speeds.demote, timed(size, [&](uint64_t offset) -> Result<void> {
+  BIGCAST_ASSIGN(speeds.raw_write, measured([&](uint64_t offset, std::span<std::byte> buffer) {
+                   return raw->write(offset, buffer);
+                 }));
+  BIGCAST_ASSIGN(speeds.demote,
+                 measured([&](uint64_t offset, std::span<std::byte>) -> Result<void> {
                    const auto in_place = [&] { return source->view_all(offset, kChunk); };
-                   BIGCAST_ASSIGN(auto place, tier->write(kChunk, {{}, in_place}));
-                   places.push_back(std::move(place));
+                   BIGCAST_ASSIGN(places[offset / kChunk], tier->write(kChunk, {{}, in_place}));
                    return {};
                  }));
-  BIGCAST_ASSIGN(speeds.raw_read,
-                 timed(size, [&](uint64_t offset) { return raw->read(offset, buffer); }));
-  BIGCAST_ASSIGN(speeds.promote, timed(size, [&](uint64_t offset) -> Result<void> {
+  BIGCAST_ASSIGN(speeds.raw_read, measured([&](uint64_t offset, std::span<std::byte> buffer) {
+                   return raw->read(offset, buffer);
+                 }));
+  BIGCAST_ASSIGN(speeds.promote,
+                 measured([&](uint64_t offset, std::span<std::byte> buffer) -> Result<void> {
                    BIGCAST_TRY(tier->read(places[offset / kChunk], buffer, buffer.size()));
                    return verify_chunk(meta, buffer);
                  }));

@@ -19,8 +19,9 @@ struct DiskSpeeds {
   DiskSpeed raw_write, demote, raw_read, promote;
 };
 
-// Moves `size` bytes in chunks of 4 MiB, one after the other, between a memory file and a disk tier
-// below `disk_path` (reads are verified), and between memory and one preallocated O_DIRECT file.
-Result<DiskSpeeds> measure_disk(const std::string& disk_path, uint64_t size);
+// Moves `size` bytes in chunks of 4 MiB, in order and by `threads` at once, between a memory file
+// and a disk tier below `disk_path` (reads are verified), and between memory and one preallocated
+// O_DIRECT file.
+Result<DiskSpeeds> measure_disk(const std::string& disk_path, uint64_t size, uint32_t threads);
 
 }  // namespace bigcast::bench

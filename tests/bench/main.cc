@@ -97,7 +97,9 @@ int run(int argc, char** argv) {
   auto* disk = app.add_subcommand("disk-tier", "chunks to and from disk, and a raw file");
   disk->add_option("disk", disk_path, "a directory")->required();
   disk->add_option("size", size, "bytes, a multiple of 4 MiB")->required();
-  disk->callback([&] { print(bigcast::bench::measure_disk(disk_path, size)); });
+  uint32_t threads = 1;
+  disk->add_option("--threads", threads, "at once")->check(CLI::Range(1, 64));
+  disk->callback([&] { print(bigcast::bench::measure_disk(disk_path, size, threads)); });
   std::string policy;
   uint64_t chunks = 1'000'000;
   auto* cost = app.add_subcommand("policy-cost", "what a policy takes for each read");

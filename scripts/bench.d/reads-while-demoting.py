@@ -1,0 +1,167 @@
+"""How long reads of resident blobs take while the same node writes chunks to its disk tier.
+
+One reader over and over opens a blob that stays in memory and reads its first chunk, verified: with
+nobody else; beside puts whose room is made by removals; and beside the same puts where all that
+they push out of memory goes to disk. The last two differ by the disk tier alone, and the bar is on
+their 99th percentiles.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "scripts" / "lib"))
+
+import measure  # noqa: E402
+from bigcast_nodes import RunningNode  # noqa: E402
+from measure import MEBI  # noqa: E402
+from netns import LocalHosts  # noqa: E402
+
+BAR = 2.0
+NAMESPACE = "bench"
+SIZES = (64 << 10, 4 * MEBI)
+PUT_MIB = 128
+MEMORY_MIB = 512
+DISK_MIB = 4096
+KEPT_ON_DISK = 16  # blobs that are pushed out, before they are removed
+
+
+class Puts:
+    """One writer that puts blob after blob in a thread of its own, and removes old ones."""
+
+    def __init__(self, hosts, client, source, kept):
+        self._hosts, self._client, self._source, self._kept = hosts, client, source, kept
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.count = 0
+
+    def __enter__(self):
+        self._thread.start()
+        while self.count <= self._kept and self._thread.is_alive():  # until it is in its stride
+            time.sleep(0.05)
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self):
+        while not self._stop.is_set():
+            self._call("put", self._source, "--key", f"{NAMESPACE}/put-{self.count}")
+            if self.count >= self._kept:
+                self._call("rm", f"{NAMESPACE}/put-{self.count - self._kept}")
+            self.count += 1
+
+    def _call(self, *argv):
+        if self._hosts.start(0, [*self._client, *argv]).wait() != 0:
+            raise SystemExit(f"reads-while-demoting: {argv[0]} failed")
+
+
+class Bench:
+    def __init__(self, arguments, hosts, scratch):
+        self._hosts = hosts
+        self._binaries = arguments.binaries
+        self._calls = arguments.calls
+        socket = f"unix:@bigcast-bench-{os.getpid()}"
+        flags = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--socket", socket]
+        flags += ["--memory", f"{MEMORY_MIB}m", "--log-level", "warn"]
+        flags += ["--disk", str(scratch / "disk"), "--disk-size", f"{DISK_MIB}m"]
+        self._node = RunningNode(hosts, 0, arguments.binaries, flags)
+        self._server = socket
+        self._client = [arguments.binaries / "bigcast", "--quiet", "--server", socket]
+        self._source = scratch / "source"
+        self._source.write_bytes(os.urandom(PUT_MIB * MEBI))
+        for size in SIZES:
+            put = [*self._client, "put", "-", "--key", f"{NAMESPACE}/{size}"]
+            process = hosts.start(0, put, stdin=subprocess.PIPE)
+            process.communicate(os.urandom(size))
+            if process.returncode != 0:
+                raise SystemExit("reads-while-demoting: put failed")
+
+    def read(self, size):
+        before, started = self._node.metrics(), time.monotonic()
+        argv = [self._binaries / "bigcast-bench", "latency", self._server, NAMESPACE, str(size)]
+        process = self._hosts.start(
+            0, [*argv, "--count", str(self._calls)], stdout=subprocess.PIPE
+        )
+        output = process.communicate()[0]
+        if process.returncode != 0:
+            raise SystemExit("reads-while-demoting: the reader failed")
+        seconds, after = time.monotonic() - started, self._node.metrics()
+        demoted = after["chunks_demoted_total"] - before["chunks_demoted_total"]
+        return {**json.loads(output), "demoted_gb_per_s": demoted * 4 * MEBI / 1e9 / seconds}
+
+    def row(self, size, beside):
+        """Beside: nothing, puts or demotions."""
+        kept = {"nothing": None, "puts": 1, "demotions": KEPT_ON_DISK}[beside]
+        with contextlib.ExitStack() as stack:
+            if kept is not None:
+                stack.enter_context(Puts(self._hosts, self._client, self._source, kept))
+            row = self.read(size)
+        for key in self._keys_left():
+            self._hosts.start(0, [*self._client, "rm", key]).wait()
+        return row
+
+    def _keys_left(self):
+        listed = self._hosts.start(
+            0, [*self._client, "ls", "--json", f"{NAMESPACE}/put-*"], stdout=subprocess.PIPE
+        )
+        lines = listed.communicate()[0].splitlines()
+        return [json.loads(line)["key"] for line in lines]
+
+
+COLUMNS = (
+    ("blob", lambda row: measure.size_text(row["size_bytes"]), ""),
+    ("beside", "beside", ""),
+    ("demoted GB/s", "demoted_gb_per_s", ".2f"),
+    ("p50 µs", "p50_us", ".0f"),
+    ("p99", "p99_us", ".0f"),
+    ("p99 ÷ puts'", "ratio", ".2f"),
+)
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(prog="bench reads-while-demoting", description=__doc__)
+    parser.add_argument("--calls", type=measure.positive, default=4000, help="default 4000")
+    parser.add_argument("--repeats", type=measure.positive, default=3, help="default 3")
+    parser.add_argument("--quick", action="store_true", help="64 calls, one run: does it work?")
+    parser.add_argument("--scratch", help="folder on the disk to measure")
+    parser.add_argument("--json", action="store_true", help="also print JSON lines")
+    parser.add_argument("--binaries", type=pathlib.Path, default=ROOT / "build/release/bin")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.calls, arguments.repeats = 64, 1
+    return arguments
+
+
+def main():
+    arguments = parse_arguments()
+    rows = []
+    with LocalHosts(1) as hosts, tempfile.TemporaryDirectory(
+        prefix="bigcast-bench-", dir=arguments.scratch
+    ) as scratch:
+        bench = Bench(arguments, hosts, pathlib.Path(scratch))
+        for size in SIZES:
+            ways = ("nothing", "puts", "demotions")
+            runs = [{way: bench.row(size, way) for way in ways} for _ in range(arguments.repeats)]
+            for way in ways:
+                row = {"bench": "reads-while-demoting", "size_bytes": size, "beside": way}
+                rows.append({**row, **measure.medians([run[way] for run in runs])})
+            rows[-1]["ratio"] = rows[-1]["p99_us"] / rows[-2]["p99_us"]
+    print(f"\nmedians of {arguments.repeats}")
+    measure.print_table(COLUMNS, rows)
+    print(f"the bar: p99 at most {BAR} of that beside puts alone")
+    if arguments.json:
+        measure.print_json(rows)
+
+
+if __name__ == "__main__":
+    measure.run(main)
