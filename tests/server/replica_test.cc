@@ -206,7 +206,7 @@ TEST_CASE("a replica whose own disk fails gives up at once, and a spare takes it
   cluster.send(blob, kChunks / 2, kChunks / 2 + 1);
   run_until(
       cluster.loop, [&] { return !cluster.host(1).has(blob.ref.id); }, "the copy's end");
-  CHECK(cluster.host(0).node.metrics().chunks_served == kChunks / 2 + 1);  // not once more
+  CHECK(cluster.host(0).node.metrics().chunks_served() == kChunks / 2 + 1);  // not once more
   cluster.send(blob, kChunks / 2 + 1);
   const auto ref = cluster.seal(blob);
   CHECK(ref.homes == std::vector{replica.address(0), replica.address(2)});
@@ -399,7 +399,7 @@ struct DamagedHome {
     for (uint32_t i = 0; i < kChunks; i++) CHECK_FALSE(store->read_chunk(ref.id, i, buffer));
     REQUIRE(store->usage().chunks_damaged == kChunks);
   }
-  uint64_t served(size_t index) { return cluster.host(index).node.metrics().chunks_served; }
+  uint64_t served(size_t index) { return cluster.host(index).node.metrics().chunks_served(); }
   uint64_t served_by_others() { return served(1) + served(2); }
 
   Disks disks;
