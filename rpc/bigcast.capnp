@@ -189,6 +189,9 @@ interface Copy {
       -> (result :VoidResult);
   # Answers once all chunks are here, and what the blob's durability promises holds here, too. From
   # then on this node is a home as any other.
+  discard @1 () -> (result :VoidResult);
+  # Frees the copy though it is sealed: its writer is told that the put failed. Answers when it is
+  # gone; it is remembered as removed.
 }
 
 struct NodeReport {

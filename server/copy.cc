@@ -11,6 +11,7 @@ CopyService::CopyService(kj::Own<SessionState> session, BlobId id,
     : session_(kj::mv(session)),
       core_(*session_->core),
       id_(id),
+      is_ours_(relayed != nullptr),
       relay_use_(kj::mv(relay_use)),
       relayed_(kj::mv(relayed)) {}
 
@@ -29,6 +30,21 @@ kj::Promise<void> CopyService::seal(SealContext context) {
   context.allowCancellation();
   return seal(figures).then([context](const Result<void>& sealed) mutable {
     reply_void(context.getResults().initResult(), sealed);
+  });
+}
+
+kj::Promise<void> CopyService::discard(DiscardContext context) {
+  session_->heard();
+  if (!is_ours_) {
+    reply_void(context.getResults().initResult(),
+               fail(ErrorCode::kInvalidArgument, "discard: the blob was here before"));
+    return kj::READY_NOW;
+  }
+  core_.replicas->given_up(id_);
+  core_.remove_blob(id_, {ErrorCode::kAborted, "its writer was told that the put failed"});
+  return core_.removed(id_).then([context](const Result<void>& removed) mutable {
+    const bool is_gone = removed || removed.error().code == ErrorCode::kNotFound;
+    reply_void(context.getResults().initResult(), is_gone ? Result<void>() : removed);
   });
 }
 

@@ -21,6 +21,7 @@ class CopyService final : public rpc::Copy::Server {
   ~CopyService() noexcept(false);
 
   kj::Promise<void> seal(SealContext context) override;
+  kj::Promise<void> discard(DiscardContext context) override;
 
  private:
   struct Figures {
@@ -35,6 +36,7 @@ class CopyService final : public rpc::Copy::Server {
   kj::Own<SessionState> session_;
   NodeCore& core_;
   const BlobId id_;
+  const bool is_ours_;       // it came by this copy
   kj::Own<void> relay_use_;  // links to where it comes from
   kj::Maybe<kj::Own<RelayBlob>> relayed_;
 };

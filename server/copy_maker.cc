@@ -36,6 +36,7 @@ std::vector<rpc::Address> CopyMaker::homes() const {
 }
 
 kj::Promise<Result<void>> CopyMaker::start() {
+  if (is_discarded_) return Result<void>(fail(ErrorCode::kAborted, "the blob was given up"));
   if (makings_.size() >= wanted_) return Result<void>();
   if (next_ >= candidates_.size()) return Result<void>(tl::unexpected(error_));
   return start_at(candidates_[next_++])
@@ -121,6 +122,21 @@ kj::Promise<Result<void>> CopyMaker::seal(Figures figures) {
           return seal(figures);
         });
       });
+}
+
+kj::Promise<void> CopyMaker::discard() {
+  is_discarded_ = true;
+  kj::Vector<kj::Promise<void>> all;
+  for (auto& making : makings_) {
+    if (!making->sealed) continue;
+    all.add(making->copy.discardRequest().send().ignoreResult().catch_(
+        [this, at = making->at](kj::Exception&& exception) {
+          log().info("discarding the copy of blob {} at {}: {}", stat_.id.to_string(),
+                     at.to_string(), rpc::to_error(exception).to_string());
+        }));
+  }
+  return kj::joinPromises(all.releaseAsArray())
+      .exclusiveJoin(core_.loop.timer().afterDelay(limits::kReplicaAwayMs * kj::MILLISECONDS));
 }
 
 kj::Promise<void> CopyMaker::seal_one(Making& making, Figures figures) {

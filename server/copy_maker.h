@@ -36,6 +36,10 @@ class CopyMaker {
   // the time that a session may be silent, is made again where there is a candidate left; else its
   // error is the answer.
   kj::Promise<Result<void>> seal(Figures figures);
+  // The blob is nobody's: frees those that are sealed, too. Resolves when they are gone, or after
+  // limits::kReplicaAwayMs: who could not be told learns it from Replicas::given_up. No more copies
+  // are made from then on.
+  kj::Promise<void> discard();
   std::vector<rpc::Address> homes() const;  // where the copies are
 
  private:
@@ -60,6 +64,7 @@ class CopyMaker {
   const uint32_t wanted_;
   const For purpose_;
   size_t next_ = 0;  // candidate
+  bool is_discarded_ = false;
   Error error_{ErrorCode::kUnavailable, "replicas: no other node is known"};
   std::vector<kj::Own<Making>> makings_;
 };

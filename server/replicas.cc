@@ -108,7 +108,7 @@ void Replicas::judge(Blob& blob) {
 }
 
 void Replicas::removed(BlobId id) {
-  if (!blobs_.contains(id)) return;
+  if (!blobs_.contains(id) && !making_.contains(id)) return;
   given_up(id);
   forget(id, true);
 }

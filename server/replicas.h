@@ -32,8 +32,11 @@ class Replicas final : private kj::TaskSet::ErrorHandler {
   // From now on watches the other homes of a sealed blob. No-op if it is to have one home.
   // `made`: which they are, if this home knows first-hand.
   void keep(const BlobStat& stat, const std::vector<rpc::Address>& made = {});
+  // A blob that is written here, until it is kept: if it is removed, it is so for all homes.
+  void making(BlobId id) { making_.insert(id); }
+  void not_making(BlobId id) { making_.erase(id); }
   void removed(BlobId id);      // here, and so for all homes
-  void given_up(BlobId id);     // the same, by its writer: before it was kept
+  void given_up(BlobId id);     // the same, of a copy that is not kept here
   void lost(BlobId id);         // only here
   void drop_copies(BlobId id);  // relays follow this home or another
   // Those that readers should know, in order; none if the blob is not kept.
@@ -93,6 +96,7 @@ class Replicas final : private kj::TaskSet::ErrorHandler {
   PeerLinks links_;
   std::set<BlobId> lacking_;  // of blobs_, those that too few other homes have
   uint32_t copying_ = 0;
+  std::unordered_set<BlobId> making_;
   std::deque<BlobId> removed_order_;
   std::unordered_set<BlobId> removed_;
   kj::Own<kj::TaskSet> tasks_;  // null: stopped

@@ -47,6 +47,7 @@ UploadService::~UploadService() noexcept(false) {
   if (!sealed_ && !live_->ended()) {
     abort({ErrorCode::kAborted, fmt::format("the writer of '{}' gave up", name_)});
   }
+  if (copies_) core_.replicas->not_making(id_);
 }
 
 kj::Promise<Result<void>> UploadService::start_copies(const BlobStat& stat,
@@ -58,14 +59,15 @@ kj::Promise<Result<void>> UploadService::start_copies(const BlobStat& stat,
   const auto others = static_cast<uint32_t>(candidates.size());
   candidates.insert(candidates.end(), whole.spares.begin(), whole.spares.end());
   const auto purpose = replace ? CopyMaker::For::kUploadThatReplaces : CopyMaker::For::kUpload;
-  copies_ = std::make_unique<CopyMaker>(core_, stat, whole, std::move(candidates), others, purpose);
-  return copies_->start();
+  copies_ = std::make_shared<CopyMaker>(core_, stat, whole, std::move(candidates), others, purpose);
+  core_.replicas->making(id_);
+  return copies_->start().attach(std::shared_ptr(copies_));
 }
 
 kj::Promise<Result<void>> UploadService::seal_copies(uint64_t size, uint32_t chunk_count,
                                                      Digest128 root) {
   if (!copies_ || sealed_) return Result<void>();
-  return copies_->seal({size, chunk_count, root});
+  return copies_->seal({size, chunk_count, root}).attach(std::shared_ptr(copies_));
 }
 
 void UploadService::announce(uint64_t size) {
@@ -77,8 +79,8 @@ void UploadService::announce(uint64_t size) {
 void UploadService::abort(const Error& reason) {
   granted_.clear();
   core_.metrics->uploads_aborted++;
-  if (copies_) core_.replicas->given_up(id_);  // one that is sealed already asks
   core_.remove_blob(id_, reason);
+  if (copies_) core_.background(copies_->discard().attach(std::shared_ptr(copies_)));
 }
 
 std::optional<Error> UploadService::ended() const {
@@ -302,11 +304,15 @@ kj::Promise<void> UploadService::seal(SealContext context) {
           return store->seal(id, size, chunk_count, root);
         });
       })
+      .then([this](Result<BlobStat> sealed) -> kj::Promise<Result<BlobStat>> {
+        if (live_->ended()) return fail_seal(*live_->ended());  // removed meanwhile
+        if (!sealed) return fail_seal(sealed.error());
+        return sealed;
+      })
       .then([this, context, running = core_.count_running(),
              timing = core_.time(core_.metrics->calls.seal)](Result<BlobStat> sealed) mutable {
         if (!sealed) {
-          reply_error(context.getResults().initResult(),
-                      live_->ended() ? *live_->ended() : sealed.error());
+          reply_error(context.getResults().initResult(), sealed.error());
           return;
         }
         if (!sealed_) {
@@ -317,9 +323,20 @@ kj::Promise<void> UploadService::seal(SealContext context) {
       });
 }
 
+kj::Promise<Result<BlobStat>> UploadService::fail_seal(Error error) {
+  if (!copies_) return Result<BlobStat>(tl::unexpected<Error>(std::move(error)));
+  if (!live_->ended()) abort(error);
+  return copies_->discard()
+      .attach(std::shared_ptr(copies_))
+      .then([error = std::move(error)]() -> Result<BlobStat> { return tl::unexpected(error); });
+}
+
 void UploadService::finish_seal(const BlobStat& stat) {
   sealed_ = true;
-  if (copies_) core_.replicas->keep(stat, copies_->homes());
+  if (copies_) {
+    core_.replicas->keep(stat, copies_->homes());
+    core_.replicas->not_making(id_);
+  }
   copies_.reset();
   granted_.clear();
   core_.metrics->uploads_sealed++;

@@ -58,6 +58,8 @@ class UploadService final : public rpc::Upload::Server {
   Result<void> check_seal(uint64_t size, uint32_t chunk_count) const;
   kj::Promise<Result<void>> seal_copies(uint64_t size, uint32_t chunk_count, Digest128 root);
   void finish_seal(const BlobStat& stat);
+  // The blob failed to become one with all its homes: nothing is left of it.
+  kj::Promise<Result<BlobStat>> fail_seal(Error error);
   void abort(const Error& reason);
   void announce(uint64_t size);  // once it is known to have so many bytes
   // So much has come since the oldest grant that its chunk can't be on the way any more.
@@ -72,7 +74,7 @@ class UploadService final : public rpc::Upload::Server {
   const std::optional<uint64_t> size_;
   uint64_t announce_from_;  // 0: never, or done
   bool sealed_ = false;
-  std::unique_ptr<CopyMaker> copies_;  // null: this is the only home
+  std::shared_ptr<CopyMaker> copies_;  // null: this is the only home
   uint64_t bytes_wanted_ = 0;          // granted or waited for, in whole pages; unknown size only
   uint64_t bytes_reserved_ = 0;        // unknown size only
   uint32_t credits_waiting_ = 0;

@@ -266,6 +266,53 @@ TEST_CASE("a spare that has another blob of the name leaves the copy to the next
   CHECK_FALSE(cluster.host(1).has(ref.id));
 }
 
+TEST_CASE("a put that failed leaves nothing at a home that had sealed its copy") {
+  Cluster cluster(3);
+  cluster.copies = 3;
+  Created blob = cluster.create();
+  cluster.send(blob);
+  cluster.hosts.pop_back();
+  const auto sealed = cluster.host(0).caller.seal(blob.upload, kSize, kChunks);
+  REQUIRE_FALSE(sealed);
+  CHECK(sealed.error().code == ErrorCode::kUnavailable);
+  cluster.hosts.pop_front();  // nobody is left to say so later
+  CHECK_FALSE(cluster.host(0).has(blob.ref.id));
+  CHECK(cluster.host(0).caller.stat("blob").error().code == ErrorCode::kNotFound);
+}
+
+TEST_CASE("what is removed while its first home seals it is removed at all") {
+  Disks disks;
+  Faults faults;
+  std::latch removed(1);
+  std::atomic<bool> is_sealing = false;
+  faults.before_sync = [&] {
+    if (!is_sealing.exchange(true)) removed.wait();
+  };
+  Cluster cluster(0);
+  cluster.durable = true;
+  cluster.hosts.emplace_back(cluster.loop, cluster.lease, disks.next(),
+                             std::make_unique<FaultyDisk>(faults));
+  cluster.hosts.emplace_back(cluster.loop, cluster.lease, disks.next());
+  Created blob = cluster.create();
+  cluster.send(blob);
+  auto request = blob.upload.sealRequest();
+  request.setSize(kSize);
+  request.setChunkCount(kChunks);
+  auto sealing = request.send();
+  run_until(
+      cluster.loop, [&] { return is_sealing.load(); }, "the seal");
+  CHECK(cluster.host(1).node.core().store->stat(blob.ref.id)->sealed);
+  cluster.host(0).node.core().remove_blob(blob.ref.id, {ErrorCode::kNotFound, "it was removed"});
+  removed.count_down();
+  const auto answer = sealing.wait(cluster.loop.wait_scope());
+  REQUIRE(answer.getResult().isError());
+  CHECK(rpc::read(answer.getResult().getError()).code == ErrorCode::kNotFound);
+  CHECK_FALSE(cluster.host(1).has(blob.ref.id));
+  cluster.until_gone(blob.ref.id);
+  run_for(cluster.loop, std::chrono::milliseconds(3 * limits::kReplicaBeatMs));
+  for (Host& host : cluster.hosts) CHECK_FALSE(host.has(blob.ref.id));
+}
+
 TEST_CASE("what is removed at one home is removed at all, and a lease's end ends every copy") {
   for (const bool is_removed : {true, false}) {
     CAPTURE(is_removed);
