@@ -27,7 +27,8 @@ class Node:
         return self.anonymous_bytes + self.stored_bytes
 
 
-def _anonymous_bytes(pid):
+def anonymous_bytes(pid):
+    """Bytes of a process that are in memory and in no file."""
     with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
         for line in file:
             if line.startswith("RssAnon:"):
@@ -54,7 +55,7 @@ def inspect(pid):
         with open(f"/proc/{pid}/comm", encoding="ascii", errors="replace") as file:
             if file.read().strip() != "bigcastd":
                 return None
-        return Node(pid, _anonymous_bytes(pid), _memfd_bytes(pid))
+        return Node(pid, anonymous_bytes(pid), _memfd_bytes(pid))
     except (FileNotFoundError, ProcessLookupError):
         return None
 

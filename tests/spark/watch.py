@@ -121,12 +121,15 @@ def listening_ports(pid):
 
 
 def figures(pid):
-    """Descriptors, threads and, of a node, bytes in use; empty if the process is gone."""
+    """Descriptors, threads, and bytes: of a node those in use, of others what is in no file; empty
+    if the process is gone."""
     try:
         found = {"descriptors": len(os.listdir(f"/proc/{pid}/fd")),
                  "threads": len(os.listdir(f"/proc/{pid}/task"))}
         if is_node(pid, command_line(pid)):
             found["bytes"] = bigcast_nodes.inspect(pid).memory_bytes
+        else:
+            found["native"] = bigcast_nodes.anonymous_bytes(pid)
         return found
     except (OSError, AttributeError):
         return {}
