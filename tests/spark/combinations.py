@@ -14,7 +14,7 @@ import zipfile
 
 import bigcast_nodes
 import spark as sparks
-from keys import keys_of
+from keys import applications_of, keys_of, told
 from report import counters, nonzero
 from watch import Watch, command_line, figures, files_left
 
@@ -111,13 +111,12 @@ def full(run, conf):
 
 def check_secret(run, area, watch):
     """The application's secret is in no log, event log or command line."""
-    settings = dict(line.partition("=")[::2] for line in sparks.read(area.settings).splitlines())
-    area.settings.unlink(missing_ok=True)
+    settings = told(area)
     found = {key: value for key, value in settings.items() if "secret" in key.lower() and value}
     problems = [] if found else [f"executors were told no secret, only {sorted(settings)}"]
     events = "\n".join(sparks.read(file) for file in area.events.rglob("*") if file.is_file())
     for key, secret in found.items():
-        for what, value in keys_of(secret, watch.sockets).items():
+        for what, value in keys_of(secret, applications_of(watch)).items():
             problems += [f"{what} is in {file}" for file, text in area.text_of_logs().items()
                          if value in text]
             problems += [f"{what} is in the command line {line[:80]}"
@@ -280,6 +279,7 @@ def defaults(run):
                  saying=r"spark\.bigcast\.nodeMemory.*spark\.bigcast\.node\.memory",
                  java="-Xcheck:jni")
     check_told(run, done[0], r"3\.0 MiB to Bigcast in 1 chunks", r"read 3\.0 MiB")
+    check_start(run, done[0], "embedded mode: broadcasts of 1048576 bytes and more leave the driver")
 
 
 def dry_run(run):
@@ -297,6 +297,17 @@ def check_told(run, area, *expected):
                      for line in sparks.own_lines(sparks.read(log), "INFO"))
     run.report.check("told", [f"{count} lines say {what!r}" for what in expected
                               if (count := len(re.findall(what, text))) != 2])
+
+
+def check_start(run, area, expected):
+    """One line with the versions, which are the same, and the mode."""
+    if not run.jar:
+        return
+    said = [line for line in sparks.own_lines(sparks.read(area.log), "INFO")
+            if re.search(r"Bigcast \S+ \(native", line)]
+    good = len(said) == 1 and re.search(
+        rf": Bigcast (\d+\.\d+\S*) \(native \1\), {re.escape(expected)}$", said[0])
+    run.report.check("start_is_told", "" if good else f"{said}")
 
 
 def two_contexts(run):

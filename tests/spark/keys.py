@@ -3,16 +3,39 @@
 import hashlib
 import hmac
 
+import spark as sparks
 
-def keys_of(secret, sockets):
-    """The application's secret and, by the names of its nodes' sockets, what is derived from it.
-    A dict by what it is; without sockets only the secret is known."""
+
+def keys_of(secret, applications):
+    """The application's secret and, by its id, what is derived from it. A dict by what it is."""
     keys = {"the secret": secret}
-    for name in sockets:
-        application = name.rpartition("-")[2]
+    for application in applications:
         for salt in ("bigcast node 1", "bigcast application 1"):
             keys[salt] = hkdf(secret.encode(), salt.encode(), application.encode()).hex()
     return keys
+
+
+def applications_of(watch):
+    """The ids of the applications of which a Watch saw nodes: sockets are named after them."""
+    return {name.rpartition("-")[2] for name in watch.sockets}
+
+
+def told(area):
+    """The settings that the plugin told executors of, by name; their file is removed."""
+    lines = sparks.read(area.settings).splitlines()
+    area.settings.unlink(missing_ok=True)
+    return dict(line.partition("=")[::2] for line in lines)
+
+
+def setting(settings, end):
+    """The one whose name ends so, or ''."""
+    return next((value for key, value in settings.items() if key.endswith(end)), "")
+
+
+def namespace_key(secret, name_space):
+    """What `bigcast key` prints, made of the nodes' secret by other means."""
+    key = hkdf(secret.encode(), b"bigcast login 1", name_space.encode())
+    return f"bigcast-key-1:{name_space}:{key.hex()}"
 
 
 def hkdf(secret, salt, info):

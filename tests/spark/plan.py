@@ -33,6 +33,7 @@ ALL = {
     "vendors-fork": combinations.vendors_fork,
     "foreign-native-library": combinations.foreign_native_library,
     "encryption": security.encryption,
+    "own-secret": security.own_secret,
     "forged": security.forged,
     "secret-world-readable": combinations.secret_world_readable,
     "switched-off": combinations.switched_off,
@@ -51,7 +52,7 @@ FULL = {
     "3.5-scala2.13": JOBS,  # what of it Maven has: no MLlib and GraphX
     "3.5": [name for name in ALL if name not in ("connect", "ssl-rpc")],
     "4.0": [*JOBS_4, "ssl-rpc"], "4.1": [*JOBS_4, "ssl-rpc"], "4.2": [*JOBS_4, "ssl-rpc"],
-    "4": [*JOBS_4, "upload-fails", "unreachable"],
+    "4": [*JOBS_4, "ssl-rpc", "upload-fails", "unreachable"],
 }
 QUICK = {"3.5": ["java-min0", "pyspark-min0", "hosts", "unreachable"]}
 

@@ -1,17 +1,22 @@
 """Who must not see or change what an application broadcasts: keys in what Spark shows, and a node
 that lies."""
 
+import contextlib
+import dataclasses
 import functools
 import json
+import os
+import pathlib
 import re
 import secrets
 import subprocess
 import urllib.request
 
+import bigcast_nodes
 import shared
 import spark as sparks
 from combinations import Steps, wait_for
-from keys import keys_of
+from keys import applications_of, keys_of, setting, told
 from report import counters, nonzero
 from watch import Watch, files_left
 
@@ -23,39 +28,96 @@ def encryption(run):
     defaults = area.folder / "spark-defaults.conf"  # a command line would show it
     defaults.touch(mode=0o600)
     defaults.write_text(f"spark.authenticate.secret {secret}\n", encoding="utf-8")
-    ui = shared.free_port()
-    conf = area.conf(run.jar, {
+    watch, pages, found = looked_at(run, area, {
         "spark.authenticate": "true",
         "spark.network.crypto.enabled": "true",
         "spark.io.encryption.enabled": "true",
-        "spark.bigcasttest.executors": "1",
-        "spark.bigcasttest.megabytes": "8",
+    })
+    defaults.unlink()
+    if run.jar:
+        said = [line for line in sparks.own_lines(sparks.read(area.log), "INFO")
+                if "encrypted" in line]
+        run.report.check("said", "" if len(said) == 1 else f"{said}")
+        run.report.check("nodes_have_no_plain_byte", [
+            f"{where}: {found[where]}" for where in ("memory", "disk")
+            if found[where].marks or found[where].size < 4 << 20])
+        check_unseen(run, area, watch, pages, keys_of(secret, applications_of(watch)), 3)
+
+
+def own_secret(run):
+    """Spark neither authenticates nor encrypts: the secret is ours, and chunks are plain."""
+    area = run.area()
+    watch, pages, found = looked_at(run, area, {"spark.bigcasttest.settings": str(area.settings)})
+    if run.jar:
+        run.report.check("nodes_have_plain_bytes", [
+            f"{where}: {found[where]}" for where in ("memory", "disk") if not found[where].marks])
+        secret = setting(told(area), "app.secret")
+        check_unseen(run, area, watch, pages, keys_of(secret, applications_of(watch)), 3)
+
+
+def shown(area):
+    """Settings for an application that shows all that Spark can show, and where its UI is."""
+    ui = shared.free_port()
+    return {
         "spark.ui.enabled": "true",
         "spark.ui.port": str(ui),
         "spark.eventLog.enabled": "true",
         "spark.eventLog.dir": f"file://{area.events}",
         "spark.eventLog.compress": "false",
-    })
+    }, f"http://127.0.0.1:{ui}"
+
+
+def looked_at(run, area, conf):
+    """A job whose node keeps a part of its broadcast in memory and the rest on disk; its Watch, what
+    Spark showed of it, and what the node had."""
+    more, ui = shown(area)
+    conf = area.conf(run.jar, conf | more | {
+        "spark.bigcasttest.executors": "1",
+        "spark.bigcasttest.megabytes": "40",
+    } | ({"spark.bigcast.node.memory": "16m"} if run.jar else {}))
     watch = Watch(run.hosts)
     steps = Steps(area, [watch], functools.partial(
         run.hosts.start, 0, area.submit("local-cluster[1,1,1024]", conf, "StepJob")))
-    pages = {}
-    drive(run, steps, at_read=lambda: pages.update(pages_of(f"http://127.0.0.1:{ui}")))
+    pages, found = {}, {}
+    drive(run, steps, at_made=lambda: found.update(found_in(run, area)),
+          at_read=lambda: pages.update(pages_of(ui)))
     run.report.cases(sparks.read(area.out))
-    defaults.unlink()
     run.report.check("nothing_left", watch.left() + files_left([area.local, area.tmp]))
-    if not run.jar:
-        return
-    counted = counters(sparks.read(area.out))
-    good = counted.get("offloaded") == 1 and counted.get("executors.reads") == 1
-    good = good and not counted.get("executors.chunksForged")
-    run.report.check("through_bigcast", "" if good else f"{nonzero(counted)}")
-    said = [line for line in sparks.own_lines(sparks.read(area.log), "INFO") if "encrypted" in line]
-    run.report.check("said", "" if len(said) == 1 else f"{said}")
-    shown = ("plugin.io.bigcast" in pages.get("/metrics/json/", "")
-             and "spark.authenticate" in pages.get("environment", ""))
-    run.report.check("pages", "" if shown else f"{list(pages)}")
-    check_unseen(run, area, watch, pages, secret)
+    if run.jar:
+        counted = counters(sparks.read(area.out))
+        good = counted.get("offloaded") == 1 and counted.get("executors.reads") == 1
+        good = good and not counted.get("executors.chunksForged")
+        run.report.check("through_bigcast", "" if good else f"{nonzero(counted)}")
+    return watch, pages, found
+
+
+@dataclasses.dataclass
+class Found:
+    """How many bytes but zeros there are, and how many of the value's marks among them."""
+
+    size: int
+    marks: int
+
+
+def found_in(run, area):
+    """What the nodes of host 0 have in their memory files and on disk."""
+    marks = [bytes.fromhex(mark) for mark in
+             re.findall(r"^MARK ([0-9a-f]+)$", sparks.read(area.out), re.MULTILINE)]
+    memory = {}
+    for node in bigcast_nodes.on_host(run.hosts, 0):
+        for entry in pathlib.Path(f"/proc/{node.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                if os.readlink(entry).startswith("/memfd:"):
+                    memory[entry.stat().st_ino] = entry
+    def look(files):
+        found = Found(0, 0)
+        for file in files:
+            content = file.read_bytes()
+            found.size += len(content) - content.count(0)
+            found.marks += sum(mark in content for mark in marks)
+        return found
+
+    return {"memory": look(memory.values()), "disk": look(area.local.rglob("extent-*"))}
 
 
 def drive(run, steps, at_made=lambda: None, at_read=lambda: None):
@@ -82,18 +144,20 @@ def pages_of(url):
     return pages | {path: get(path) for path in ("/environment/", "/executors/", "/metrics/json/")}
 
 
-def check_unseen(run, area, watch, pages, secret):
-    """Neither the secret nor what is derived from it is in anything that others may see."""
-    keys = keys_of(secret, watch.sockets)
-    seen = {str(file): text for file, text in area.text_of_logs().items()} | pages
+def check_unseen(run, area, watch, pages, keys, count, more=None):
+    """None of the so many keys is in anything that others may see."""
+    seen = {str(file): text for file, text in area.text_of_logs().items()} | pages | (more or {})
     seen |= {f"command line {line[:60]}": line for line in watch.command_lines}
     problems = [f"{key} is in {where}" for where, text in seen.items()
                 for key, value in keys.items() if value in text]
-    if len(keys) != 3:
-        problems.append(f"the application's id is not known: {watch.sockets}")
+    if len(keys) != count or not all(keys.values()):
+        problems.append(f"not all keys are known: {list(keys)} of {watch.sockets}")
     events = "\n".join(sparks.read(file) for file in area.events.rglob("*") if file.is_file())
     if "SparkListenerEnvironmentUpdate" not in events:
         problems.append("the event log shows no environment")
+    if not ("plugin.io.bigcast" in pages.get("/metrics/json/", "")
+            and "spark.bigcast" in pages.get("environment", "")):
+        problems.append(f"the UI shows nothing of Bigcast: {list(pages)}")
     run.report.check("keys_are_unseen", problems)
 
 
@@ -112,15 +176,20 @@ def forged(run):
             str(server.secret)], stdout=out, stderr=subprocess.STDOUT)
     wait_for(lambda: "is ready" in sparks.read(log) or liar.poll() is not None, lambda: "")
     area = run.area()
-    conf = area.conf(run.jar, {
+    key = shared.write_key(run.work / "key", server.secret)
+    more, ui = shown(area)
+    conf = area.conf(run.jar, more | {
         "spark.bigcast.servers": lying_address,
-        "spark.bigcast.secret.file": str(server.secret),
+        "spark.bigcast.secret.file": str(key),
         "spark.bigcasttest.executors": "1",
         "spark.bigcasttest.megabytes": "8",
+        "spark.bigcasttest.settings": str(area.settings),
     })
     watch = Watch(run.hosts)
+    pages = {}
     drive(run, Steps(area, [watch], functools.partial(
-        run.hosts.start, 0, area.submit("local-cluster[1,1,1024]", conf, "StepJob"))))
+        run.hosts.start, 0, area.submit("local-cluster[1,1,1024]", conf, "StepJob"))),
+        at_read=lambda: pages.update(pages_of(ui)))
     output = sparks.read(area.out)
     run.report.cases(output)
     counted = counters(output)
@@ -131,6 +200,13 @@ def forged(run):
             for line in sparks.own_lines(sparks.read(file), "WARN")
             if re.search("did not write", line)]
     run.report.check("told_once", "" if len(told) == 1 else f"{told}")
+    settings = told(area)
+    keys = keys_of(setting(settings, "app.secret"), [setting(settings, "app.id")]) | {
+        "the nodes' secret": sparks.read(server.secret),
+        "the namespace's key": sparks.read(key).rpartition(":")[2]}
+    check_unseen(run, area, watch, pages, keys, 5, {
+        "the nodes' metrics": server.metrics(), "the node's log": sparks.read(server.log),
+        "the liar's log": sparks.read(log)})
     liar.kill()
     liar.wait()
     run.report.check("server_ends", server.ended_badly())

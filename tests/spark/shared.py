@@ -13,7 +13,9 @@ import urllib.request
 import zipfile
 
 import spark as sparks
-from combinations import Others, Steps, small, unpacked_package, wait_for, write_secret
+from combinations import (Others, Steps, check_start, small, unpacked_package, wait_for,
+                          write_secret)
+from keys import namespace_key
 from report import counters, nonzero
 from watch import Watch, files_left
 
@@ -41,11 +43,14 @@ class Server:
         if "is ready" not in sparks.read(self.log):
             raise RuntimeError(f"bigcastd is not ready: {sparks.read(self.log)[-2000:]}")
 
+    def metrics(self):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/metrics", timeout=10) as answer:
+            return answer.read().decode()
+
     def metric(self, name):
         """The sum over a metric's labels; None if there is no such metric."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/metrics", timeout=10) as answer:
-            text = answer.read().decode()
-        found = re.findall(rf"^bigcast_{re.escape(name)}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
+        found = re.findall(rf"^bigcast_{re.escape(name)}(?:{{[^}}]*}})? (\S+)$", self.metrics(),
+                           re.MULTILINE)
         return sum(map(float, found)) if found else None
 
     def holds(self):
@@ -90,8 +95,8 @@ def program(run):
 
 
 def contexts_on_one_node(run):
-    """Contexts on one running node: over TCP, as the second of two of which the first is down, by
-    its socket too, and with a wrong secret."""
+    """Contexts on one running node: over TCP, as the second of two of which the first is down; by its
+    socket too, with the key of the namespace; with a wrong secret."""
     if not run.jar:
         run.report.skip("all", "means nothing on plain Spark")
         return
@@ -99,8 +104,8 @@ def contexts_on_one_node(run):
     wrong = write_secret(run.work / "wrong-secret")
     context(run, server, "tcp", server.secret,
             {"spark.bigcast.servers": f"127.0.0.1:1, {server.address}"}, located=False, expected=2)
-    context(run, server, "socket", server.secret, {"spark.bigcast.socket": server.socket},
-                   expected=2)
+    key = write_key(run.work / "key", server.secret)
+    context(run, server, "socket", key, {"spark.bigcast.socket": server.socket}, expected=2)
     run.report.check("freed", server.still_held())
     sealed = server.metric('uploads_total{event="sealed"}')
     run.report.check("was_used", "" if sealed == 4 else f"{sealed} uploads sealed")
@@ -110,8 +115,15 @@ def contexts_on_one_node(run):
                      "" if server.metric("login_failures_total") else "no login failure counted")
     run.report.check("server_ends", server.ended_badly())
     text = sparks.read(server.log)
-    leaks = [file.name for file in (server.secret, wrong) if sparks.read(file) in text]
+    leaks = [file.name for file in (server.secret, key, wrong) if sparks.read(file) in text]
     run.report.check("server_log_has_no_secret", leaks)
+
+
+def write_key(file, secret, name_space="spark"):
+    """A client's secret that opens one namespace only."""
+    file.touch(mode=0o600)
+    file.write_text(namespace_key(sparks.read(secret), name_space), encoding="utf-8")
+    return file
 
 
 def start_servers(run, count):
@@ -298,6 +310,9 @@ def context(run, server, name, secret, conf, **expectations):
         inner = dataclasses.replace(run, work=work, hosts=Others(run.hosts, [server.process.pid]))
         done = small(inner, {"spark.bigcast.servers": server.address,
                              "spark.bigcast.secret.file": str(secret)} | conf, **expectations)
+        if expectations.get("expected"):
+            check_start(run, done[0],
+                        "shared mode: broadcasts of 1048576 bytes and more leave the driver, encrypted")
         logs = done[0].text_of_logs()
         run.report.check("secret_is_secret", [str(file) for file, text in logs.items()
                                               if sparks.read(secret) in text])

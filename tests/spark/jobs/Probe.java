@@ -1,12 +1,17 @@
 package io.bigcast.sparktest;
 
+import java.io.IOException;
 import java.lang.reflect.Method;
 import java.lang.reflect.Modifier;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
+import java.util.stream.Collectors;
 import org.apache.spark.SparkEnv;
 import org.apache.spark.api.java.JavaSparkContext;
 
@@ -82,6 +87,30 @@ public final class Probe {
     HashMap<String, Map<String, Long>> answer = new HashMap<>();
     answer.put(SparkEnv.get().executorId(), here());
     return answer;
+  }
+
+  /**
+   * What the driver's plugin tells executors, the secret too, into the file
+   * spark.bigcasttest.settings, for searches that must not find it anywhere.
+   */
+  static void writePluginSettings(Cases cases) throws IOException {
+    String file = cases.context.getConf().get("spark.bigcasttest.settings", "");
+    if (!file.isEmpty()) {
+      List<String> lines =
+          cases
+              .context
+              .parallelize(numbers(1), 1)
+              .map(i -> settings())
+              .first();
+      Files.write(Path.of(file), lines);
+    }
+  }
+
+  private static List<String> settings() {
+    return Arrays.stream(SparkEnv.get().conf().getAll())
+        .filter(each -> each._1.startsWith("spark.plugins.internal.conf."))
+        .map(each -> each._1 + "=" + each._2)
+        .collect(Collectors.toList());
   }
 
   static long sum(Map<String, Map<String, Long>> executors, String counter) {

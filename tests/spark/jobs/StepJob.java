@@ -27,8 +27,10 @@ public final class StepJob {
     Steps steps = new Steps();
 
     Probe.onExecutors(context, cases.executors);
+    Probe.writePluginSettings(cases);
     steps.reach("ready");
     Values.Gated value = new Values.Gated(gate, Values.pieces(megabytes));
+    printMarks(value.pieces);
     Broadcast<Values.Gated> broadcast = context.broadcast(value);
     steps.reach("made");
     if (context.getConf().getBoolean("spark.bigcasttest.halting", false)) {
@@ -60,5 +62,16 @@ public final class StepJob {
     steps.reach("destroyed");
     session.stop();
     System.out.println("END of cases");
+  }
+
+  /** Some of the value's bytes as they are in its serialised form, four times in each 4 MiB. */
+  private static void printMarks(List<byte[]> pieces) {
+    for (int i = 0; i < pieces.size(); i += 16) {
+      StringBuilder mark = new StringBuilder();
+      for (int j = 0; j < 24; j++) {
+        mark.append(String.format("%02x", pieces.get(i)[j]));
+      }
+      System.out.println("MARK " + mark);
+    }
   }
 }
