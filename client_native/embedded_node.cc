@@ -202,12 +202,17 @@ std::optional<int> wait_until(pid_t pid, Deadline deadline) {
   }
 }
 
-std::string last_words(int fd) {
+// Without the program's path, which is another each time that it is unpacked: who tells the same
+// thing once would tell it again.
+std::string last_words(int fd, const std::string& program) {
   std::string words(limits::kNodeWordsMax, '\0');
   const ssize_t got = pread(fd, words.data(), words.size(), 0);
   words.resize(got > 0 ? static_cast<size_t>(got) : 0);
   while (!words.empty() && std::isspace(static_cast<unsigned char>(words.back()))) words.pop_back();
   std::replace(words.begin(), words.end(), '\n', ' ');
+  for (size_t at = words.find(program); at != std::string::npos; at = words.find(program, at)) {
+    words.replace(at, program.size(), "bigcastd");
+  }
   return words.empty() ? "it said nothing" : words;
 }
 
@@ -222,14 +227,15 @@ Result<std::optional<std::string>> start(const EmbeddedNodeOptions& options, Dea
   if (!status) {
     return fail(ErrorCode::kUnavailable, "bigcastd: not ready after " +
                                              std::to_string(limits::kNodeStartTimeoutMs) +
-                                             " ms: " + last_words(words.get()));
+                                             " ms: " + last_words(words.get(), options.program));
   }
   if (WIFEXITED(*status) && WEXITSTATUS(*status) == 0) return std::nullopt;
   if (WIFEXITED(*status) && WEXITSTATUS(*status) == kExitSocketInUse)
-    return last_words(words.get());
+    return last_words(words.get(), options.program);
   const std::string end = WIFEXITED(*status) ? "exit code " + std::to_string(WEXITSTATUS(*status))
                                              : "signal " + std::to_string(WTERMSIG(*status));
-  return fail(ErrorCode::kUnavailable, "bigcastd: " + end + ": " + last_words(words.get()));
+  return fail(ErrorCode::kUnavailable,
+              "bigcastd: " + end + ": " + last_words(words.get(), options.program));
 }
 
 Deadline start_deadline() {

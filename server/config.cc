@@ -211,7 +211,8 @@ struct Flags {
 
 void declare(CLI::App& app, Flags& flags) {
   app.set_help_flag("-h,--help", "print this and exit");
-  app.add_flag("--version", flags.version, "print the version and exit");
+  app.add_flag("--version", flags.version,
+               "print the version, the oldest glibc that it runs with, and exit");
   app.add_option("--config", flags.config_path, "TOML file with any of these settings")
       ->type_name("FILE");
   app.add_flag("--check-config", flags.check_config,
@@ -316,7 +317,11 @@ Result<CommandLine> parse_command_line(int argc, const char* const* argv,
     return fail(ErrorCode::kInvalidArgument, error.what());
   }
   BIGCAST_TRY(refuse_extras(app));
-  if (flags.version) return printing(version_text());
+  if (flags.version) {
+    CommandLine line = printing(version_text());
+    line.action = CommandLine::Action::kVersion;
+    return line;
+  }
   if (flags.example_config) return printing(example_config());
   if (flags.config_reference) return printing(settings_reference());
   if (flags.metrics_reference) return printing(Metrics::reference());

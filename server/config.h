@@ -61,9 +61,9 @@ struct Config {
 
 // What the command line asks for.
 struct CommandLine {
-  enum class Action : uint8_t { kRun, kCheckConfig, kPrintAndExit } action = Action::kRun;
+  enum class Action : uint8_t { kRun, kCheckConfig, kPrintAndExit, kVersion } action = Action::kRun;
   Config config;
-  std::string text;  // what to print: help, version, or the settings that --check-config found
+  std::string text;  // what to print: help, the version, or the settings that --check-config found
   struct Chosen {
     std::string text;
     std::string source;  // as the user spelt it: a flag, a variable, "FILE: key"; or "default"

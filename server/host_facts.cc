@@ -1,12 +1,16 @@
 #include "server/host_facts.h"
 
+#include <fmt/format.h>
+#include <gnu/libc-version.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <sys/sysinfo.h>
 
 #include <algorithm>
+#include <charconv>
 #include <filesystem>
 #include <fstream>
+#include <utility>
 
 namespace bigcast {
 namespace {
@@ -38,6 +42,15 @@ uint64_t count_descriptors() {
     count++;
   }
   return count;
+}
+
+// Of "2.36" or, as distributions may write it, "2.36.9000-stable": both numbers.
+std::pair<int, int> glibc_version(std::string_view text) {
+  std::pair<int, int> version{0, 0};
+  const char* const end = text.data() + text.size();
+  const auto [dot, problem] = std::from_chars(text.data(), end, version.first);
+  if (problem == std::errc() && dot != end) std::from_chars(dot + 1, end, version.second);
+  return version;
 }
 
 }  // namespace
@@ -75,6 +88,14 @@ HostFacts look_at_host(const std::string& disk_path) {
     facts.disk_free = uint64_t{disk.f_bavail} * disk.f_frsize;
   }
   return facts;
+}
+
+std::string glibc_here() { return gnu_get_libc_version(); }
+
+Result<void> check_glibc(std::string_view oldest, std::string_view here) {
+  if (glibc_version(here) >= glibc_version(oldest)) return {};
+  return fail(ErrorCode::kUnsupported,
+              fmt::format("needs glibc {} or newer, and here is {}", oldest, here));
 }
 
 }  // namespace bigcast

@@ -2,6 +2,9 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
+
+#include "base/error.h"
 
 namespace bigcast {
 
@@ -20,5 +23,11 @@ HostFacts look_at_host(const std::string& disk_path);
 // The part of it that reads control groups of both versions: where this process's are named, and
 // where they are mounted.
 uint64_t memory_limit(const std::string& own_groups, const std::string& mount);
+
+// The glibc that this process runs with, such as "2.36".
+std::string glibc_here();
+
+// UNSUPPORTED, with a sentence for people, if glibc `here` is older than `oldest`; both as "2.36".
+Result<void> check_glibc(std::string_view oldest, std::string_view here);
 
 }  // namespace bigcast

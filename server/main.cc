@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "server/config.h"
 #include "server/daemon.h"
+#include "server/host_facts.h"
 #include "server/node.h"
 #include "server/service_manager.h"
 
@@ -30,6 +31,13 @@ constexpr int kExitSocketInUse = 3;  // client_native's election of embedded nod
 constexpr int kExitPortInUse = 4;
 constexpr int kExitDiskInUse = 5;
 constexpr int kExitDiskDamaged = 6;
+
+// Portable programs are told theirs; others run with what they were built with.
+#ifdef BIGCAST_OLDEST_GLIBC
+const std::string kOldestGlibc = BIGCAST_OLDEST_GLIBC;
+#else
+const std::string kOldestGlibc = fmt::format("{}.{}", __GLIBC__, __GLIBC_MINOR__);
+#endif
 
 int report(const Error& error) {
   fmt::print(stderr, "bigcastd: {}\n", error.message);
@@ -207,6 +215,7 @@ int check(const CommandLine& line) {
 }
 
 int run(int argc, char** argv) {
+  if (auto glibc = check_glibc(kOldestGlibc, glibc_here()); !glibc) return report(glibc.error());
   const Invocation invocation(argc, argv);
   auto parsed = invocation.parse();
   forget_secret_variable();
@@ -215,6 +224,10 @@ int run(int argc, char** argv) {
     return kExitUsage;
   }
   switch (parsed->action) {
+    case CommandLine::Action::kVersion:
+      fmt::print("{}needs glibc {} or newer; here is {}\n", parsed->text, kOldestGlibc,
+                 glibc_here());
+      return 0;
     case CommandLine::Action::kPrintAndExit:
       fmt::print("{}", parsed->text);
       return 0;

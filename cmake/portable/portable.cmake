@@ -17,6 +17,7 @@ else()
 endif()
 option(BIGCAST_PORTABLE "Make what is shipped need glibc 2.28 and nothing else" ${portable_possible})
 
+set(bigcast_oldest_glibc 2.28)
 if(NOT BIGCAST_PORTABLE)
   message(STATUS "What is built needs libraries of this machine: BIGCAST_PORTABLE is off")
 else()
@@ -24,7 +25,8 @@ else()
   set(stub_libraries ${CMAKE_BINARY_DIR}/stub_libraries)
   add_custom_command(
     OUTPUT ${stub_libraries}/libc.so
-    COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/stub_libraries.py 2.28 ${stub_libraries}
+    COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/stub_libraries.py
+      ${bigcast_oldest_glibc} ${stub_libraries}
     DEPENDS ${CMAKE_CURRENT_LIST_DIR}/stub_libraries.py
     VERBATIM)
   add_custom_target(bigcast_stub_libraries DEPENDS ${stub_libraries}/libc.so)
@@ -71,6 +73,7 @@ function(bigcast_portable_program target name)
   add_executable(${target} main.cc)
   target_link_libraries(${target} PRIVATE ${arg_LINKS} bigcast_old_start)
   bigcast_portable(${target})
+  target_compile_definitions(${target} PRIVATE BIGCAST_OLDEST_GLIBC="${bigcast_oldest_glibc}")
   target_link_options(${target} PRIVATE LINKER:--wrap=__libc_start_main)
   set_target_properties(${target} PROPERTIES
     OUTPUT_NAME ${name} RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/portable)

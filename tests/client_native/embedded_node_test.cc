@@ -148,6 +148,26 @@ TEST_CASE("a squatter on the socket does not pass for a node") {
               ErrorCode::kUnauthenticated);
 }
 
+TEST_CASE("the same failure of a program that is unpacked anew has the same words") {
+  auto options = embedded_options();
+  for (int i = 0; i < 2; ++i) {
+    std::string folder = std::filesystem::temp_directory_path() / "bigcast-refused-XXXXXX";
+    REQUIRE(mkdtemp(folder.data()) != nullptr);
+    // As the loader refuses the real one.
+    options.program = folder + "/program";
+    std::ofstream(options.program) << "#!/bin/sh\n"
+                                      "echo \"$0: no GLIBC_2.28 (needed by $0)\" >&2\n"
+                                      "exit 1\n";
+    std::filesystem::permissions(options.program, std::filesystem::perms::owner_all);
+    const auto ensured = ensure_embedded_node(options);
+    std::filesystem::remove_all(folder);
+    REQUIRE(!ensured);
+    CHECK(ensured.error().code == ErrorCode::kUnavailable);
+    CHECK(ensured.error().message ==
+          "bigcastd: exit code 1: bigcastd: no GLIBC_2.28 (needed by bigcastd)");
+  }
+}
+
 TEST_CASE("a node that can't start is UNAVAILABLE with its own words") {
   auto options = embedded_options();
   options.listen_host = "192.0.2.1";  // not an address of this host

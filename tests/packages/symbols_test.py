@@ -36,6 +36,9 @@ def problems_of(library, newest):
 def main(newest, build):
     clean_root.need_portable(build)
     found = [f"{file}: {problem}" for file in FILES for problem in problems_of(build / file, newest)]
+    said = output_of(build / "portable" / "bigcastd", "--version")
+    if f"\nneeds glibc {newest} or newer; here is " not in said:
+        found.append(f"bigcastd --version: {said}")
     print("\n".join(found) or f"{len(FILES)} files run with glibc {newest}")
     sys.exit(1 if found else 0)
 

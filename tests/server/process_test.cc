@@ -1,5 +1,6 @@
 #include <arpa/inet.h>
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 #include <netinet/in.h>
 #include <spawn.h>
 #include <sys/mman.h>
@@ -17,6 +18,7 @@
 #include <thread>
 #include <vector>
 
+#include "server/host_facts.h"
 #include "tests/server/fixture.h"
 #include "tests/support/node_process.h"
 
@@ -127,10 +129,25 @@ TEST_CASE("usage and configuration errors exit 2 and name the setting") {
   }
   CHECK(run_bigcastd({"--check-config"}).code == 0);
   CHECK(run_bigcastd({"--check-config", "--memory", "much"}).code == 2);
-  CHECK(contains(run_bigcastd({"--version"}).out, "bigcastd "));
+  const Ended version = run_bigcastd({"--version"});
+  CHECK(version.code == 0);
+  CHECK(version.out == fmt::format("bigcastd {0}\nneeds glibc {1}.{2} or newer; here is {3}\n",
+                                   BIGCAST_VERSION, __GLIBC__, __GLIBC_MINOR__, glibc_here()));
   const Ended help = run_bigcastd({"--help"});
   CHECK(help.code == 0);
   CHECK(contains(help.out, "--lease-grace"));
+}
+
+TEST_CASE("an older glibc than a program is made for is told; a newer one is good") {
+  for (const char* good : {"2.28", "2.36", "3.0", "2.28-0ubuntu1", "2.100"}) {
+    CHECK_MESSAGE(check_glibc("2.28", good), good);
+  }
+  for (const char* old : {"2.27", "2.9", "1.99", "2.27.9000"}) {
+    const auto checked = check_glibc("2.28", old);
+    REQUIRE_MESSAGE(!checked, old);
+    CHECK(checked.error().code == ErrorCode::kUnsupported);
+    CHECK(checked.error().message == fmt::format("needs glibc 2.28 or newer, and here is {}", old));
+  }
 }
 
 TEST_CASE("an unwritable disk path is an error that names it") {
