@@ -1,8 +1,11 @@
 package io.bigcast.spark;
 
+import static java.nio.charset.StandardCharsets.ISO_8859_1;
+
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.OutputStream;
+import java.io.UncheckedIOException;
 import java.nio.channels.Channels;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -14,6 +17,7 @@ import java.security.DigestInputStream;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
 import java.util.EnumSet;
+import java.util.stream.Stream;
 
 /**
  * The native code inside the jar. Each file is unpacked into a new directory that only this user can
@@ -24,6 +28,7 @@ final class NativeLibrary {
   private static final String FOLDER = "/native/linux/amd64/";
   private static final String LIBRARY = "libbigcast_jni.so";
   private static final String NODE = "bigcastd";
+  private static final String NEEDS = "it needs glibc 2.28 or newer";
 
   private static final int STICKY = 01000;
   private static final int GROUP_AND_OTHERS_WRITE = 022;
@@ -50,7 +55,8 @@ final class NativeLibrary {
       return;
     }
     try {
-      checkPlatform();
+      checkPlatform(
+          System.getProperty("os.name") + " " + System.getProperty("os.arch"), libcIsMusl());
       unpacked(
           conf,
           LIBRARY,
@@ -64,11 +70,7 @@ final class NativeLibrary {
       failure = e;
       throw e;
     } catch (LinkageError e) {
-      failure =
-          new BigcastException(
-              BigcastException.Code.UNSUPPORTED,
-              "the native library does not load (is " + BigcastConf.Key.NATIVE_DIR.key
-                  + " mounted noexec?): " + e.getMessage());
+      failure = doesNotLoad(e.getMessage());
       throw failure;
     }
   }
@@ -89,12 +91,49 @@ final class NativeLibrary {
     return version == null ? "unpackaged" : version;
   }
 
-  private static void checkPlatform() throws BigcastException {
-    String platform = System.getProperty("os.name") + " " + System.getProperty("os.arch");
+  /**
+   * Tells in one sentence what the loader would tell in its own way, or not at all.
+   *
+   * @param platform such as "Linux amd64"
+   */
+  static void checkPlatform(String platform, boolean musl) throws BigcastException {
     if (!platform.equals("Linux amd64")) {
       throw new BigcastException(
-          BigcastException.Code.UNSUPPORTED, "no native library for " + platform + ", only for Linux amd64");
+          BigcastException.Code.UNSUPPORTED,
+          "no native library for " + platform + ", only for Linux amd64: " + NEEDS);
     }
+    if (musl) {
+      throw new BigcastException(
+          BigcastException.Code.UNSUPPORTED,
+          "the native library does not load where the C library is musl: " + NEEDS);
+    }
+  }
+
+  private static boolean libcIsMusl() {
+    try (Stream<String> mapped = Files.lines(Paths.get("/proc/self/maps"), ISO_8859_1)) {
+      return mapped.anyMatch(NativeLibrary::isOfMusl);
+    } catch (IOException | UncheckedIOException e) {
+      return false; // the loader tells
+    }
+  }
+
+  /**
+   * Whether a line of /proc/self/maps is of musl, whose loader is the C library. A glibc system may
+   * have its file, too, and does not run by it.
+   */
+  static boolean isOfMusl(String mapped) {
+    return mapped.contains("/ld-musl-");
+  }
+
+  /** @param words the loader's */
+  static BigcastException doesNotLoad(String words) {
+    boolean libc = words.contains("GLIBC_") || words.contains("ld-linux") || words.contains("musl");
+    return new BigcastException(
+        BigcastException.Code.UNSUPPORTED,
+        "the native library does not load ("
+            + (libc ? NEEDS : "is " + BigcastConf.Key.NATIVE_DIR.key + " mounted noexec?")
+            + "): "
+            + words);
   }
 
   private static void checkVersion() throws BigcastException {

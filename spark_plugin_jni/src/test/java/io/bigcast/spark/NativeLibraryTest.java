@@ -213,4 +213,53 @@ class NativeLibraryTest {
                 }));
     assertEquals(new TreeSet<String>(), names(folder));
   }
+
+  private static String refusal(String platform, boolean musl) {
+    BigcastException e =
+        assertThrows(BigcastException.class, () -> NativeLibrary.checkPlatform(platform, musl));
+    assertEquals(BigcastException.Code.UNSUPPORTED, e.code());
+    return e.getMessage();
+  }
+
+  @Test
+  void otherPlatformsAreToldWhatItNeeds() throws BigcastException {
+    NativeLibrary.checkPlatform("Linux amd64", false);
+    for (String other : new String[] {"Linux aarch64", "Mac OS X x86_64", "Windows 11 amd64"}) {
+      String told = refusal(other, false);
+      assertTrue(told.contains(other), told);
+      assertTrue(told.contains("glibc 2.28 or newer"), told);
+    }
+    String told = refusal("Linux amd64", true);
+    assertTrue(told.contains("musl"), told);
+    assertTrue(told.contains("glibc 2.28 or newer"), told);
+    assertFalse(told.contains("noexec"), told);
+  }
+
+  @Test
+  void muslIsKnownByWhatIsMapped() {
+    String at = "7f5c8a000000-7f5c8a014000 r--p 00000000 fe:01 1311 ";
+    assertTrue(NativeLibrary.isOfMusl(at + "/lib/ld-musl-x86_64.so.1"));
+    assertFalse(NativeLibrary.isOfMusl(at + "/usr/lib/x86_64-linux-gnu/libc.so.6"));
+    assertFalse(NativeLibrary.isOfMusl(at + "/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"));
+  }
+
+  @Test
+  void theLoadersWordsDecideWhatMayBeWrong() {
+    String[] ofAnotherLibc = {
+      "/tmp/x.so: /lib64/libc.so.6: version `GLIBC_2.28' not found (required by /tmp/x.so)",
+      "Error loading shared library ld-linux-x86-64.so.2: No such file (needed by /tmp/x.so)",
+      "/tmp/x.so: libc.musl-x86_64.so.1: cannot open shared object file",
+    };
+    for (String words : ofAnotherLibc) {
+      String told = NativeLibrary.doesNotLoad(words).getMessage();
+      assertTrue(told.contains("glibc 2.28 or newer"), told);
+      assertFalse(told.contains("noexec"), told);
+      assertTrue(told.endsWith(words), told);
+    }
+    String told =
+        NativeLibrary.doesNotLoad("/tmp/x.so: failed to map segment from shared object")
+            .getMessage();
+    assertTrue(told.contains("spark.bigcast.native.dir mounted noexec?"), told);
+    assertFalse(told.contains("glibc"), told);
+  }
 }
