@@ -384,17 +384,45 @@ def renamed(class_file, old, new):
     return class_file.replace(*entries)
 
 
+def with_files(jar, into, replaced):
+    """A copy of the jar, in which a file whose name ends so has other content."""
+    with zipfile.ZipFile(jar) as good, zipfile.ZipFile(into, "w") as bad:
+        for item in good.infolist():
+            other = [content for end, content in replaced.items() if item.filename.endswith(end)]
+            bad.writestr(item, *other or [good.read(item)])
+    return into
+
+
+def jar_of_a_newer_glibc(run):
+    """A jar whose bigcastd is refused, in the loader's words, as if it needed a newer glibc."""
+    refuses = ("#!/bin/sh\n"
+               "echo \"$0: libc.so.6: version GLIBC_2.28 not found (required by $0)\" >&2\n"
+               "exit 1\n")
+    return with_files(run.jar, run.work / "newer-glibc.jar", {"/bigcastd": refuses})
+
+
+REFUSED_NODE = r"GLIBC_2\.28 not found \(required by bigcastd\)"
+
+
+def node_cannot_run(run):
+    """The library loads, and the driver's host can't run bigcastd."""
+    if run.jar:
+        run = dataclasses.replace(run, jar=jar_of_a_newer_glibc(run))
+    small(run, {}, stayed="UNAVAILABLE", warnings=1, saying=REFUSED_NODE)
+
+
 def foreign_native_library(run):
     """A library of another machine's architecture in the jar."""
     if run.jar:
         header = b"\x7fELF\2\1\1" + bytes(9) + b"\3\0" + b"\xb7\0" + b"\1" + bytes(43)  # aarch64
-        foreign = run.work / "foreign.jar"
-        with zipfile.ZipFile(run.jar) as good, zipfile.ZipFile(foreign, "w") as bad:
-            for item in good.infolist():
-                content = header if item.filename.endswith("_jni.so") else good.read(item)
-                bad.writestr(item, content)
+        foreign = with_files(run.jar, run.work / "foreign.jar", {"_jni.so": header})
         run = dataclasses.replace(run, jar=foreign)
     no_node(run, small(run, {}, stayed="UNAVAILABLE", warnings=1, saying="native library"))
+
+
+def another_architecture(run):
+    no_node(run, small(run, {}, stayed="UNAVAILABLE", warnings=1, java="-Dos.arch=aarch64",
+                       saying=r"Linux aarch64, .*glibc 2\.28 or newer"))
 
 
 def write_secret(file, mode=0o600):

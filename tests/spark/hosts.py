@@ -1,14 +1,16 @@
 """Hosts of their own: driver and master on one, two workers with two executors each on two more."""
 
 import functools
+import re
 
 import bigcast_nodes
 import cluster
 import netns
 import shared
 import spark as sparks
-from combinations import (SMALL_TIMEOUT_S, Others, Steps, check_end, check_path, observe, wait_for)
-from report import counters
+from combinations import (REFUSED_NODE, SMALL_TIMEOUT_S, Others, Steps, check_end, check_path,
+                          jar_of_a_newer_glibc, observe, wait_for)
+from report import counters, nonzero
 from watch import Watch, files_left, listening_ports
 
 WORKERS = 2
@@ -39,6 +41,8 @@ def on_hosts(run):
                 before_the_read(run, Others(hosts, staying), daemons)
             with run.report.under("shared"):
                 executor_elsewhere(run, Others(hosts, staying), daemons)
+            with run.report.under("old-glibc"):
+                executor_without_a_node(run, area, Others(hosts, staying), daemons)
 
 
 def submit(run, daemons, program, conf):
@@ -172,6 +176,33 @@ def executor_elsewhere(run, hosts, daemons):
     nodes = [node for host in range(1, hosts.count) for node in bigcast_nodes.on_host(hosts, host)]
     run.report.check("no_other_node", f"{nodes}" if nodes else "")
     run.report.check("server_ends", server.ended_badly())
+
+
+def executor_without_a_node(run, first, hosts, daemons):
+    """The executor's host can't run bigcastd: it reads from the home on the driver's, and says so."""
+    def logs():
+        return set(first.folder.glob("cluster/work-*/*/*/stderr"))
+
+    before = logs()
+    area = run.area("old-glibc", hosts.address(0))
+    conf = area.conf(run.jar, {
+        "spark.executor.extraClassPath": str(jar_of_a_newer_glibc(run)),
+        "spark.bigcasttest.executors": "1",
+        "spark.cores.max": "1",
+    } | WORKER_CONF)
+    watch = Watch(hosts)
+    observe(run, area, submit(run, daemons, "SmallJob", conf), watch, SMALL_TIMEOUT_S)
+    output = sparks.read(area.out)
+    run.report.cases(output)
+    counted = counters(output)
+    check_path(run.report, counted, None, expected=2, located=False)
+    strange = {name: count for name, count in nonzero(counted).items()
+               if name == "executors.localNodeReads" or "eplaced" in name}
+    run.report.check("read_from_the_home", f"{strange}" if strange else "")
+    check_end(run, area, watch)
+    warned = [line for log in logs() - before for line in sparks.own_lines(sparks.read(log), "WARN")]
+    good = len(warned) == 1 and re.search(f"this host has no node.*{REFUSED_NODE}", warned[0])
+    run.report.check("one_warning", "" if good else f"{warned}")
 
 
 def check(run, area, watches, received):

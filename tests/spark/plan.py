@@ -32,6 +32,8 @@ ALL = {
     "native-directory-noexec": combinations.native_directory_noexec,
     "vendors-fork": combinations.vendors_fork,
     "foreign-native-library": combinations.foreign_native_library,
+    "another-architecture": combinations.another_architecture,
+    "node-cannot-run": combinations.node_cannot_run,
     "encryption": security.encryption,
     "own-secret": security.own_secret,
     "forged": security.forged,

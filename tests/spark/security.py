@@ -9,13 +9,12 @@ import os
 import pathlib
 import re
 import secrets
-import subprocess
 import urllib.request
 
 import bigcast_nodes
 import shared
 import spark as sparks
-from combinations import Steps, wait_for
+from combinations import Steps
 from keys import applications_of, keys_of, setting, told
 from report import counters, nonzero
 from watch import Watch, files_left
@@ -169,12 +168,14 @@ def forged(run):
         return
     lying_address = f"{run.hosts.address(0)}:{shared.free_port()}"
     server = shared.Server(run, run.hosts, ["--advertise", lying_address])
-    log = run.work / "lying_node.log"
-    with open(log, "w", encoding="utf-8") as out:
-        liar = run.hosts.start(0, [
-            str(run.jar.parent / "bin" / "lying_node"), lying_address, server.address,
-            str(server.secret)], stdout=out, stderr=subprocess.STDOUT)
-    wait_for(lambda: "is ready" in sparks.read(log) or liar.poll() is not None, lambda: "")
+    with shared.lying_node(run, lying_address, server):
+        watch = forged_by(run, lying_address, server)
+    run.report.check("server_ends", server.ended_badly())
+    run.report.check("nothing_left", watch.left())
+
+
+def forged_by(run, lying_address, server):
+    """A job by way of that node; what watched it."""
     area = run.area()
     key = shared.write_key(run.work / "key", server.secret)
     more, ui = shown(area)
@@ -206,8 +207,5 @@ def forged(run):
         "the namespace's key": sparks.read(key).rpartition(":")[2]}
     check_unseen(run, area, watch, pages, keys, 5, {
         "the nodes' metrics": server.metrics(), "the node's log": sparks.read(server.log),
-        "the liar's log": sparks.read(log)})
-    liar.kill()
-    liar.wait()
-    run.report.check("server_ends", server.ended_badly())
-    run.report.check("nothing_left", watch.left())
+        "the liar's log": sparks.read(run.work / "lying_node.log")})
+    return watch

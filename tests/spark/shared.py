@@ -1,5 +1,6 @@
 """The shared mode: nodes that somebody else runs, here the test."""
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -77,6 +78,22 @@ class Server:
             return "none within 60 s"
 
 
+@contextlib.contextmanager
+def lying_node(run, address, server, *more):
+    """A node that lies, in front of a server; yields its process."""
+    log = run.work / "lying_node.log"
+    with open(log, "w", encoding="utf-8") as out:
+        liar = run.hosts.start(0, [
+            str(run.jar.parent / "bin" / "lying_node"), address, server.address,
+            str(server.secret), *more], stdout=out, stderr=subprocess.STDOUT)
+    wait_for(lambda: "is ready" in sparks.read(log) or liar.poll() is not None, lambda: "")
+    try:
+        yield liar
+    finally:
+        liar.kill()
+        liar.wait()
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -96,7 +113,8 @@ def program(run):
 
 def contexts_on_one_node(run):
     """Contexts on one running node: over TCP, as the second of two of which the first is down; by its
-    socket too, with the key of the namespace; with a wrong secret."""
+    socket too, with the key of the namespace; with a wrong secret; and with a node of another
+    version."""
     if not run.jar:
         run.report.skip("all", "means nothing on plain Spark")
         return
@@ -111,6 +129,12 @@ def contexts_on_one_node(run):
     run.report.check("was_used", "" if sealed == 4 else f"{sealed} uploads sealed")
     context(run, server, "wrong", wrong, {}, stayed="UNAVAILABLE", warnings=1,
                    saying=re.escape(server.address))
+    address = f"{run.hosts.address(0)}:{free_port()}"
+    with lying_node(run, address, server, "--next-version") as liar:
+        others = dataclasses.replace(run, hosts=Others(run.hosts, [liar.pid]))
+        context(others, server, "version", server.secret, {"spark.bigcast.servers": address},
+                stayed="UNAVAILABLE", warnings=1,
+                saying=r"UNSUPPORTED: protocol version: the client speaks \d+, the node \d+")
     run.report.check("refusals_counted",
                      "" if server.metric("login_failures_total") else "no login failure counted")
     run.report.check("server_ends", server.ended_badly())
