@@ -116,7 +116,7 @@ void Mender::on_not_taken(const DamagedChunk& chunk, const BlobStat& stat, const
   failed_++;
   // Nor will the next chunk find a disk that works, room, or a descriptor.
   is_over_ = error.code == ErrorCode::kIo || error.code == ErrorCode::kResourceExhausted;
-  log().warn("blob {}/{}: chunk {}: can't be repaired here: {}", stat.name_space, stat.name,
+  log().warn("damaged blob {}/{}: chunk {}: can't be repaired here: {}", stat.name_space, stat.name,
              chunk.meta.index, error.to_string());
 }
 

@@ -103,7 +103,7 @@ def messages(text, header):
 
 def tells_of(written, warned):
     """Whether a table means that text; where the table has … at the end, its beginning will do."""
-    whole = ".+".join(re.escape(part) for part in warned.split("{}"))
+    whole = ".+".join(re.escape(part) for part in re.split(r"(?:\{\})+", warned))
     start = written.removesuffix("…")
     return (re.fullmatch(whole, written) is not None
             or start != written and len(start) > 20 and warned.startswith(start))
