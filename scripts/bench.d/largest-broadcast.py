@@ -3,8 +3,8 @@
 A real standalone cluster: the driver on host 0, an executor of one core on each of two hosts, which
 are network namespaces whose links are limited to the rate. All three heaps have --heap, by default a
 third of the memory that is free now, less 5 GiB for everything else: the largest that this machine
-allows. For each system the size is searched, in steps of 1/16 of the heap, from a quarter of it on,
-in four tries; a size is carried if both executors have the checksum of all of its bytes. Each try is
+allows. For each system the size is searched, in steps of an eighth of the heap, from a quarter of it on,
+in three tries; a size is carried if both executors have the checksum of all of its bytes. Each try is
 an application of its own. The value is a list of arrays of 16 MiB that do not compress. Each of
 Bigcast's nodes has a memory budget of 512 MiB, and disk behind it.
 """
@@ -28,7 +28,7 @@ from netns import Hosts, available  # noqa: E402
 JOB = "LargestProbe"
 SYSTEMS = ("torrent", "bigcast")
 READERS = 2
-STEPS = 16  # of a heap
+STEPS = 8  # of a heap
 NODE_MIB = 512
 REST_MIB = 5 << 10  # for three nodes, Spark's daemons, and what JVMs have beside their heaps
 
