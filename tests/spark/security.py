@@ -21,7 +21,8 @@ from watch import Watch, files_left
 
 
 def encryption(run):
-    """Spark authenticates and encrypts all it can, and so do we, with its secret and no other."""
+    """Spark authenticates and encrypts all it can, and so do we, with its secret and no other. What is
+    published is encrypted like broadcasts."""
     area = run.area()
     secret = secrets.token_hex(32)
     defaults = area.folder / "spark-defaults.conf"  # a command line would show it
@@ -31,6 +32,8 @@ def encryption(run):
         "spark.authenticate": "true",
         "spark.network.crypto.enabled": "true",
         "spark.io.encryption.enabled": "true",
+        "spark.bigcasttest.publish": "true",
+        "spark.bigcasttest.filter": run.case_filter,
     })
     defaults.unlink()
     if run.jar:

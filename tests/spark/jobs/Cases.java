@@ -37,6 +37,8 @@ final class Cases {
   final long minSize;
   final boolean kryo;
   final int executors;
+  /** Then chunks are encrypted, and nothing can be mapped. */
+  final boolean sparkEncrypts;
 
   Cases(SparkSession session) {
     this.session = session;
@@ -47,6 +49,7 @@ final class Cases {
     minSize = conf.getSizeAsBytes("spark.bigcast.minSize", "1m");
     kryo = conf.get("spark.serializer", "").contains("Kryo");
     executors = conf.getInt("spark.bigcasttest.executors", 2);
+    sparkEncrypts = conf.getBoolean("spark.io.encryption.enabled", false);
   }
 
   void add(String name, Body body) {

@@ -13,12 +13,13 @@ import org.apache.spark.sql.SparkSession;
  * run), `made` (the broadcast exists, no task has read it), `read` (every executor has),
  * `unpersisted`, `destroyed`. With spark.bigcasttest.gate, a folder, every executor stops in between
  * `made` and `read`, at the first object that it deserialises: see Values.Gated. With
- * spark.bigcasttest.halting there is a step `half` after `made`: half of another value is written.
+ * spark.bigcasttest.halting there is a step `half` after `made`: half of another value is written. With
+ * spark.bigcasttest.publish the cases of publishing follow the last step.
  */
 public final class StepJob {
   private StepJob() {}
 
-  public static void main(String[] args) throws IOException {
+  public static void main(String[] args) throws IOException, ReflectiveOperationException {
     SparkSession session = SparkSession.builder().getOrCreate();
     Cases cases = new Cases(session);
     JavaSparkContext context = cases.context;
@@ -60,6 +61,10 @@ public final class StepJob {
     steps.reach("unpersisted");
     broadcast.destroy(true);
     steps.reach("destroyed");
+    if (context.getConf().getBoolean("spark.bigcasttest.publish", false)) {
+      cases.addPublishing("addTo");
+      cases.run(System.out);
+    }
     session.stop();
     System.out.println("END of cases");
   }
