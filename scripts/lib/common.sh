@@ -137,8 +137,8 @@ END
   SPARK_HOME=$(echo "$venv"/lib/python3*/site-packages/pyspark)
 }
 
-# need_arrays: NumPy, pandas and Arrow, of lines that every Spark from 3.4 to 4.0 takes, beside the
-# Spark that need_spark has set.
+# need_arrays: NumPy, pandas and Arrow, of lines that Spark 3 takes, beside the Spark that need_spark
+# has set. Spark 4 has them by need_connect.
 need_arrays() {
   local venv=${spark_python%/bin/python}
   [ -e "$venv/arrays" ] && return
@@ -147,7 +147,8 @@ need_arrays() {
   touch "$venv/arrays"
 }
 
-# need_connect: what a Spark Connect client needs beside the Spark 4 that need_spark has set.
+# need_connect: what a Spark Connect client needs beside the Spark 4 that need_spark has set, NumPy, pandas
+# and Arrow among it.
 need_connect() {
   local venv=${spark_python%/bin/python}
   [ -e "$venv/connect" ] && return

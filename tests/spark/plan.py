@@ -54,7 +54,7 @@ FULL = {
     "3.5-scala2.13": JOBS,  # what of it Maven has: no MLlib and GraphX
     "3.5": [name for name in ALL if name not in ("connect", "ssl-rpc")],
     "4.0": [*JOBS_4, "ssl-rpc"], "4.1": [*JOBS_4, "ssl-rpc"], "4.2": [*JOBS_4, "ssl-rpc"],
-    "4": [*JOBS_4, "ssl-rpc", "upload-fails", "unreachable"],
+    "4": [*JOBS_4, "ssl-rpc", "upload-fails", "unreachable", "pyspark-arrays"],
 }
 QUICK = {"3.5": ["java-min0", "pyspark-min0", "hosts", "unreachable"]}
 
