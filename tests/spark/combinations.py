@@ -236,6 +236,28 @@ def pyspark_arrays(run):
     check_end(run, area, watch, warnings, saying="broadcast of Python's")
 
 
+def pyspark_fallback(run):
+    """bigcast.broadcast where it is sc.broadcast: in local mode, where Spark encrypts, where nobody
+    answers, and beyond a node's room; and in all other such contexts."""
+    if not run.jar:
+        run.report.skip("all", "the package needs the plugin")
+        return
+    area = run.area()
+    package = unpacked_package(run, area)
+    conf = area.conf(run.jar, {"spark.executorEnv.PYTHONPATH": str(package)})
+    argv = ["env", f"PYTHONPATH={package}",
+            *area.submit("local[2]", conf, sparks.HERE / "python" / "fallback.py"),
+            str(write_secret(run.work / "secret")), run.case_filter or ".", "py_",
+            *(["more_"] if os.environ.get("BIGCAST_FULL") else [])]
+    watch = execute(run, area, argv, CASES_TIMEOUT_S)
+    run.report.cases(sparks.read(area.out))
+    due = [("py_unreachable", r"TorrentBroadcast: .*127\.0\.0\.1:1\b"),
+           ("py_too_full", "goes by sc.broadcast, .*RESOURCE_EXHAUSTED"),
+           ("py_too_full", "a broadcast goes through Spark's TorrentBroadcast: RESOURCE_EXHAUSTED")]
+    due = [says for name, says in due if re.search(run.case_filter, name)]
+    check_end(run, area, watch, warnings=len(due), saying="|".join(due))
+
+
 def small(run, conf, warnings=0, saying="", stayed=None, expected=0, wrapper=(), jars=(),
           java="", located=True):
     """A small job under special settings.

@@ -44,22 +44,25 @@ def broadcast(sc: Any, value: T) -> "Broadcast[T]":
     Without the Bigcast plugin, below ``spark.bigcast.minSize``, and where Bigcast can't take it, this
     is ``sc.broadcast(value)``. What can't be pickled raises what pickle raises.
     """
-    application = _application(sc)
-    if application is None:
-        return _sparks_own(sc, value)
-    parts = _pickled(value)
-    if sum(part.nbytes for part in parts) < application.min_size:
-        return _sparks_own(sc, value)
     try:
-        return _put(sc, application, parts, value)
+        application = _application(sc)
+        if application is not None:
+            parts = _pickled(value)
+            if sum(part.nbytes for part in parts) >= application.min_size:
+                return _put(sc, application, parts, value)
+        return _by_spark(sc, value)
     except BigcastError as error:
-        _warn(sc, f"a broadcast goes through Spark's own: {error}")
-        return _sparks_own(sc, value)
+        return _by_spark(sc, value, error)
 
 
-def _sparks_own(sc: Any, value: T) -> "Broadcast[T]":
-    own: "Broadcast[T]" = sc.broadcast(value)  # of another type that is used in the same way
-    return own
+def _by_spark(sc: Any, value: T, why: Optional[BigcastError] = None) -> "Broadcast[T]":
+    """Of another type, which is used in the same way."""
+    made: Any = sc.broadcast(value)
+    # Bigcast may take it in that form. If it does not, the plugin has just said why.
+    if why is not None and made._jbroadcast.getClass().getSimpleName() == "BigcastBroadcast":
+        _support(sc).warn("a broadcast goes by sc.broadcast, so that each Python worker makes a value of"
+                          f" its own: {why}")
+    return made  # type: ignore[no-any-return]
 
 
 class _Place(NamedTuple):
@@ -138,7 +141,8 @@ class _Application(NamedTuple):
 
 
 def _application(sc: Any) -> Optional[_Application]:
-    """How this application reaches Bigcast; None if its broadcasts stay with Spark."""
+    """How this application reaches Bigcast; None if its broadcasts stay with Spark. BigcastError if it
+    does not reach it."""
     support = getattr(getattr(sc, "_jvm", None), "io", None)
     support = support and support.bigcast.spark.PythonSupport
     if support is None or type(support).__name__ != "JavaClass":
@@ -149,8 +153,7 @@ def _application(sc: Any) -> Optional[_Application]:
         cause = getattr(error, "java_exception", None)
         if cause is None:
             raise
-        _warn(sc, f"broadcasts go through Spark's own: {cause.getMessage()}")
-        return None
+        raise BigcastError("UNAVAILABLE", str(cause.getMessage())) from None
     if options is None:
         return None
     common = (options["secret"], options["namespace"], options["lease"])
@@ -168,10 +171,6 @@ def _put(sc: Any, application: _Application, parts: List[memoryview], value: T) 
     if application.keeps_value:
         _keeper.keep(sc, name, ref, value)
     return Broadcast(application.tasks._replace(ref=ref, name=name), value, is_driver=True)
-
-
-def _warn(sc: Any, text: str) -> None:
-    _support(sc).warn(text)
 
 
 class _Kept(NamedTuple):
