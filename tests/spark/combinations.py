@@ -236,6 +236,40 @@ def pyspark_arrays(run):
     check_end(run, area, watch, warnings, saying="broadcast of Python's")
 
 
+EXAMPLE = sparks.HERE.parents[1] / "examples" / "embedding_lookup.py"
+EXAMPLE_SIZE = ["--rows", "4096", "--pairs", "20000", "--workers", "4"]
+
+
+def pyspark_example(run):
+    """The example as users submit it: four workers with the plugin, and without it in local mode."""
+    if not run.jar:
+        run.report.skip("all", "the package needs the plugin")
+        return
+    said = {}
+    for name, master, jar in (("plugin", "local-cluster[1,4,1024]", run.jar),
+                              ("without", "local[2]", None)):
+        with run.report.under(name):
+            said[name] = example(run, run.area(name), master, jar)
+    run.report.check("same_answer", "" if said["plugin"] == said["without"] else f"{said}")
+
+
+def example(run, area, master, jar):
+    """What it printed."""
+    package = unpacked_package(run, area)
+    conf = area.conf(jar, {"spark.executorEnv.PYTHONPATH": str(package)}
+                     | ({"spark.bigcast.node.memory": "64m"} if jar else {}))
+    argv = ["env", f"PYTHONPATH={package}", *area.submit(master, conf, EXAMPLE), *EXAMPLE_SIZE]
+    watch = execute(run, area, argv, SMALL_TIMEOUT_S)
+    output = sparks.read(area.out)
+    good = re.fullmatch(r"rows \d+ and \d+ have a cosine of 0\.\d{4}\n", output)
+    run.report.check("answer", "" if good else f"printed {output[-500:]!r}")
+    sent = [line for line in sparks.own_lines(sparks.read(area.log), "INFO")
+            if "of Python's: 4.0 MiB to Bigcast" in line]
+    run.report.check("path", "" if len(sent) == (1 if jar else 0) else f"{sent}")
+    check_end(run, area, watch)
+    return output
+
+
 def pyspark_fallback(run):
     """bigcast.broadcast where it is sc.broadcast: in local mode, where Spark encrypts, where nobody
     answers, and beyond a node's room; and in all other such contexts."""

@@ -13,6 +13,7 @@ ALL = {
     "pyspark-min0": combinations.pyspark_min0,
     "pyspark-kryo-defaults": combinations.pyspark_kryo_defaults,
     "pyspark-arrays": combinations.pyspark_arrays,
+    "pyspark-example": combinations.pyspark_example,
     "pyspark-fallback": combinations.pyspark_fallback,
     "pyspark-encrypted": combinations.pyspark_encrypted,
     "hosts": hosts.on_hosts,

@@ -165,9 +165,13 @@ def _application(sc: Any) -> Optional[_Application]:
 
 def _put(sc: Any, application: _Application, parts: List[memoryview], value: T) -> Broadcast[T]:
     name = f"{application.driver.lease}/python-{os.urandom(8).hex()}"
+    start = time.monotonic()
     ref = _clients.get(application.driver).put(
         name, parts, mappable=True, compress=False, until_removed=False,
         chunk_size=application.chunk_size, announce_from=application.announce_from)
+    sent = sum(part.nbytes for part in parts) / (1 << 20)
+    log = sc._jvm.org.slf4j.LoggerFactory.getLogger("io.bigcast.spark.Bigcast")  # the plugin's
+    log.info(f"a broadcast of Python's: {sent:.1f} MiB to Bigcast in {time.monotonic() - start:.2f} s")
     if application.keeps_value:
         _keeper.keep(sc, name, ref, value)
     return Broadcast(application.tasks._replace(ref=ref, name=name), value, is_driver=True)
