@@ -84,11 +84,12 @@ def check_end(run, area, watch, warnings=0, saying="", where="driver"):
     run.report.check("log", problems)
 
 
-def full(run, conf):
+def full(run, conf, cores=1):
     """All RDD, SQL and life-cycle cases in one local cluster of two executors."""
     area = run.area()
     settings = {
         "spark.bigcasttest.executors": "2",
+        "spark.bigcasttest.cores": str(cores),
         "spark.bigcasttest.filter": run.case_filter,
         "spark.bigcasttest.settings": str(area.settings),
         "spark.eventLog.enabled": "true",
@@ -100,7 +101,7 @@ def full(run, conf):
         settings["spark.bigcast.node.memory"] = "64m"
     # The driver's soft references go with the next collection, so that it has to read values back.
     conf = area.conf(run.jar, settings | conf, java="-XX:SoftRefLRUPolicyMSPerMB=0")
-    argv = area.submit("local-cluster[2,1,1024]", conf, "Main")
+    argv = area.submit(f"local-cluster[2,{cores},1024]", conf, "Main")
     watch = execute(run, area, argv, CASES_TIMEOUT_S)
     run.report.cases(sparks.read(area.out))
     check_end(run, area, watch)
@@ -135,7 +136,33 @@ def java_min0(run):
 
 
 def kryo_defaults(run):
-    full(run, {"spark.serializer": KRYO, "spark.kryoserializer.buffer.max": "256m"})
+    """By executors that run two tasks at a time."""
+    full(run, {"spark.serializer": KRYO, "spark.kryoserializer.buffer.max": "256m"}, cores=2)
+
+
+# Cases that make sense where tasks get the driver's own object.
+SERIALISES_NOTHING = ("^(?!rdd_one_read|rdd_nested|life_(read_when_used|driver_rereads|serialised_once"
+                      "|user_exception|not_serializable))")
+
+
+def local_mode(run):
+    """Nothing goes to Bigcast, whatever its size, and no node is started."""
+    area = run.area()
+    # Where all is one process, what tasks read is the driver's value: nothing is serialised.
+    conf = area.conf(run.jar, {
+        "spark.bigcasttest.filter": run.case_filter or SERIALISES_NOTHING,
+        "spark.bigcasttest.executors": "1",
+        "spark.driver.memory": "1g",
+    } | ({"spark.bigcast.minSize": "0"} if run.jar else {}), java="-XX:SoftRefLRUPolicyMSPerMB=0")
+    watch = execute(run, area, area.submit("local[2]", conf, "Main"), CASES_TIMEOUT_S)
+    output = sparks.read(area.out)
+    run.report.cases(output)
+    check_end(run, area, watch)
+    if run.jar:
+        counted = counters(output)
+        good = counted.get("offloaded") == 0 and counted.get("delegated.LOCAL", 0) > 0
+        run.report.check("stayed", "" if good else f"{nonzero(counted)}")
+        no_node(run, (area, watch))
 
 
 def pyspark_min0(run):

@@ -10,7 +10,8 @@ from combinations import SMALL_TIMEOUT_S, check_end, wait_for
 from watch import Watch
 
 SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
-JOINS = 6  # that broadcast something, at least
+JOINS_MIN0 = 6  # that broadcast something, at least
+JOINS_DEFAULTS = 3  # ... of a size worth it
 
 
 def end(process):
@@ -25,7 +26,15 @@ def end(process):
     return ""
 
 
-def server(run):
+def server_min0(run):
+    server(run, {"spark.bigcast.minSize": "0"}, JOINS_MIN0)
+
+
+def server_defaults(run):
+    server(run, {}, JOINS_DEFAULTS)
+
+
+def server(run, settings, joins):
     """Its DataFrames' broadcasts go through Bigcast, and their results are as without."""
     have = subprocess.run([str(run.spark.python), "-c", "import grpc_status, pandas, pyarrow"],
                           capture_output=True, check=False)
@@ -37,7 +46,7 @@ def server(run):
     conf = area.conf(run.jar, {
         "spark.connect.grpc.binding.address": area.address,
         "spark.connect.grpc.binding.port": str(port),
-    } | ({"spark.bigcast.minSize": "0"} if run.jar else {}))
+    } | (settings if run.jar else {}))
     argv = [*area.launcher("local-cluster[1,2,1024]", conf), "--class", SERVER, "spark-internal"]
     watch = Watch(run.hosts)
     with open(area.log, "w", encoding="utf-8") as log:
@@ -57,5 +66,5 @@ def server(run):
     if run.jar:
         made = len(re.findall(r"broadcast \d+: .* to Bigcast", sparks.read(area.log)))
         run.report.check("through_bigcast",
-                         "" if made >= JOINS else f"{made} broadcasts went to Bigcast")
+                         "" if made >= joins else f"{made} broadcasts went to Bigcast")
     check_end(run, area, watch)

@@ -25,7 +25,9 @@ ALL = {
     "shared-rolling-restart": shared.rolling_restart,
     "driver-killed": shared.driver_killed,
     "many": combinations.many,
-    "connect": connect.server,
+    "connect": connect.server_min0,
+    "connect-defaults": connect.server_defaults,
+    "local-mode": combinations.local_mode,
     "ssl-rpc": combinations.ssl_rpc,
     "upload-fails": combinations.upload_fails,
     "disk-full": combinations.disk_full,
@@ -47,19 +49,32 @@ ALL = {
     "two-contexts": combinations.two_contexts,
     "defaults": combinations.defaults,
 }
-# The suite of jobs, by each serializer and from Python: what every Spark line must run.
-JOBS = ["java-min0", "kryo-defaults", "pyspark-min0"]
 # In this order: what takes longest starts first.
-JOBS_4 = [*JOBS, "connect"]
-FULL = {
-    "3.4": JOBS,
-    "3.5-scala2.13": JOBS,  # what of it Maven has: no MLlib and GraphX
-    "3.5": [name for name in ALL if name not in ("connect", "ssl-rpc")],
-    "4.0": [*JOBS_4, "ssl-rpc"], "4.1": [*JOBS_4, "ssl-rpc"], "4.2": [*JOBS_4, "ssl-rpc"],
-    "4": [*JOBS_4, "ssl-rpc", "upload-fails", "unreachable", "pyspark-arrays"],
+LINES = {
+    "3.4": [], "3.5": [], "3.5-scala2.13": [],  # what of it Maven has: no MLlib and GraphX
+    "4.0": ["connect", "ssl-rpc"], "4.1": ["connect", "ssl-rpc"], "4.2": ["connect", "ssl-rpc"],
+    "4": ["connect", "ssl-rpc"],
+}
+# The suite of jobs, by each serializer and from Python.
+JOBS = ["java-min0", "kryo-defaults", "pyspark-min0"]
+DEFAULT = {
+    "3.5": [name for name in ALL
+            if name not in ("connect", "connect-defaults", "local-mode", "ssl-rpc")],
+    "4": [*JOBS, "connect", "ssl-rpc", "upload-fails", "unreachable"],
 }
 QUICK = {"3.5": ["java-min0", "pyspark-min0", "hosts", "unreachable"]}
 
 
-def names(line, quick):
-    return (QUICK if quick else FULL)[line]
+def names(line, part="default", plain=False):
+    """What a line runs. Part "matrix": what all lines must, by the plugin or on plain Spark."""
+    if part == "quick":
+        return QUICK[line]
+    if part == "default" and line in DEFAULT:
+        return DEFAULT[line]
+    suite = [*JOBS, *LINES[line]]
+    if plain:
+        return suite
+    more = ["connect-defaults"] if "connect" in suite else []
+    if line == "4":
+        more.append("pyspark-arrays")
+    return [*suite, "pyspark-kryo-defaults", *more, "local-mode"]

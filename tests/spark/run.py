@@ -33,7 +33,8 @@ def main():
     args = parse()
     if args.one:
         return run_one(args)
-    names = [name for name in plan.names(args.spark, args.quick) if selected(args, name)]
+    part = "quick" if args.quick else "matrix" if args.matrix else "default"
+    names = [name for name in plan.names(args.spark, part, args.plain) if selected(args, name)]
     if not names:
         raise SystemExit(f"--filter: no combination matches {args.filter!r}")
     work = pathlib.Path(tempfile.mkdtemp(prefix="sparktest-"))
@@ -54,11 +55,12 @@ def parse():
     default_cache = os.environ.get("BIGCAST_CACHE") or pathlib.Path(
         os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"), "bigcast")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--spark", required=True, choices=sorted(plan.FULL))
+    parser.add_argument("--spark", required=True, choices=sorted(plan.LINES))
     parser.add_argument("--jar", type=pathlib.Path, help="the plugin")
     parser.add_argument("--plain", action="store_true",
                         help="no plugin: do the tests themselves agree with plain Spark?")
     parser.add_argument("--quick", action="store_true", help="a part that takes two minutes")
+    parser.add_argument("--matrix", action="store_true", help="what every Spark line runs")
     parser.add_argument("--cache", type=pathlib.Path, default=default_cache,
                         help="where Spark is installed")
     parser.add_argument("--filter", default="", metavar="RE[:RE]",
@@ -127,7 +129,7 @@ def run_apart(args, name, work, processes):
 
 def run_one(args):
     """One combination, in this process, under which all its processes are."""
-    report = Report(f"spark-{args.spark}/{args.one}")
+    report = Report(f"spark-{args.spark}{'' if args.jar else '-plain'}/{args.one}")
     spark = Spark(args.spark, args.cache, args.work.parent)
     with netns.LocalHosts(1) as hosts:
         run = combinations.Run(spark, hosts, report, args.work, args.jar,

@@ -23,7 +23,8 @@ class Spark:
         if not found:
             raise SystemExit(f"no Spark {line} in {cache}: run `scripts/test`, which installs it")
         self.home = pathlib.Path(found[-1])
-        self.python = self.home.parents[3] / "bin" / "python3"
+        # By its own folder, where the packages are: that of Maven's Spark links to another's.
+        self.python = (self.home.parents[3] / "bin").resolve() / "python3"
         self.java_home = java_home()
         self.jobs_jar = work / "jobs.jar"
         self.user_jar = work / "user.jar"

@@ -32,24 +32,32 @@ final class Cases {
   private final Pattern filter;
   final SparkSession session;
   final JavaSparkContext context;
-  /** False on plain Spark: then nothing can be proved about Bigcast and only results are checked. */
+  /**
+   * False on plain Spark, and in local mode, which stays with Torrent: then nothing can be proved
+   * about Bigcast and only results are checked.
+   */
   final boolean plugin;
+
+  final boolean local;
   final long minSize;
   final boolean kryo;
   final int executors;
   /** Then chunks are encrypted, and nothing can be mapped. */
   final boolean sparkEncrypts;
+  final int cores; // of an executor
 
   Cases(SparkSession session) {
     this.session = session;
     this.context = new JavaSparkContext(session.sparkContext());
     SparkConf conf = context.getConf();
     filter = Pattern.compile(conf.get("spark.bigcasttest.filter", ""));
-    plugin = conf.get("spark.plugins", "").contains("BigcastPlugin");
+    local = context.isLocal();
+    plugin = conf.get("spark.plugins", "").contains("BigcastPlugin") && !local;
     minSize = conf.getSizeAsBytes("spark.bigcast.minSize", "1m");
     kryo = conf.get("spark.serializer", "").contains("Kryo");
     executors = conf.getInt("spark.bigcasttest.executors", 2);
     sparkEncrypts = conf.getBoolean("spark.io.encryption.enabled", false);
+    cores = conf.getInt("spark.bigcasttest.cores", 1);
   }
 
   void add(String name, Body body) {
@@ -115,6 +123,14 @@ final class Cases {
       equal(path == Path.BIGCAST ? (long) count : 0L, offloaded, "broadcasts offloaded");
     }
     return result;
+  }
+
+  /** Checks that values of `size` bytes, `least` of them, were offloaded since, if they should be. */
+  void expectOffloaded(Map<String, Long> before, long least, long size) {
+    if (expected(size) == Path.BIGCAST) {
+      long offloaded = Probe.delta(before, Probe.here(), Probe.OFFLOADED);
+      check(offloaded >= least, offloaded + " broadcasts offloaded, not " + least);
+    }
   }
 
   static void equal(Object expected, Object actual, String what) {

@@ -12,12 +12,16 @@ public final class Main {
     Cases cases = new Cases(session);
     RddCases.addTo(cases);
     SqlCases.addTo(cases);
+    StreamingCases.addTo(cases);
     cases.addLibraries();
     cases.addPublishing("addTo");
     LifecycleCases.addTo(cases);
-    RddCases.addKillTo(cases);
+    if (!cases.local) { // where it would be the driver
+      RddCases.addKillTo(cases);
+    }
     cases.run(System.out);
     Probe.writePluginSettings(cases);
+    Probe.here().forEach((name, count) -> System.out.println("COUNTER " + name + " " + count));
     session.stop();
     System.out.println("END of cases");
   }

@@ -114,12 +114,8 @@ class Cases(Runner):
         equal(frame.agg(F.sum("x")).head()[0], -sum(range(0, 200_000, 40)), "sum")
 
     def py_pandas_udf(self):
-        try:
-            import pandas
-            import pyarrow  # noqa: F401
-        except ImportError:
-            print("pandas or Arrow is not installed", file=sys.stderr)
-            return
+        import pandas  # without it or Arrow this fails: scripts/test installs them (need_arrays)
+
         broadcast = self.broadcast({i: i * 2 for i in range(200_000)})
 
         def double(ids: pandas.Series) -> pandas.Series:
