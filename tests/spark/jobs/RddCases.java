@@ -12,15 +12,20 @@ import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.Callable;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
+import java.util.concurrent.TimeUnit;
 import org.apache.spark.SparkEnv;
 import org.apache.spark.api.java.JavaRDD;
 import org.apache.spark.TaskContext;
 import org.apache.spark.api.java.JavaSparkContext;
 import org.apache.spark.api.java.function.Function;
 import org.apache.spark.broadcast.Broadcast;
+import org.apache.spark.storage.BlockId;
+import org.apache.spark.storage.BlockManager;
 import org.apache.spark.storage.BroadcastBlockId;
 import org.apache.spark.storage.StorageLevel;
 import scala.Tuple2;
@@ -209,14 +214,19 @@ final class RddCases {
         value -> value.stream().mapToLong(Payload::digest).sum());
   }
 
-  /** Tasks of one executor get the same object, as with Torrent. */
+  /** Tasks of one executor get the same object, as with Torrent; also those that come together. */
   private void oneInstanceAnExecutor() throws Exception {
     Broadcast<ArrayList<byte[]>> broadcast = context.broadcast(Values.pieces(3));
+    int cores = cases.local ? 1 : cases.cores;
     for (int round = 0; round < 2; round++) {
       List<Boolean> same =
           context
               .parallelize(Probe.numbers(8), 8)
-              .map(i -> Seen.isFirstOrSame(broadcast.id(), broadcast.value()))
+              .map(
+                  i -> {
+                    Cases.check(Seen.meet(broadcast.id(), cores), "no tasks at the same time");
+                    return Seen.isFirstOrSame(broadcast.id(), broadcast.value());
+                  })
               .collect();
       Cases.equal(Collections.nCopies(8, true), same, "same instance in round " + round);
     }
@@ -226,6 +236,14 @@ final class RddCases {
   static final class Seen implements Serializable {
     private static final long serialVersionUID = 1;
     private static final Map<Long, Object> FIRST = new HashMap<>();
+    private static final Map<Long, CountDownLatch> MEETING = new ConcurrentHashMap<>();
+
+    /** Waits until so many tasks are here; false if they don't come. */
+    static boolean meet(long id, int tasks) throws InterruptedException {
+      CountDownLatch meeting = MEETING.computeIfAbsent(id, each -> new CountDownLatch(tasks));
+      meeting.countDown();
+      return meeting.await(60, TimeUnit.SECONDS);
+    }
 
     static synchronized boolean isFirstOrSame(long id, Object value) {
       Object first = FIRST.putIfAbsent(id, value);
@@ -277,29 +295,58 @@ final class RddCases {
     broadcast.destroy(true);
   }
 
-  /** Which executors brought the value from Bigcast for that; it is on no executor's disk. */
+  /**
+   * Which executors brought the value from Bigcast for that, by their host's node. Their block
+   * managers have the value and no serialised form beside it, and nothing on disk.
+   */
   private Set<String> readOnExecutors(Broadcast<byte[]> broadcast, int expected) {
-    BroadcastBlockId block = new BroadcastBlockId(broadcast.id(), "");
     Map<String, Map<String, Long>> before = Probe.onExecutors(context, cases.executors);
-    List<Boolean> onDisk =
+    List<String> blocks =
         context
             .parallelize(Probe.numbers(12), 12)
             .map(
                 i -> {
                   Cases.equal(expected, Arrays.hashCode(broadcast.value()), "the value's hash");
                   Thread.sleep(30); // so that one executor does not take all tasks
-                  return SparkEnv.get().blockManager().diskBlockManager().containsBlock(block);
+                  return blocksOf(broadcast.id());
                 })
             .collect();
-    Cases.check(!cases.plugin || !onDisk.contains(true), "the value is on an executor's disk");
+    if (cases.plugin) {
+      String only = new BroadcastBlockId(broadcast.id(), "") + " deserialised in memory";
+      Cases.equal(Collections.nCopies(12, only), blocks, "executors' blocks of the broadcast");
+    }
     Map<String, Map<String, Long>> after = Probe.onExecutors(context, cases.executors);
     Set<String> read = new HashSet<>();
     for (Map.Entry<String, Map<String, Long>> each : after.entrySet()) {
-      if (Probe.delta(before.get(each.getKey()), each.getValue(), Probe.READS) > 0) {
+      Map<String, Long> was = before.get(each.getKey());
+      long reads = Probe.delta(was, each.getValue(), Probe.READS);
+      if (reads > 0) {
         read.add(each.getKey());
+        Cases.equal(
+            reads, Probe.delta(was, each.getValue(), "localNodeReads"), "by the host's node");
       }
     }
     return read;
+  }
+
+  /** What this JVM's block manager has of a broadcast, and how. */
+  private static String blocksOf(long id) {
+    BlockManager manager = SparkEnv.get().blockManager();
+    List<String> found = new ArrayList<>();
+    scala.collection.Iterator<BlockId> ids =
+        manager
+            .getMatchingBlockIds(
+                each -> each.isBroadcast() && ((BroadcastBlockId) each).broadcastId() == id)
+            .iterator();
+    while (ids.hasNext()) {
+      BlockId each = ids.next();
+      StorageLevel level = manager.getStatus(each).get().storageLevel();
+      found.add(
+          each + (level.deserialized() ? " deserialised" : " serialised")
+              + (level.useMemory() ? " in memory" : "") + (level.useDisk() ? " on disk" : ""));
+    }
+    Collections.sort(found);
+    return String.join(", ", found);
   }
 
   /** Takes all memory that executors store blocks in, gives it back, and collects garbage. */
