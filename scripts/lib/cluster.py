@@ -135,6 +135,14 @@ class Cluster:
                 raise RuntimeError(f"Spark's {name} did not start:\n{tail}")
             time.sleep(0.1)
 
+    @property
+    def folder(self):
+        return self._work_dir
+
+    def pid(self, name):
+        """Of "master" or "worker-1" and so on."""
+        return self._daemons[name].pid
+
     def submit(self, arguments, conf, **kwargs):
         """Starts spark-submit on host 0 with the conf and returns its Popen.
 

@@ -22,6 +22,7 @@ JAVA = "org.apache.spark.serializer.JavaSerializer"
 KRYO = "org.apache.spark.serializer.KryoSerializer"
 CASES_TIMEOUT_S = 420
 SMALL_TIMEOUT_S = 150
+COMMAND_TIMEOUT_S = 120
 
 
 @dataclasses.dataclass
@@ -605,6 +606,47 @@ class Steps:
         except subprocess.TimeoutExpired:
             self.process.kill()
             return f"none within {timeout_s} s"
+
+
+class Commands(Steps):
+    """A FaultsJob, which does as it is told."""
+
+    def __init__(self, area, watches, start):
+        super().__init__(area, watches, start)
+        self.told = 0
+        self.counted = {}
+
+    def do(self, *command):
+        """Gives a command and waits until it is done."""
+        text = " ".join(map(str, command))
+        self.tell(text)
+        self.told += 1
+        problem = wait_for(lambda: self.done() >= self.told or self.process.poll() is not None,
+                           lambda: f"{text!r} is not done", COMMAND_TIMEOUT_S)
+        if problem or self.done() < self.told:
+            raise RuntimeError(problem or f"{text!r} ended the driver")
+
+    def done(self):
+        for watch in self.watches:
+            watch.look()
+        return len(re.findall("^STEP ", sparks.read(self.area.out), re.MULTILINE))
+
+    def result(self, name, command="result"):
+        self.do(command, name)
+        return re.findall(rf"^RESULT {name} (.*)$", sparks.read(self.area.out), re.MULTILINE)[-1]
+
+    def read(self, name):
+        """What every executor makes of it."""
+        self.do("read", name)
+        return self.result(name)
+
+    def since(self):
+        """The counters' changes since the last call."""
+        before = self.counted
+        seen = len(sparks.read(self.area.out))
+        self.do("counters")
+        self.counted = counters(sparks.read(self.area.out)[seen:])
+        return {name: count - before.get(name, 0) for name, count in self.counted.items()}
 
 
 def many(run):

@@ -1,25 +1,33 @@
 """Nodes, homes, executors and the driver die or stop while broadcasts are read, and no job fails."""
 
+import errno
 import functools
 import os
 import pathlib
 import re
 import signal
 import subprocess
+import time
 
 import bigcast_nodes
 import cluster
 import netns
 import spark as sparks
-from combinations import Others, Steps, unpacked_package, wait_for
+from combinations import Commands, Others, Steps, unpacked_package, wait_for
 from hosts import stored, submit
 from report import counters, nonzero
 from watch import Watch, command_line, figures, files_left
 
 WORKERS = 2
 MEGABYTES = 24
-STEP_TIMEOUT_S = 120
+MEGABYTES_MORE = 72  # than a node's memory
+DISK_BYTES = 48 << 20  # of each worker's host
+FREED_S = 5
+SILENT_S = 35
 WAITED_FOR_EVER = 60  # seconds: what should have ended
+# A command to start workers by: each worker's local directory is a small file system of its own.
+SMALL_DISKS = (f"for each in $1/local-*; do mount -t tmpfs -o size={DISK_BYTES} none $each || exit; "
+               'done; shift; exec "$@"')
 CONF = {
     "spark.bigcasttest.executors": str(WORKERS),
     "spark.executor.cores": "1",
@@ -34,50 +42,45 @@ CONF = {
 
 
 def executor_of(hosts, host):
-    return next(pid for pid in hosts.pids(host)
-                if "CoarseGrainedExecutorBackend" in " ".join(command_line(pid)))
+    return next(executors_of(hosts, [host]))
+
+
+def executors_of(hosts, which):
+    return (pid for host in which for pid in hosts.pids(host)
+            if "CoarseGrainedExecutorBackend" in " ".join(command_line(pid)))
 
 
 class Faults:
     """A FaultsJob on a cluster: the driver's host is 0, each other one has an executor."""
 
-    def __init__(self, run, hosts):
+    def __init__(self, run, hosts, daemons, area, conf):
         self.report = run.report
-        self.area = run.area(address=hosts.address(0))
-        self.daemons = cluster.Cluster(hosts, str(self.area.home), self.area.folder / "cluster",
-                                       worker_cores=1, worker_memory="1g")
-        staying = [pid for host in range(hosts.count) for pid in hosts.pids(host)]
-        self.hosts = Others(hosts, staying)
+        self.area = area
+        self.hosts = hosts
+        self.daemons = daemons
         self.watches = [Watch(self.hosts, host) for host in range(hosts.count)]
-        conf = self.area.conf(run.jar, CONF, java="-Xcheck:jni")
-        self.steps = Steps(self.area, self.watches, submit(run, self.daemons, "FaultsJob", conf))
+        conf = area.conf(run.jar, CONF | conf, java="-Xcheck:jni")
+        self.job = Commands(area, self.watches, submit(run, daemons, "FaultsJob", conf))
+        self.tell, self.result, self.since = self.job.do, self.job.result, self.job.since
         self.gate = None
-        self.told = 0
         self.made = []
         self.number = 0
-        self.counted = {}
 
-    def tell(self, *command):
-        """Gives a command and waits until it is done."""
-        text = " ".join(map(str, command))
-        self.steps.tell(text)
-        self.told += 1
-        problem = wait_for(lambda: self.done() >= self.told or self.steps.process.poll() is not None,
-                           lambda: f"{text!r} is not done", STEP_TIMEOUT_S)
-        if problem or self.done() < self.told:
-            raise RuntimeError(problem or f"{text!r} ended the driver")
+    def local(self, host):
+        """Spark's local directory of a worker's host, which is a file system of its own."""
+        return pathlib.Path(f"/proc/{self.daemons.pid(f'worker-{host}')}/root",
+                            *(self.daemons.folder / f"local-{host}").parts[1:])
 
-    def done(self):
-        for watch in self.watches:
-            watch.look()
-        return len(re.findall("^STEP ", sparks.read(self.area.out), re.MULTILINE))
-
-    def make(self, name, gated=False):
+    def make(self, name, gated=False, megabytes=MEGABYTES):
         """Broadcasts a value. Gated: who reads it stops in the middle until `open_gate`."""
         self.gate = self.area.folder / f"gate-{name}"
         self.gate.mkdir()
         self.made.append(name)
-        self.tell("make", name, MEGABYTES, *([self.gate] if gated else []))
+        self.tell("make", name, megabytes, *([self.gate] if gated else []))
+
+    def join(self, name):
+        self.made.append(name)
+        self.tell("join", name)
 
     def publish(self, name):
         """Publishes a file, to be mapped."""
@@ -96,18 +99,6 @@ class Faults:
 
     def open_gate(self):
         (self.gate / "go").touch()
-
-    def result(self, name):
-        self.tell("result", name)
-        return re.findall(rf"^RESULT {name} (.*)$", sparks.read(self.area.out), re.MULTILINE)[-1]
-
-    def since(self):
-        """The counters' changes since the last call."""
-        before = self.counted
-        seen = len(sparks.read(self.area.out))
-        self.tell("counters")
-        self.counted = counters(sparks.read(self.area.out)[seen:])
-        return {name: count - before.get(name, 0) for name, count in self.counted.items()}
 
     def nodes(self, *where):
         return [node.pid for host in where or range(self.hosts.count)
@@ -182,6 +173,15 @@ def home_killed_before_a_published_read(faults):
                         "" if mapped == WORKERS else f"{mapped} executors have mapped it")
 
 
+def home_killed_before_a_join(faults):
+    """SQL has broadcast a table, and tasks have not read it."""
+    name = "home_killed_before_a_join"
+    faults.join(name)
+    faults.signal(signal.SIGKILL, faults.nodes(0))
+    faults.tell("read", name)
+    faults.check(name, repaired=(1, 0))
+
+
 def home_killed_before_an_upload(faults):
     """The driver starts another one at once."""
     name = "home_killed_before_an_upload"
@@ -212,13 +212,27 @@ def all_nodes_killed_in_a_read(faults):
 
 
 def executor_killed_in_a_read(faults):
+    """What its node held for it is free within seconds: its connection with all reads and
+    descriptors, and what it had mapped."""
     name = "executor_killed_in_a_read"
+    faults.publish(f"{name}-mapped")
+    faults.tell("read", f"{name}-mapped")
+    mapped = faults.result(f"{name}-mapped")
+    [node] = faults.nodes(1)
+    idle = figures(node)
     faults.make(name, gated=True)
     faults.tell("read", name)
     faults.at_gate()
-    [node] = faults.nodes(1)
-    before = figures(node)
+    in_read = figures(node)
+    given_back = mappings_given_back(faults)
     faults.signal(signal.SIGKILL, [faults.executor(1)])
+    # Without the connection it is less than while the executor was idle.
+    freed = wait_for(lambda: figures(node)["descriptors"] < idle["descriptors"]
+                     and mappings_given_back(faults) == given_back + 1,
+                     lambda: f"the node had {idle}, in the read {in_read}, and has {figures(node)}; "
+                     f"{mappings_given_back(faults) - given_back} readers' mappings ended", FREED_S)
+    faults.report.check(f"{name}_and_nothing_is_held", freed or (
+        "" if mapped == "equal" else f"what was to be mapped: {mapped}"))
     faults.open_gate()
     result = faults.result(name)
     faults.tell("executors", WORKERS)
@@ -226,9 +240,14 @@ def executor_killed_in_a_read(faults):
     good = result in ("equal", "equal repeated")
     faults.report.check(name, "" if good else f"the job's result: {result}")
     # Its successor reads by now, as it did.
-    faults.report.check(f"{name}_and_nothing_is_held", wait_for(
-        lambda: all(figures(node)[what] <= before[what] for what in ("descriptors", "threads")),
-        lambda: f"the node had {before} and has {figures(node)}"))
+    faults.report.check(f"{name}_and_no_thread_is_left", wait_for(
+        lambda: figures(node)["threads"] <= in_read["threads"],
+        lambda: f"the node had {in_read} and has {figures(node)}"))
+
+
+def mappings_given_back(faults):
+    """How often a node noticed that a process had ended with something mapped."""
+    return len(re.findall(r"a reader ended with \d+ mappings", sparks.read(faults.area.node_log)))
 
 
 def reader_stopped_in_a_read(faults):
@@ -268,6 +287,31 @@ def every_holder_removed(faults):
     faults.report.check(f"{name}_and_read_again", problems)
 
 
+def disk_full_at_an_executor(faults):
+    """For a broadcast that is larger than its node's memory."""
+    name = "disk_full_at_an_executor"
+    filler = faults.local(1) / "filler"
+    room = fill(filler)
+    faults.make(name, megabytes=MEGABYTES_MORE)
+    faults.tell("read", name)
+    faults.check(name)
+    filler.unlink()
+    faults.report.check(f"{name}_and_was", "" if 0 < room < DISK_BYTES else f"{room} bytes free")
+
+
+def fill(file):
+    """Writes until there is no room; how much there was."""
+    piece = bytes(1 << 16)
+    with open(file, "wb", buffering=0) as out:
+        try:
+            while out.tell() < DISK_BYTES * 2:
+                out.write(piece)
+        except OSError as failure:
+            if failure.errno != errno.ENOSPC:
+                raise
+        return out.tell()
+
+
 def task_killed_in_native_code(faults):
     """Its reads wait for a home that is stopped; what they held is freed, and the value can be read
     afterwards."""
@@ -287,8 +331,8 @@ def task_killed_in_native_code(faults):
     problems = [inside] if inside else []
     if "cancelled" not in result:
         problems.append(f"the job's result: {result}")
-    if faults.counted.get("executors.openDownloads"):
-        problems.append(f"downloads are open: {nonzero(faults.counted)}")
+    if faults.job.counted.get("executors.openDownloads"):
+        problems.append(f"downloads are open: {nonzero(faults.job.counted)}")
     faults.report.check(name, problems)
     faults.tell("read", name)
     result = faults.result(name)
@@ -327,10 +371,22 @@ def home_stopped_before_a_read(faults):
     name = "home_stopped_before_a_read"
     faults.make(name)
     home = faults.nodes(0)
+    had = stored(faults.hosts, 0)
     faults.signal(signal.SIGSTOP, home)
+    stopped = time.monotonic()
     faults.tell("read", name)
     faults.check(name, repaired=(0, 1))
+    # Past its session timeout of 30 s and the lease's grace of 2 s.
+    time.sleep(max(0, SILENT_S - (time.monotonic() - stopped)))
     faults.signal(signal.SIGCONT, home)
+    # It wakes with a lease that has ended: what it had for that is gone, and nobody is given it.
+    stale = wait_for(lambda: stored(faults.hosts, 0) < MEGABYTES << 20,
+                     lambda: f"it had {had} bytes and still has {stored(faults.hosts, 0)}")
+    faults.tell("read", name)
+    result = faults.result(name)
+    faults.report.check(f"{name}_and_what_it_had_is_gone",
+                        stale or ("" if had and result == "equal" else f"{had} bytes, {result}"))
+    faults.since()
     back = wait_for(lambda: offloads_again(faults), lambda: "uploads still go to Torrent")
     faults.report.check(f"{name}_and_is_back", back)
 
@@ -344,8 +400,9 @@ def offloads_again(faults):
 
 
 CASES = [node_killed_in_a_read, node_stopped_in_a_read, home_killed_before_a_read,
-         home_killed_before_a_published_read, home_killed_before_an_upload, home_killed_in_a_read, all_nodes_killed_in_a_read,
-         executor_killed_in_a_read, every_holder_removed, task_killed_in_native_code,
+         home_killed_before_a_published_read, home_killed_before_a_join, home_killed_before_an_upload,
+         home_killed_in_a_read, all_nodes_killed_in_a_read, executor_killed_in_a_read,
+         every_holder_removed, disk_full_at_an_executor, task_killed_in_native_code,
          value_changed_since]
 FULL = [home_stopped_before_a_read, reader_stopped_in_a_read]  # half a minute each
 
@@ -359,7 +416,14 @@ def on_hosts(run):
         run.report.skip("all", "means nothing on plain Spark")
         return
     with netns.Hosts(1 + WORKERS) as hosts:
-        faults = Faults(run, hosts)
+        area = run.area(address=hosts.address(0))
+        daemons = cluster.Cluster(
+            hosts, str(area.home), area.folder / "cluster", worker_cores=1, worker_memory="1g",
+            worker_wrapper=["unshare", "--mount", "sh", "-c", SMALL_DISKS, "sh",
+                            str(area.folder / "cluster")])
+        staying = [pid for host in range(hosts.count) for pid in hosts.pids(host)]
+        others = Others(hosts, staying)
+        faults = Faults(run, others, daemons, area, {})
         faults.tell("executors", WORKERS)
         faults.since()
         for case in CASES + (FULL if os.environ.get("BIGCAST_FULL") else []):
@@ -370,7 +434,8 @@ def on_hosts(run):
         driver_killed(run, faults)
         if os.environ.get("BIGCAST_FULL"):
             with run.report.under("python"):
-                python_home_killed(run, faults.hosts, faults.daemons)
+                python_home_killed(run, others, daemons)
+            dynamic_allocation(run, others, daemons)
 
 
 def python_home_killed(run, hosts, daemons):
@@ -414,6 +479,37 @@ def python_home_killed(run, hosts, daemons):
     run.report.check("nothing_left", left + files_left([area.local, area.tmp]))
 
 
+def dynamic_allocation(run, hosts, daemons):
+    """Spark ends every executor that is idle, nodes follow, and others come with the next job."""
+    area = run.area("allocation", hosts.address(0))
+    faults = Faults(run, hosts, daemons, area, {
+        "spark.bigcasttest.executors": "0",
+        "spark.dynamicAllocation.enabled": "true",
+        "spark.dynamicAllocation.shuffleTracking.enabled": "true",
+        "spark.dynamicAllocation.minExecutors": "0",
+        "spark.dynamicAllocation.maxExecutors": str(WORKERS),
+        "spark.dynamicAllocation.executorIdleTimeout": "2s",
+    })
+    name = "dynamic_allocation"
+    workers = range(1, 1 + WORKERS)
+    faults.make(name)
+    problems = []
+    for _ in range(2):
+        result = faults.job.read(name)
+        holders = [host for host in workers if faults.nodes(host)]
+        problems += [] if result == "equal" and holders else [f"{result}, nodes at {holders}"]
+        problems += filter(None, [wait_for(
+            lambda: not faults.nodes(*workers) and not list(executors_of(hosts, workers)),
+            lambda: f"nodes {faults.nodes(*workers)} and executors stay", WAITED_FOR_EVER)])
+    counted = faults.since()
+    if counted.get("offloaded") != 1 or any("eplaced" in each for each in nonzero(counted)):
+        problems.append(f"{nonzero(counted)}")
+    run.report.check(f"{name}_removes_every_holder", problems)
+    faults.destroy_all()
+    code = faults.job.end()
+    run.report.check(f"{name}_ends", f"code {code}" if code else "")
+
+
 def jni_is_used_well(faults):
     """What -Xcheck:jni complains about, with a method of ours in the stack below it."""
     checked = any("-Xcheck:jni" in line for line in faults.watches[1].command_lines)
@@ -426,18 +522,24 @@ def jni_is_used_well(faults):
 
 
 def driver_killed(run, faults):
-    """The last case: SIGKILL while an executor is in the middle of a read."""
-    name = "driver_killed_in_a_read"
+    """The last case: SIGKILL for a driver that has a broadcast at its node, which executors are in the
+    middle of reading, and is in the middle of sending another one."""
+    name = "driver_killed_in_a_read_and_an_upload"
     faults.make(name, gated=True)
     faults.tell("read", name)
     faults.at_gate()
+    had = stored(faults.hosts, 0)
+    faults.tell("half")
+    sent = wait_for(lambda: stored(faults.hosts, 0) >= had + (4 << 20),
+                    lambda: f"of another broadcast the home got {stored(faults.hosts, 0) - had} bytes")
+    run.report.check(f"{name}_had_both", sent or ("" if had >= MEGABYTES << 20 else f"{had} bytes"))
     java = next(pid for pid in faults.hosts.pids(0)
                 if "FaultsJob" in " ".join(command_line(pid)))
     faults.signal(signal.SIGKILL, [java])
     faults.open_gate()
-    faults.steps.end()
+    faults.job.end()
     left = [f"host {host}: {what}" for host, watch in enumerate(faults.watches)
             for what in watch.left()]
-    folders = [*faults.area.folder.glob("cluster/local-*"), *faults.area.folder.glob("cluster/tmp-*"),
-               faults.area.local, faults.area.tmp]
+    folders = [*map(faults.local, range(1, 1 + WORKERS)), *faults.daemons.folder.glob("local-0"),
+               *faults.daemons.folder.glob("tmp-*"), faults.area.local, faults.area.tmp]
     run.report.check(f"{name}_and_nothing_is_left", left + files_left(folders))

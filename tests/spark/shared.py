@@ -14,7 +14,7 @@ import urllib.request
 import zipfile
 
 import spark as sparks
-from combinations import (Others, Steps, check_start, small, unpacked_package, wait_for,
+from combinations import (Commands, Others, Steps, check_start, small, unpacked_package, wait_for,
                           write_secret)
 from keys import namespace_key
 from report import counters, nonzero
@@ -180,32 +180,111 @@ def two_homes(run):
 
 
 def server_killed(run):
-    """The only node dies after an upload and before it is read: Spark's own broadcast takes over, and
-    what then can't be freed holds up nobody."""
+    """The only node dies after an upload and before it is read: Spark's own broadcast takes over, if
+    the driver has the value, and what then can't be freed holds up nobody."""
     if not run.jar:
         run.report.skip("all", "means nothing on plain Spark")
         return
-    counted = kill_after_upload(run, [Server(run, run.hosts)], {})
-    good = counted.get("offloaded") == 1 and counted.get("replacedByTorrent") == 1
-    run.report.check("replaced", "" if good else f"{nonzero(counted)}")
+    with strike(run, "auto", 1, {}) as job:
+        job.do("make", "kept", 8)
+        job.do("relation", "dropped", 8)
+        job.do("forget", "dropped", "gone")
+        job.kill_first()
+        job.check("kept", "equal")
+        job.check("dropped", r"java\.io\.IOException|BigcastException: .*driver\.keepValue")
+        job.replaced = {"replacedByTorrent": 1}
+        for name in ("kept", "dropped"):
+            job.do("unpersist", name)
+            job.do("destroy", name)
+    with strike(run, "always", 1, {"spark.bigcast.driver.keepValue": "always"}) as job:
+        job.do("relation", "relation", 8)
+        job.do("forget", "relation", "kept")
+        job.kill_first()
+        job.check("relation", "equal")
+        job.check("relation", "equal", "value")
+        job.replaced = {"replacedByTorrent": 1}
 
 
 def replica_reads_on(run):
     """The first of two homes dies after an upload and before it is read: the other is read, though the
-    driver has kept no value that it could upload again."""
+    driver could not upload again: it has kept no value, or dropped it, or it has changed since."""
     if not run.jar:
         run.report.skip("all", "means nothing on plain Spark")
         return
-    first, second = start_servers(run, 2)
-    counted = kill_after_upload(run, [first, second], {
-        "spark.bigcast.replicas": "2", "spark.bigcast.driver.keepValue": "never"})
-    replaced = {name: count for name, count in nonzero(counted).items() if "eplaced" in name}
-    good = counted.get("offloaded") == 1 and not replaced
-    run.report.check("nothing_replaced", "" if good else f"{nonzero(counted)}")
-    started = second.metric('uploads_total{event="started"}')
-    run.report.check("one_upload", "" if not started else f"{started} at the second home")
-    run.report.check("freed", second.still_held())
-    run.report.check("ends", second.ended_badly())
+    replicas = {"spark.bigcast.replicas": "2"}
+    with strike(run, "never", 2, replicas | {"spark.bigcast.driver.keepValue": "never"}) as job:
+        job.do("make", "value", 8)
+        job.do("join", "join")
+        job.do("forget", "value", "gone")  # and the join's relation with it
+        job.check("value", "equal", "value")
+        job.rereads = 2  # this one, and by Spark when it plans the join anew
+        job.kill_first()
+        job.check("value", "equal")
+        job.check("join", "equal")
+    with strike(run, "auto", 2, replicas) as job:
+        job.do("make", "changed", 8)
+        job.do("change", "changed")
+        job.do("relation", "dropped", 8)
+        job.do("forget", "dropped", "gone")
+        job.kill_first()
+        job.check("changed", "equal")
+        job.check("dropped", "equal")
+
+
+class Strike:
+    """A FaultsJob on running nodes, the first of which is killed."""
+
+    def __init__(self, run, servers, commands):
+        self.report, self.servers, self.commands = run.report, servers, commands
+        self.do = commands.do
+        self.replaced = {}
+        self.rereads = 0
+
+    def kill_first(self):
+        self.servers[0].process.kill()
+        self.servers[0].process.wait()
+
+    def check(self, name, good, command="read"):
+        """The result of a job that reads it, or (command "value") of the driver, matches."""
+        commands = self.commands
+        found = commands.read(name) if command == "read" else commands.result(name, command)
+        self.report.check(f"{name}_{command}", "" if re.search(good, found) else found)
+
+
+@contextlib.contextmanager
+def strike(run, name, count, more):
+    """Starts so many nodes and a job on them; looks at the end what it counted and left."""
+    with run.report.under(name):
+        work = run.work / name
+        work.mkdir()
+        run = dataclasses.replace(run, work=work)
+        servers = start_servers(run, count)
+        area = run.area()
+        # Soft references go with the next collection.
+        conf = area.conf(run.jar, {
+            "spark.bigcast.servers": ", ".join(server.address for server in servers),
+            "spark.bigcast.secret.file": str(servers[0].secret),
+            "spark.bigcasttest.executors": "1",
+        } | more, java="-XX:SoftRefLRUPolicyMSPerMB=0")
+        argv = area.submit("local-cluster[1,1,1024]", conf, "FaultsJob")
+        watch = Watch(Others(run.hosts, [server.process.pid for server in servers[1:]]))
+        job = Strike(run, servers, Commands(area, [watch], functools.partial(run.hosts.start, 0, argv)))
+        yield job
+        counted = nonzero(job.commands.since())
+        run.report.check("replaced", "" if job.replaced == {
+            each: many for each, many in counted.items() if each.startswith("replacedBy")}
+            else f"{counted}")
+        rereads = counted.get("driverRereads", 0)
+        good = rereads >= job.rereads if job.rereads else not rereads
+        run.report.check("rereads_counted", "" if good else f"{counted}")
+        code = job.commands.end()
+        run.report.check("exit", f"code {code}" if code else "")
+        run.report.check("nothing_left", watch.left())
+        for server in servers[1:]:
+            started = server.metric('uploads_total{event="started"}')
+            run.report.check("one_upload", "" if not started else f"{started} at the second home")
+            run.report.check("freed", server.still_held())
+            run.report.check("ends", server.ended_badly())
 
 
 def driver_killed(run):
@@ -298,33 +377,6 @@ def rolling_restart(run):
     run.report.check("all_through_bigcast", "" if good else f"{rounds()} rounds, {nonzero(counted)}")
     held = [held for node in nodes if (held := node.still_held() or node.ended_badly())]
     run.report.check("nothing_left", held + watch.left())
-
-
-def kill_after_upload(run, servers, more):
-    """A job whose first server is killed between the upload and the read; its counters."""
-    area = run.area()
-    conf = area.conf(run.jar, {
-        "spark.bigcast.servers": ", ".join(server.address for server in servers),
-        "spark.bigcast.secret.file": str(servers[0].secret),
-        "spark.bigcasttest.executors": "1",
-        "spark.bigcasttest.megabytes": "8",
-    } | more)
-    argv = area.submit("local-cluster[1,1,1024]", conf, "StepJob")
-    watch = Watch(Others(run.hosts, [server.process.pid for server in servers[1:]]))
-    steps = Steps(area, [watch], functools.partial(run.hosts.start, 0, argv))
-    problem = ""
-    for step in ("ready", "made", "read", "unpersisted", "destroyed"):
-        problem = problem or steps.wait(step)
-        if step == "made":
-            servers[0].process.kill()
-            servers[0].process.wait()
-        steps.go_on()
-    code = steps.end()
-    run.report.check("exit", problem or (f"code {code}" if code else ""))
-    output = sparks.read(area.out)
-    run.report.cases(output)
-    run.report.check("nothing_left", watch.left())
-    return counters(output)
 
 
 def context(run, server, name, secret, conf, **expectations):

@@ -6,6 +6,7 @@ import java.io.BufferedReader;
 import java.io.IOException;
 import java.io.InputStreamReader;
 import java.io.Serializable;
+import java.lang.ref.WeakReference;
 import java.nio.ByteBuffer;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -13,13 +14,20 @@ import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.Callable;
+import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import org.apache.spark.TaskContext;
 import org.apache.spark.api.java.JavaSparkContext;
 import org.apache.spark.broadcast.Broadcast;
+import org.apache.spark.sql.Dataset;
+import org.apache.spark.sql.Row;
 import org.apache.spark.sql.SparkSession;
+import org.apache.spark.sql.functions;
+import scala.reflect.ClassTag;
+import scala.reflect.ClassTag$;
 
 /**
  * Does as it is told on standard input, a command a line, so that whoever tells it can strike in
@@ -28,9 +36,14 @@ import org.apache.spark.sql.SparkSession;
  * <pre>
  * make NAME MEGABYTES [GATE]  broadcasts a value; GATE is a folder, see Values.Gated
  * publish NAME MEGABYTES      publishes a file, mappable
+ * relation NAME MEGABYTES     broadcasts a value as SQL does its relations
+ * join NAME                   prepares a join, which broadcasts a table
+ * half NAME                   begins to broadcast a value, and stops in the middle
  * change NAME                 changes it on the driver
+ * forget NAME gone|kept       lets go of the value, after which the driver has it no more, or still
+ * value NAME                  reads it on the driver: `RESULT NAME equal`, or `different`
  * read NAME                   starts a job in which every executor reads it; of what was published
- *                             all bytes, as a stream and mapped
+ *                             all bytes, as a stream and mapped; of a join all rows
  * cancel NAME                 cancels that job, interrupting its tasks
  * result NAME                 waits for the job: `RESULT NAME equal`, with ` repeated` after it if a
  *                             task had to be repeated, or `RESULT NAME` and why it failed
@@ -38,20 +51,25 @@ import org.apache.spark.sql.SparkSession;
  * destroy NAME
  * kill                        has Spark end all executors, and ask for no new ones
  * executors N                 asks for N, and waits until they are there
- * counters                    prints all counters
+ * counters                    prints all counters; with spark.bigcasttest.executors=0, for where
+ *                             they come and go, the driver's alone
  * </pre>
  */
 public final class FaultsJob {
+  private final SparkSession session;
   private final JavaSparkContext context;
   private final Map<String, Values.Gated> values = new HashMap<>();
+  private final Map<String, Long> digests = new HashMap<>(); // as they were broadcast
   private final Map<String, Broadcast<Values.Gated>> broadcasts = new HashMap<>();
   private final Map<String, Broadcast<BlobReader<ByteBuffer>>> published = new HashMap<>();
   private final Map<String, Path> files = new HashMap<>();
+  private final Map<String, Dataset<Row>> joins = new HashMap<>();
   private final Map<String, Future<String>> jobs = new HashMap<>();
   private final ExecutorService threads = Executors.newCachedThreadPool();
   private final int executors;
 
   private FaultsJob(Cases cases) {
+    session = cases.session;
     context = cases.context;
     executors = cases.executors;
   }
@@ -73,7 +91,16 @@ public final class FaultsJob {
     String name = words.length > 1 ? words[1] : "";
     switch (words[0]) {
       case "make":
-        make(name, Integer.parseInt(words[2]), words.length > 3 ? words[3] : "");
+        make(name, Integer.parseInt(words[2]), words.length > 3 ? words[3] : "", false);
+        break;
+      case "relation":
+        make(name, Integer.parseInt(words[2]), "", true);
+        break;
+      case "join":
+        join(name);
+        break;
+      case "half":
+        half();
         break;
       case "publish":
         publish(name, Integer.parseInt(words[2]));
@@ -81,10 +108,15 @@ public final class FaultsJob {
       case "change":
         values.get(name).pieces.get(1)[0]++;
         break;
+      case "forget":
+        forget(name, words[2].equals("gone"));
+        break;
+      case "value":
+        boolean equal = Values.digest(broadcasts.get(name).value().pieces) == digests.get(name);
+        System.out.println("RESULT " + name + (equal ? " equal" : " different"));
+        break;
       case "read":
-        jobs.put(
-            name,
-            threads.submit(() -> published.containsKey(name) ? readPublished(name) : read(name)));
+        jobs.put(name, threads.submit(reader(name)));
         break;
       case "cancel":
         context.cancelJobGroup(name);
@@ -112,11 +144,63 @@ public final class FaultsJob {
     }
   }
 
-  private void make(String name, int megabytes, String gate) {
+  private void make(String name, int megabytes, String gate, boolean relation) {
     ArrayList<byte[]> pieces = Values.pieces(megabytes);
     pieces.add(0, name.getBytes());
-    values.put(name, new Values.Gated(gate, pieces));
-    broadcasts.put(name, context.broadcast(values.get(name)));
+    Values.Gated value = new Values.Gated(gate, pieces);
+    values.put(name, value);
+    digests.put(name, Values.digest(pieces));
+    ClassTag<Values.Gated> tag = ClassTag$.MODULE$.apply(Values.Gated.class);
+    broadcasts.put(
+        name,
+        relation ? context.sc().broadcastInternal(value, true, tag) : context.broadcast(value));
+  }
+
+  /** For `gone` soft references must go with each collection: SoftRefLRUPolicyMSPerMB=0. */
+  private void forget(String name, boolean gone) throws InterruptedException {
+    WeakReference<Object> value = new WeakReference<>(values.remove(name));
+    for (int i = 0; i < 5; i++) {
+      System.gc();
+      Thread.sleep(50);
+    }
+    if (gone) {
+      Cases.eventually(
+          name + " is collected",
+          () -> {
+            System.gc();
+            return value.get() == null;
+          });
+    } else {
+      Cases.check(value.get() != null, name + " was collected");
+    }
+  }
+
+  private void half() throws InterruptedException {
+    CountDownLatch reached = new CountDownLatch(1);
+    Values.Halting.atHalf =
+        () -> {
+          reached.countDown();
+          Thread.sleep(Long.MAX_VALUE);
+        };
+    threads.submit(
+        () -> context.broadcast(new Values.Halting(Values.pieces(16), Values.pieces(16))));
+    reached.await();
+  }
+
+  /** Runs what the join needs, its broadcast too, but not the join. */
+  private void join(String name) {
+    session.conf().set("spark.sql.autoBroadcastJoinThreshold", "-1");
+    Dataset<Row> facts = session.range(0, 60_000, 1, tasks()).toDF();
+    Dataset<Row> table =
+        session.range(0, 90_000).selectExpr("id", "repeat(md5(cast(id AS string)), 3) AS payload");
+    digests.put(name, digest(facts.join(table, "id")));
+    joins.put(name, facts.join(functions.broadcast(table), "id"));
+    joins.get(name).queryExecution().toRdd();
+  }
+
+  private static long digest(Dataset<Row> rows) {
+    return rows.collectAsList().stream()
+        .mapToLong(row -> 31 * row.getLong(0) + row.getString(1).hashCode()).sum();
   }
 
   private void publish(String name, int megabytes) throws IOException {
@@ -127,11 +211,31 @@ public final class FaultsJob {
   }
 
   private void destroy(String name) throws IOException {
-    if (values.remove(name) != null) {
+    values.remove(name);
+    if (joins.remove(name) != null) {
+      return; // it is for the garbage collector
+    }
+    if (broadcasts.containsKey(name)) {
       broadcasts.remove(name).destroy(true);
     } else {
       published.remove(name).destroy(true);
       Files.delete(files.remove(name));
+    }
+  }
+
+  private Callable<String> reader(String name) {
+    if (joins.containsKey(name)) {
+      return () -> readJoin(name);
+    }
+    return () -> published.containsKey(name) ? readPublished(name) : read(name);
+  }
+
+  private String readJoin(String name) {
+    context.setJobGroup(name, name, true);
+    try {
+      return digest(joins.get(name)) == digests.get(name) ? "equal" : "different";
+    } catch (Exception e) {
+      return Cases.oneLine(e.toString());
     }
   }
 
@@ -147,7 +251,7 @@ public final class FaultsJob {
 
   private String read(String name) throws IOException {
     Broadcast<Values.Gated> broadcast = broadcasts.get(name);
-    long expected = Values.digest(values.get(name).pieces);
+    long expected = digests.get(name);
     return run(name, () -> Values.digest(broadcast.value().pieces) == expected);
   }
 
@@ -157,7 +261,7 @@ public final class FaultsJob {
 
   private String run(String name, Check check) {
     context.setJobGroup(name, name, true);
-    int tasks = executors * 3;
+    int tasks = tasks();
     try {
       List<String> results =
           context
@@ -176,6 +280,10 @@ public final class FaultsJob {
     } catch (Exception e) {
       return Cases.oneLine(e.toString());
     }
+  }
+
+  private int tasks() {
+    return Math.max(executors, 1) * 3;
   }
 
   private void kill() throws InterruptedException {
