@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -81,6 +82,7 @@ struct StoreUsage {
   uint64_t memory_spare = 0;       // ... and of dead blobs, kept; the sum is never above the budget
   uint64_t memory_unread_max = 0;  // chunks that are put ahead fill memory up to this
   uint64_t memory_mapped = 0;      // ... of what is used: held for mappings
+  uint64_t memory_mapped_left = 0;  // ... of those, what is its holders' alone
   uint64_t disk_budget = 0;
   uint64_t disk_used = 0;
   uint64_t reserved = 0;  // promised to homes' uploads, beyond what they have stored
@@ -135,6 +137,12 @@ struct Location {
 struct MappableFile {
   int fd = -1;
   uint64_t size = 0;
+};
+
+// Keeps a blob that readers have mapped.
+struct Hold {
+  // What was mapped is the holders' alone: the blob was removed, or its chunks were dropped.
+  std::atomic<bool> is_left{false};
 };
 
 // A read-only descriptor of a blob's memory file; the caller owns and closes it.
@@ -282,7 +290,7 @@ class BlobStore {
   // is held stays counted even if the blob is removed. NOT_MAPPABLE: it is no such blob, or more
   // than 1 / limits::kMappedShare of the memory budget would be held. The result must not outlive
   // the store; its end may take as long as giving back the blob's pages does.
-  virtual Result<std::shared_ptr<const void>> hold(BlobId id) = 0;
+  virtual Result<std::shared_ptr<const Hold>> hold(BlobId id) = 0;
   // All of the blob in one file that changes no more. Brings back what is on disk, and blocks for
   // that. NOT_FOUND: a chunk is not here; a relay fetches it and calls again. Requires: a hold.
   virtual Result<MappableFile> map(BlobId id) = 0;

@@ -525,6 +525,7 @@ StoreUsage Store::usage() const {
   usage.memory_used = memory_used_;
   usage.memory_spare = spare_bytes_;
   usage.memory_mapped = held_;
+  usage.memory_mapped_left = held_left_;
   usage.memory_unread_max = unread_max();
   usage.chunks_damaged = damaged_.size();
   usage.disk_budget = disk_ ? disk_->budget() : 0;

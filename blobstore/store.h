@@ -75,7 +75,7 @@ struct ParkedFile {
 };
 
 // What readers' mappings keep (store_mapped.cc); their pins own it jointly.
-struct Held {
+struct Held : Hold {
   std::shared_ptr<StoredBlob> blob;  // null once its chunks were freed
   uint32_t pins = 0;
   uint64_t bytes = 0;   // of held_
@@ -176,7 +176,7 @@ class Store final : public BlobStore {
   Result<ChunkMeta> read_chunk(BlobId id, uint32_t index, std::span<std::byte> buffer) override;
   Result<ChunkMeta> load_chunk(BlobId id, uint32_t index, std::span<std::byte> buffer) override;
   Result<ChunkView> view_chunk(BlobId id, uint32_t index) override;
-  Result<std::shared_ptr<const void>> hold(BlobId id) override;
+  Result<std::shared_ptr<const Hold>> hold(BlobId id) override;
   Result<MappableFile> map(BlobId id) override;
   Result<MemoryFile> memory_file(BlobId id) override;
   Result<BlobId> find(std::string_view name_space, std::string_view name) const override;
@@ -411,6 +411,7 @@ class Store final : public BlobStore {
   std::set<std::pair<BlobId, uint32_t>> damaged_;  // homes' chunks in quarantine
   uint64_t held_ = 0;                              // bytes of blobs that are held for mappings ...
   uint64_t held_beyond_ = 0;  // ... of those, what is in no home's share of the budgets
+  uint64_t held_left_ = 0;    // ... of those, what is its holders' alone
   uint64_t viewed_ = 0;       // bytes in views
   uint64_t pinned_ = 0;
   uint64_t serials_ = 0;    // the last StoredBlob::serial given

@@ -13,7 +13,7 @@
 // (Held) none of its chunks leaves.
 namespace bigcast {
 
-Result<std::shared_ptr<const void>> Store::hold(BlobId id) {
+Result<std::shared_ptr<const Hold>> Store::hold(BlobId id) {
   const Lock lock(mutex_);
   BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
   if (!blob->options.mappable || !blob->sealed || blob->sealed_size == 0) {
@@ -24,7 +24,7 @@ Result<std::shared_ptr<const void>> Store::hold(BlobId id) {
   if (!blob->held) BIGCAST_TRY(start_hold(blob));
   const auto held = blob->held;
   ++held->pins;
-  return std::shared_ptr<const void>(held.get(), [this, held](const void*) { end_hold(*held); });
+  return std::shared_ptr<const Hold>(held.get(), [this, held](const Hold*) { end_hold(*held); });
 }
 
 // What is held can't make way for homes' chunks: so it must fit beside what they are promised.
@@ -55,6 +55,7 @@ void Store::end_hold(Held& held) {
   if (--held.pins > 0) return;
   held_ -= held.bytes;
   held_beyond_ -= held.beyond;
+  if (held.file) held_left_ -= held.bytes;
   if (const BlobPtr blob = std::exchange(held.blob, nullptr)) {
     blob->held.reset();
     for (auto& [index, chunk] : blob->chunks) {
@@ -78,6 +79,8 @@ void Store::leave_to_holders(StoredBlob& blob) {
   held->file = std::exchange(blob.memory_file, nullptr);
   held->pages = std::exchange(blob.stuck, 0);
   blob.frozen = false;
+  held->is_left = true;
+  held_left_ += held->bytes;
   held_beyond_ += held->bytes - held->beyond;
   held->beyond = held->bytes;
 }

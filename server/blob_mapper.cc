@@ -23,7 +23,7 @@ kj::Promise<Result<BlobMapper::Mapped>> BlobMapper::run() {
   return sealed().then([this](Result<void> is_sealed) -> kj::Promise<Result<Mapped>> {
     if (!is_sealed) return Result<Mapped>(tl::unexpected(is_sealed.error()));
     return core_.on_pool([store = core_.store, id = live_.id] { return store->hold(id); })
-        .then([this](Result<std::shared_ptr<const void>> held) -> kj::Promise<Result<Mapped>> {
+        .then([this](Result<std::shared_ptr<const Hold>> held) -> kj::Promise<Result<Mapped>> {
           if (!held) return Result<Mapped>(tl::unexpected(held.error()));
           hold_ = std::move(*held);
           return map(0);

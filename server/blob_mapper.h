@@ -20,7 +20,7 @@ class BlobMapper {
   struct Mapped {
     kj::AutoCloseFd file;
     uint64_t size = 0;
-    std::shared_ptr<const void> hold;
+    std::shared_ptr<const Hold> hold;
     kj::Own<MappingProcess> process;
   };
 
@@ -48,7 +48,7 @@ class BlobMapper {
   LiveBlob& live_;
   RelayBlob* const relayed_;
   Puller::Reader* const reader_;
-  std::shared_ptr<const void> hold_;
+  std::shared_ptr<const Hold> hold_;
 };
 
 }  // namespace bigcast

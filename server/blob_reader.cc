@@ -317,7 +317,7 @@ kj::Promise<void> BlobService::map(MapContext context) {
         auto out = result.initMapped();
         out.setFile(kj::heap<MemoryFileService>(mapped->file.release()));
         out.setSize(mapped->size);
-        rpc::write(core_.mappings->add(kj::mv(mapped->process), session_->name_space,
+        rpc::write(core_.mappings->add(kj::mv(mapped->process), session_->name_space, id_,
                                        std::move(mapped->hold)),
                    out.initToken());
       });

@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
 #include <utility>
 #include <vector>
 
@@ -18,6 +21,15 @@ MappingProcess::MappingProcess(NodeCore& core, int fd)
                    log().warn("watching a reader: {}", rpc::to_error(exception).to_string());
                  })) {}
 
+int MappingProcess::pid() const {
+  std::ifstream info(fmt::format("/proc/self/fdinfo/{}", ended_.fd()));
+  for (std::string line; std::getline(info, line);) {
+    int pid = 0;
+    if (std::sscanf(line.c_str(), "Pid: %d", &pid) == 1) return std::max(pid, 0);
+  }
+  return 0;
+}
+
 Result<void> Mappings::check_room() const {
   if (mappings_.size() < limits::kMappingsMax) return {};
   return fail(
@@ -25,11 +37,27 @@ Result<void> Mappings::check_room() const {
       fmt::format("not now: readers have {} mappings, which is the limit", mappings_.size()));
 }
 
-Id128 Mappings::add(kj::Own<MappingProcess> process, std::string name_space,
-                    std::shared_ptr<const void> hold) {
+Id128 Mappings::add(kj::Own<MappingProcess> process, std::string name_space, BlobId id,
+                    std::shared_ptr<const Hold> hold) {
   const Id128 token = Id128::random();
-  mappings_.emplace(token, Mapping{kj::mv(process), std::move(name_space), std::move(hold)});
+  mappings_.emplace(
+      token, Mapping{kj::mv(process), std::move(name_space), id, std::move(hold), {}, false});
   return token;
+}
+
+void Mappings::tick(TimePoint now) {
+  for (auto& [token, mapping] : mappings_) {
+    if (mapping.warned || !mapping.hold->is_left) continue;
+    if (!mapping.left_at) mapping.left_at = now;
+    if (now - *mapping.left_at < core_.config.mapped_warning) continue;
+    mapping.warned = true;
+    ++core_.metrics->mappings_overdue;
+    log().warn(
+        "a reader keeps the memory of a blob that has gone: process {} has had {} of namespace "
+        "\"{}\" mapped for {} s since",
+        mapping.process->pid(), mapping.id.to_string(), quotable(mapping.name_space),
+        std::chrono::duration_cast<std::chrono::seconds>(now - *mapping.left_at).count());
+  }
 }
 
 void Mappings::give_back(std::string_view name_space, Id128 token) {
@@ -59,7 +87,7 @@ void Mappings::end(Mapping mapping) {
   core_.destroy_later(kj::mv(mapping.process));  // its watch may be what runs now
 }
 
-void Mappings::let_go(std::shared_ptr<const void> hold) {
+void Mappings::let_go(std::shared_ptr<const Hold> hold) {
   if (!hold || core_.is_stopping()) return;
   core_.background(
       core_.on_pool([store = core_.store, hold = std::move(hold)]() mutable { hold.reset(); }));

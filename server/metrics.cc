@@ -91,6 +91,9 @@ void add_store(Families& out, const StoreUsage& usage) {
             usage.memory_spare);
   out.gauge("store_mapped_bytes", "Memory, of what is used, that readers have mapped.",
             usage.memory_mapped);
+  out.gauge("store_mapped_left_bytes",
+            "Mapped memory of blobs that have gone: free once their readers unmap it or end.",
+            usage.memory_mapped_left);
   out.gauge("store_reserved_bytes", "Promised to uploads beyond what they stored.", usage.reserved);
   out.gauge("store_pinned_bytes", "An upper bound of what pinned blobs take.", usage.pinned);
   out.gauge("blobs", "Blobs that this node knows, as home or relay.", usage.blobs);
@@ -243,6 +246,9 @@ void add_moved(Families& out, const Metrics& metrics, const StoreUsage& usage) {
   out.counter("connections_shed_total",
               "Connections closed for want of room: the oldest not logged in, else the newest.",
               metrics.connections_shed);
+  out.counter("mappings_overdue_total",
+              "Mappings that readers had for mapped_warning after their blob had gone.",
+              metrics.mappings_overdue);
   out.counter("leases_expired_total", "Leases whose grace ended.", metrics.leases_expired);
   out.counter("blobs_copied_again_total", "Copies made at other nodes for homes that were lost.",
               metrics.blobs_copied_again);

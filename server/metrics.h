@@ -79,6 +79,7 @@ struct Metrics {
   Number login_failures{0};
   Number connections_shed{0};  // closed before they logged in, to make room
   Number leases_expired{0};
+  Number mappings_overdue{0};    // see Mappings::tick
   Number blobs_copied_again{0};  // to another node, a home having been lost
   Number chunks_mended{0};       // damaged here, with what another home has
 

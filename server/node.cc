@@ -274,6 +274,7 @@ kj::Promise<void> Node::tick_forever(Duration interval) {
 void Node::tick() {
   const TimePoint now = clock_.now();
   end_silent_sessions();
+  core_->mappings->tick(now);
   expire_leases();
   for (const BlobId id : core_->store->expired()) {
     core_->remove_blob(id, {ErrorCode::kNotFound, "the blob's time to live has ended"});

@@ -229,6 +229,9 @@ const std::array kSettings = {
             [](C& c, const Text& text) { return set_positive(c.lease_grace, text); }},
     Setting{kLife, "session_timeout", "DURATION", "30s", "a session silent for this long ends",
             [](C& c, const Text& text) { return set_positive(c.session_timeout, text); }},
+    Setting{kLife, "mapped_warning", "DURATION", "60s",
+            "warn, once, of a reader that still has a blob mapped this long after it went",
+            [](C& c, const Text& text) { return set_positive(c.mapped_warning, text); }},
     Setting{
         kLife, "drain_timeout", "DURATION", "30s", "how long running calls may take after SIGTERM",
         [](C& c, const Text& text) { return set_positive(c.drain_timeout, text); }, false, true},

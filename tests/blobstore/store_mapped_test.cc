@@ -12,7 +12,7 @@
 namespace bigcast {
 namespace {
 
-using Pin = std::shared_ptr<const void>;
+using Pin = std::shared_ptr<const Hold>;
 
 CreateOptions mappable(CreateOptions options) {
   options.mappable = true;
@@ -203,6 +203,8 @@ TEST_CASE("a blob that is removed while it is mapped stays counted until it is r
     write_blob(*store, options, kBlob);
     Pin pin = hold_or_fail(*store, options.id);
     auto mapped = map_or_fail(*store, options.id);
+    CHECK(!pin->is_left);
+    CHECK(store->usage().memory_mapped_left == 0);
     if (is_relay) {
       REQUIRE(store->drop_chunks(options.id));
       CHECK(code_of(store->map(options.id)) == ErrorCode::kNotFound);
@@ -213,6 +215,8 @@ TEST_CASE("a blob that is removed while it is mapped stays counted until it is r
     CHECK(mapped->shows(options.id));
     CHECK(store->usage().memory_used == 8 * kSmallChunk);
     CHECK(store->usage().memory_mapped == 8 * kSmallChunk);
+    CHECK(store->usage().memory_mapped_left == 8 * kSmallChunk);
+    CHECK(pin->is_left);
     // Nobody is promised what it takes.
     const CreateOptions next = blob_options(2, kMemory);
     CHECK(code_of(store->create(next)) == ErrorCode::kResourceExhausted);
@@ -221,6 +225,7 @@ TEST_CASE("a blob that is removed while it is mapped stays counted until it is r
     free_spare(*store);
     CHECK(store->usage().memory_used == 0);
     CHECK(store->usage().memory_mapped == 0);
+    CHECK(store->usage().memory_mapped_left == 0);
     CHECK(store->usage().descriptors == 0);
     CHECK(store->create(next));
   }

@@ -24,11 +24,11 @@ def pattern(size, seed=0):
 
 
 class Package(EndToEnd):
-    def nodes(self, count=1, memory="64m"):
+    def nodes(self, count=1, memory="64m", flags=()):
         found = []
         for i in range(count):
             socket = f"unix:@bigcast-test-{os.getpid()}-{self._testMethodName}-{i}"[:90]
-            node = self.node("--memory", memory, "--socket", socket)
+            node = self.node("--memory", memory, "--socket", socket, *flags)
             node.local = socket
             found.append(node)
         return found
@@ -94,12 +94,7 @@ class Package(EndToEnd):
         data = pattern(9 * MIB)
         client = bigcast.connect(node.listen, local_node=node.local)
         ref = client.put("matrix", data, mappable=True)
-        program = (f"import bigcast, sys, time; c = bigcast.connect(local_node={node.local!r})\n"
-                   f"b = c.open({ref!r}, mapped=True); print(sum(b.view[::4096]), flush=True)\n"
-                   f"time.sleep(1000)")
-        readers = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE,
-                                    env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
-                   for _ in range(3)]
+        readers = [self.reader(node, ref, "time.sleep(1000)") for _ in range(3)]
         try:
             for reader in readers:
                 self.assertEqual(sum(data[::4096]), int(reader.stdout.readline()))
@@ -110,10 +105,50 @@ class Package(EndToEnd):
         finally:
             for reader in readers:
                 reader.send_signal(signal.SIGKILL)
-                reader.wait()
-                reader.stdout.close()
+                reader.communicate()
         eventually(lambda: node.metrics()["store_used_bytes"] == 0, "the memory is free")
         client.close()
+
+    def reader(self, node, ref, then):
+        """A process that has mapped a blob once its first line is there, a sum of some bytes."""
+        program = (f"import bigcast, sys, time; c = bigcast.connect(local_node={node.local!r})\n"
+                   f"b = c.open({ref!r}, mapped=True); print(sum(b.view[::4096]), flush=True)\n"
+                   f"{then}")
+        return subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE,
+                                stdout=subprocess.PIPE,
+                                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+
+    def test_a_stopped_reader_keeps_what_it_has_mapped_and_is_told_of(self):
+        [node] = self.nodes(flags=["--mapped-warning", "500ms"])
+        data = pattern(9 * MIB)
+        client = bigcast.connect(node.listen, local_node=node.local)
+        ref = client.put("matrix", data, mappable=True)
+        reader = self.reader(node, ref, "sys.stdin.readline(); print(sum(b.view[::4096]))")
+        try:
+            self.assertEqual(sum(data[::4096]), int(reader.stdout.readline()))
+            reader.send_signal(signal.SIGSTOP)
+            self.assertEqual(0, node.metrics()["store_mapped_left_bytes"])
+            client.remove(ref)
+            eventually(lambda: node.metrics()["mappings_overdue_total"], "the reader is told of")
+            for name in ("store_mapped_left_bytes", MAPPED, "store_used_bytes"):
+                self.assertEqual(9 * MIB, node.metrics()[name], name)
+            other = client.put("other", data)  # others go on in the rest of the memory
+            self.assertEqual(data, client.get(other))
+            client.remove(other)
+            reader.send_signal(signal.SIGCONT)
+            # It has what it had mapped, and gives it back.
+            self.assertEqual(sum(data[::4096]), int(reader.communicate(b"\n")[0]))
+        finally:
+            reader.kill()
+            reader.communicate()
+        eventually(lambda: node.metrics()["store_used_bytes"] == 0, "the memory is free")
+        self.assertEqual(0, node.metrics()["store_mapped_left_bytes"])
+        self.assertEqual(1, node.metrics()["mappings_overdue_total"])
+        client.close()
+        self.assertEqual(0, node.stop())
+        told = [line for line in node.log.splitlines() if "of a blob that has gone" in line]
+        self.assertEqual(1, len(told), node.log)
+        self.assertIn(f"process {reader.pid} ", told[0])
 
     def test_beyond_half_of_the_memory_readers_copy(self):
         [node] = self.nodes(memory="16m")
