@@ -63,14 +63,15 @@ NodeLink& Nodes::link(Links& links, const rpc::Address& address) {
 }
 
 std::vector<rpc::Address> Nodes::silent_last(std::vector<rpc::Address> addresses) const {
-  std::ranges::stable_partition(addresses, [this](const rpc::Address& address) {
+  const auto answers = [this](const rpc::Address& address) {
     // A renewal may wait behind chunks on the other one.
     const std::string name = address.to_string();
     const auto control = control_.find(name);
     if (control != control_.end()) return !control->second->is_silent();
     const auto bulk = bulk_.find(name);
     return bulk == bulk_.end() || !bulk->second->is_silent();
-  });
+  };
+  std::stable_partition(addresses.begin(), addresses.end(), answers);
   return addresses;
 }
 
