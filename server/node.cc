@@ -11,11 +11,15 @@
 #include "blobstore/store.h"
 #include "rpc/login.h"
 #include "rpc/socket.h"
+#include "server/mappings.h"
 #include "server/status.h"
 #include "server/upload.h"
 
 namespace bigcast {
 namespace {
+
+// Not a node's own: what its loop destroys last, after the node, looks at it.
+const SteadyClock kClock;
 
 constexpr auto kTickMax = std::chrono::milliseconds(1000);
 constexpr auto kTickMin = std::chrono::milliseconds(10);
@@ -55,7 +59,6 @@ tl::expected<std::unique_ptr<Node>, StartFailure> Node::start(rpc::UvLoop& loop,
     if (!listener) return failure("listen", listener.error());
     listeners.insert(listeners.begin() + static_cast<std::ptrdiff_t>(i), kj::mv(*listener));
   }
-  static const SteadyClock clock;
   BlobStore::Options options;
   options.memory_budget = config.memory_bytes;
   options.disk_path = config.disk_path;
@@ -66,12 +69,12 @@ tl::expected<std::unique_ptr<Node>, StartFailure> Node::start(rpc::UvLoop& loop,
   options.policy = config.policy;
   options.quotas = config.quota;
   options.default_quota = config.default_quota;
-  options.clock = &clock;
+  options.clock = &kClock;
   auto store = open_store(options, std::move(disk));
   if (!store) return failure(config.disk_path.empty() ? "memory" : "disk", store.error());
   std::unique_ptr<Node> node(new Node(loop, config, std::move(*store)));
   if (!config.record_trace.empty()) {
-    auto trace = TraceRecorder::open(config.record_trace, clock);
+    auto trace = TraceRecorder::open(config.record_trace, kClock);
     if (!trace) return failure("record_trace", trace.error());
     node->core_->trace = std::move(*trace);
   }
@@ -87,13 +90,13 @@ tl::expected<std::unique_ptr<Node>, StartFailure> Node::start(rpc::UvLoop& loop,
 Node::Node(rpc::UvLoop& loop, const Config& config, std::shared_ptr<BlobStore> store)
     : loop_(loop),
       config_(config),
-      core_(kj::refcounted<NodeCore>(loop, config, clock_, std::move(store),
+      core_(kj::refcounted<NodeCore>(loop, config, kClock, std::move(store),
                                      std::make_shared<Metrics>())),
       relays_(*core_),
       stripes_(*core_),
       replicas_(*core_),
       mender_(*core_),
-      idle_since_(clock_.now()),
+      idle_since_(kClock.now()),
       scrub_told_(idle_since_) {
   core_->relays = &relays_;
   core_->stripes = &stripes_;
@@ -117,9 +120,9 @@ Node::~Node() noexcept(false) {
   // Calls that can't be cancelled (a put that the pool works on) hold on to their session, and
   // those that can take a turn of the loop to let go of what they read.
   auto& timer = loop_.timer();
-  const TimePoint deadline = clock_.now() + std::chrono::milliseconds(limits::kDrainTimeoutMs);
+  const TimePoint deadline = kClock.now() + std::chrono::milliseconds(limits::kDrainTimeoutMs);
   while ((!core_->pool_is_idle() || core_->metrics->sessions > 0 || relays_.in_use()) &&
-         clock_.now() < deadline) {
+         kClock.now() < deadline) {
     timer.afterDelay(1 * kj::MILLISECONDS).wait(loop_.wait_scope());
   }
   core_->stop_background();
@@ -272,7 +275,7 @@ kj::Promise<void> Node::tick_forever(Duration interval) {
 }
 
 void Node::tick() {
-  const TimePoint now = clock_.now();
+  const TimePoint now = kClock.now();
   end_silent_sessions();
   core_->mappings->tick(now);
   expire_leases();
@@ -334,7 +337,7 @@ void Node::set_gauges() {
 }
 
 void Node::end_silent_sessions() {
-  const TimePoint now = clock_.now();
+  const TimePoint now = kClock.now();
   std::vector<uint64_t> silent;
   for (auto& [id, accepted] : accepted_) {
     if (accepted.session.get() == nullptr) continue;
@@ -382,13 +385,13 @@ kj::Promise<void> Node::on_idle() {
 kj::Promise<void> Node::drain() {
   core_->draining = true;
   core_->metrics->draining = true;
-  const TimePoint now = clock_.now();
+  const TimePoint now = kClock.now();
   return wait_quiet(now + config_.drain_timeout, now);
 }
 
 // Between two calls of a transfer nothing runs, so one quiet moment is not enough.
 kj::Promise<void> Node::wait_quiet(TimePoint deadline, TimePoint quiet_since) {
-  const TimePoint now = clock_.now();
+  const TimePoint now = kClock.now();
   const bool busy = core_->running() > 0 ||
                     std::any_of(core_->uploads.begin(), core_->uploads.end(),
                                 [](const UploadService* upload) { return upload->is_open(); });

@@ -84,7 +84,6 @@ class Node {
 
   rpc::UvLoop& loop_;
   const Config& config_;
-  SteadyClock clock_;
   kj::Own<NodeCore> core_;
   Relays relays_;
   StripeKeeper stripes_;

@@ -49,8 +49,7 @@ TEST_CASE("reads have threads while every put waits for the disk") {
   run_until(
       loop, [&] { return waiting >= rpc::UvLoop::pool_threads() / 2; }, "puts that wait");
   bool was_read = false;
-  auto reading =
-      node.core().on_pool([] {}).then([&] { was_read = true; }).eagerlyEvaluate(nullptr);
+  auto reading = node.core().on_pool([] {}).then([&] { was_read = true; }).eagerlyEvaluate(nullptr);
   run_until(
       loop, [&] { return was_read; }, "a read beside them");
   disk.set_value();
