@@ -216,8 +216,7 @@ TEST_CASE("a reader at a relay renews the lease at home, until it leaves") {
   CHECK(pair.relay.core().store->usage().memory_used == 0);
 }
 
-TEST_CASE(
-    "a relay whose chunks are held up renews its lease, opens blobs and is told what to fetch") {
+TEST_CASE("a relay whose chunks are held up renews its lease and opens blobs") {
   constexpr uint32_t kLarge = limits::kMiB;
   test::FaultProxy proxy;
   const auto quick = [](Config& config) {
@@ -260,9 +259,6 @@ TEST_CASE(
   }
   CHECK(pair.home.core().store->stat(large.id));
   REQUIRE(writer.send(small->upload, make_chunk(1)));
-  run_until(
-      pair.loop, [&] { return served == held_up + kSmallChunk; },
-      "the relay's request for the chunk that it was given");
   CHECK(pair.relay.metrics().chunks_fetched_home == 1);  // the rest was held up all the time
   CHECK(pair.relay.metrics().peer_fetch_failures == 0);  // ... and not given up
 
