@@ -175,9 +175,10 @@ class Stalled {
             clients.push_back(login(own, node));
             blobs.push_back(*Caller(own, clients.back().session).open_ref(ref));
           }
-          for (auto& blob : blobs) {
+          // Different chunks: one that several want at a time is loaded once for all of them.
+          for (uint32_t reader = 0; reader < blobs.size(); ++reader) {
             for (uint32_t index = 0; index < kChunks; ++index) {
-              answers.push_back(start_read(blob, index));
+              answers.push_back(start_read(blobs[reader], (index + 8 * reader) % kChunks));
             }
           }
           answers.back().poll(own.wait_scope());  // sends them, and reads next to nothing
