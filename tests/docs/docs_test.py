@@ -58,7 +58,7 @@ STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
 CALLS = {  # the calls' beginnings, by what the files' names end with
     (".cc", ".h"): re.compile(r"log\(\)\.(?:warn|error|critical)\("),
     (".java",): re.compile(r"Warnings\.(?:once|LOG\.(?:warn|error))\("),
-    (".py",): re.compile(r"\b_warn\(\w+, f?"),
+    (".py",): re.compile(r"_support\(\w+\)\.warn\("),
 }
 RELAYED = "text"  # of PythonSupport.warn, whose callers are found in Python
 
@@ -67,6 +67,8 @@ def first_argument(text, at):
     """A call's first argument, from behind its parenthesis: a string that has {} for what is not one."""
     found, depth, other = "", 0, False
     while depth > 0 or text[at] not in ",)":
+        if text.startswith('f"', at) and not other:
+            at += 1  # Python's
         string = STRING.match(text, at)
         if string and depth == 0:
             found += re.sub(r"\{[^{}]*\}", "{}", string[1].replace('\\"', '"'))
