@@ -246,6 +246,7 @@ TEST_CASE("three readers that take nothing, and all else held: a fourth is serve
         return all.poll(loop.wait_scope());
       },
       "eight chunks for the fourth");
+  all.wait(loop.wait_scope());
   for (uint32_t i = 0; i < 8; ++i) CHECK(matches(got[i], make_chunk(got[i].meta.index, kUsual)));
   CHECK(home.node.metrics().connections == 4);  // nobody was sent away for it
 }
