@@ -111,6 +111,8 @@ class CrowdTest(FaultTest):
         slack = SLACK_SANITIZED_S if self.is_sanitized() else SLACK_S
         calm = self.p99_ms(self.client(node))
         client = self.client(node)
+        # Before that it is one of the crowd, of whom some are turned away.
+        eventually(lambda: node.metrics()["sessions"] or client.poll() is not None, "its login")
         crowd = self.crowd(address, begin)
         calls = peak = 0
         deadline = crowd.opened_at + CLOSED_S + SLACK_SANITIZED_S
