@@ -134,7 +134,7 @@ def contexts_on_one_node(run):
         others = dataclasses.replace(run, hosts=Others(run.hosts, [liar.pid]))
         context(others, server, "version", server.secret, {"spark.bigcast.servers": address},
                 stayed="UNAVAILABLE", warnings=1,
-                saying=r"UNSUPPORTED: protocol version: the client speaks \d+, the node \d+")
+                saying=r"UNSUPPORTED: .+: protocol version: the client speaks \d+, the node \d+")
     run.report.check("refusals_counted",
                      "" if server.metric("login_failures_total") else "no login failure counted")
     run.report.check("server_ends", server.ended_badly())
