@@ -94,7 +94,8 @@ Result<std::optional<std::string>> make_disk_directory(const EmbeddedNodeOptions
   return fail(ErrorCode::kIo, problem);
 }
 
-Result<std::vector<std::string>> arguments_of(const EmbeddedNodeOptions& options) {
+std::vector<std::string> arguments_of(const EmbeddedNodeOptions& options,
+                                      const std::optional<std::string>& disk) {
   const uint64_t memory = options.memory_bytes ? options.memory_bytes : default_node_memory();
   const uint32_t grace = options.grace_ms ? options.grace_ms : limits::kLeaseGraceDefaultMs;
   const std::string grace_text = std::to_string(grace) + "ms";
@@ -115,7 +116,6 @@ Result<std::vector<std::string>> arguments_of(const EmbeddedNodeOptions& options
                      {"--advertise",
                       rpc::Address::tcp(options.advertise_host, options.listen_port).to_string()});
   }
-  BIGCAST_ASSIGN(const auto disk, make_disk_directory(options));
   if (disk) {
     arguments.insert(arguments.end(),
                      {"--disk", *disk, "--disk-size", std::to_string(options.disk_bytes)});
@@ -216,10 +216,9 @@ std::string last_words(int fd, const std::string& program) {
   return words.empty() ? "it said nothing" : words;
 }
 
-// Starts a node and waits until it is ready. Nothing: it is; else what it said of another node that
-// has the socket.
-Result<std::optional<std::string>> start(const EmbeddedNodeOptions& options, Deadline deadline) {
-  BIGCAST_ASSIGN(auto arguments, arguments_of(options));
+Result<std::optional<std::string>> run(const EmbeddedNodeOptions& options,
+                                       const std::optional<std::string>& disk, Deadline deadline) {
+  auto arguments = arguments_of(options, disk);
   const kj::AutoCloseFd words(memfd_create("bigcast-node-words", MFD_CLOEXEC));
   if (words.get() < 0) return fail(ErrorCode::kIo, errno_message("memfd_create", errno));
   BIGCAST_ASSIGN(const pid_t pid, spawn(options, arguments, words.get()));
@@ -236,6 +235,17 @@ Result<std::optional<std::string>> start(const EmbeddedNodeOptions& options, Dea
                                              : "signal " + std::to_string(WTERMSIG(*status));
   return fail(ErrorCode::kUnavailable,
               "bigcastd: " + end + ": " + last_words(words.get(), options.program));
+}
+
+// Starts a node and waits until it is ready. Nothing: it is; else what it said of another node that
+// has the socket.
+Result<std::optional<std::string>> start(const EmbeddedNodeOptions& options, Deadline deadline) {
+  BIGCAST_ASSIGN(const auto disk, make_disk_directory(options));
+  auto ended = run(options, disk, deadline);
+  // Nobody else removes the directory of a node that could not run. That of one that does has
+  // files.
+  if (!ended && disk) rmdir(disk->c_str());
+  return ended;
 }
 
 Deadline start_deadline() {

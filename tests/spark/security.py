@@ -200,10 +200,10 @@ def forged_by(run, lying_address, server):
     good = (counted.get("offloaded") == 1 and counted.get("executors.chunksForged", 0) > 0
             and counted.get("replacedByTorrent") == 1)
     run.report.check("refused_and_counted", "" if good else f"{nonzero(counted)}")
-    told = [line for file in area.executor_logs()
+    said = [line for file in area.executor_logs()
             for line in sparks.own_lines(sparks.read(file), "WARN")
             if re.search("did not write", line)]
-    run.report.check("told_once", "" if len(told) == 1 else f"{told}")
+    run.report.check("told_once", "" if len(said) == 1 else f"{said}")
     settings = told(area)
     keys = keys_of(setting(settings, "app.secret"), [setting(settings, "app.id")]) | {
         "the nodes' secret": sparks.read(server.secret),

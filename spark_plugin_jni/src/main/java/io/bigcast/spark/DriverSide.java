@@ -246,9 +246,9 @@ final class DriverSide {
     count(id, upload, System.nanoTime() - start);
     if (value instanceof Source) {
       Source source = (Source) value;
+      // Not what the chunks have: sealed ones have more.
       BigcastBroadcast<T> handle =
-          new BigcastBroadcast<>(
-              id, upload.place(), new Published(source, upload.stats().rawBytes));
+          new BigcastBroadcast<>(id, upload.place(), new Published(source, upload.rawBytes()));
       broadcasts.put(id, new Offloaded(handle, upload, source));
       return handle;
     }
