@@ -40,9 +40,14 @@ Result<ClientTargets> ClientTargets::from(const ClientOptions& options) {
     return fail(ErrorCode::kInvalidArgument, "servers: none given, and no local node");
   }
   BIGCAST_ASSIGN(auto key, rpc::NamespaceKey::of_client(options.secret, options.name_space));
-  return ClientTargets{
-      std::move(servers), std::move(local),    std::move(key),      options.chunk_secret.clone(),
-      options.lease,      options.client_name, options.local_reads, options.progress_timeout_ms};
+  return ClientTargets{std::move(servers),
+                       std::move(local),
+                       key,
+                       options.chunk_secret.clone(),
+                       options.lease,
+                       options.client_name,
+                       options.local_reads,
+                       options.progress_timeout_ms};
 }
 
 Nodes::Nodes(rpc::UvLoop& loop, ClientTargets targets)

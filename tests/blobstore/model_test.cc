@@ -93,8 +93,7 @@ class Model {
     }
     if (choice < 950) return machine_.cut_power_after(below(40));
     if (choice < 970) return restart(below(2) == 0);
-    if (choice < 977) return machine_.set_full(below(2) == 0);
-    if (choice < 980) return machine_.set_index_full(below(3) == 0);
+    if (choice < 980) return machine_.set_full(below(2) == 0);
     if (choice < 985) return machine_.fail_next_write();
     if (choice < 990) return machine_.fail_next_sync();
     if (choice < 993) {
@@ -259,7 +258,6 @@ class Model {
       ++crashes;
     } else {
       machine_.set_full(false);
-      machine_.set_index_full(false);
     }
     open();
     std::map<uint64_t, ModelBlob> found;

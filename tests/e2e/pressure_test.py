@@ -124,7 +124,7 @@ class Pressure(EndToEnd):
     def test_churn_leaves_memory_within_the_budget_and_a_reserve(self):
         memory, sanitized = 64 * MIB, self.is_sanitized()
         total = (256 if sanitized else 100 << 10 if FULL else 10 << 10) * MIB
-        group = cgroup.MemoryCgroup(2 * memory + RESERVES)
+        group = cgroup.MemoryCgroup((2 * memory + RESERVES) * (2 if sanitized else 1))
         node = self.node("--memory", str(memory), "--disk", self.scratch / "disk", "--disk-size",
                          "1g", "--scrub-rate", "256m", within=self.within(group))
         sources = [self.sparse(f"source-{size}", size)
