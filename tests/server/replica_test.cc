@@ -216,7 +216,7 @@ TEST_CASE("a replica whose own disk fails gives up at once, and a spare takes it
 
 TEST_CASE("a replica whose disk hangs at the seal does not keep the put") {
   FaultyReplica replica(
-      [](Config& config) { config.session_timeout = std::chrono::milliseconds(800); });
+      [](Config& config) { config.session_timeout = std::chrono::milliseconds(3000); });
   Cluster& cluster = replica.cluster;
   std::latch done(1);
   std::atomic<bool> hangs = true;
