@@ -352,13 +352,13 @@ kj::Promise<Result<std::string>> UploadJob::ask_to_seal(UploadHome& home) {
 }
 
 kj::Promise<Result<std::string>> UploadJob::ask_whether_sealed(Unanswered seal) {
-  return nodes_.bulk_of(seal.home).then(
-      [this, seal = std::move(seal)](
-          Result<kj::Own<NodeSession>> session) mutable -> kj::Promise<Result<std::string>> {
-        if (!session) return Result<std::string>(tl::unexpected(seal.why));
-        auto asked = ask_whether_sealed(std::move(seal), **session);
-        return asked.attach(kj::mv(*session));
-      });
+  auto session = nodes_.bulk_of(seal.home);
+  return session.then([this, seal = std::move(seal)](Result<kj::Own<NodeSession>> session) mutable
+                      -> kj::Promise<Result<std::string>> {
+    if (!session) return Result<std::string>(tl::unexpected(seal.why));
+    auto asked = ask_whether_sealed(std::move(seal), **session);
+    return asked.attach(kj::mv(*session));
+  });
 }
 
 kj::Promise<Result<std::string>> UploadJob::ask_whether_sealed(Unanswered seal,
