@@ -36,7 +36,7 @@ class SimMachine {
   // One bit of one extent changes; false if there is no extent.
   bool flip_bit();
   void set_full(bool full);
-  void fail_next_read();           // of an extent
+  void fail_next_read();  // of an extent
   void fail_next_write();
   void fail_next_sync();
   uint64_t below(uint64_t bound);  // from the generator
