@@ -35,12 +35,15 @@ KEPT_ON_DISK = 16  # blobs that are pushed out, before they are removed
 
 
 class Puts:
-    """One writer that puts blob after blob in a thread of its own, and removes old ones."""
+    """One writer that puts blob after blob in a thread of its own, and removes old ones.
+
+    Once a call of its own fails it ends; leaving the block says so."""
 
     def __init__(self, hosts, client, source, kept):
         self._hosts, self._client, self._source, self._kept = hosts, client, source, kept
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
+        self._failure = None
         self.count = 0
 
     def __enter__(self):
@@ -52,13 +55,18 @@ class Puts:
     def __exit__(self, *_):
         self._stop.set()
         self._thread.join()
+        if self._failure:
+            raise self._failure
 
     def _run(self):
-        while not self._stop.is_set():
-            self._call("put", self._source, "--key", f"{NAMESPACE}/put-{self.count}")
-            if self.count >= self._kept:
-                self._call("rm", f"{NAMESPACE}/put-{self.count - self._kept}")
-            self.count += 1
+        try:
+            while not self._stop.is_set():
+                self._call("put", self._source, "--key", f"{NAMESPACE}/put-{self.count}")
+                if self.count >= self._kept:
+                    self._call("rm", f"{NAMESPACE}/put-{self.count - self._kept}")
+                self.count += 1
+        except SystemExit as failure:  # which would end nothing but this thread
+            self._failure = failure
 
     def _call(self, *argv):
         if self._hosts.start(0, [*self._client, *argv]).wait() != 0:
@@ -115,6 +123,8 @@ class Bench:
             0, [*self._client, "ls", "--json", f"{NAMESPACE}/put-*"], stdout=subprocess.PIPE
         )
         lines = listed.communicate()[0].splitlines()
+        if listed.returncode != 0:
+            raise SystemExit("reads-while-demoting: ls failed")
         return [json.loads(line)["key"] for line in lines]
 
 
