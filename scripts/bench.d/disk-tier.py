@@ -18,6 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "scripts" / "lib"))
 
 import measure  # noqa: E402
+from bigcast_nodes import parse_node_arguments  # noqa: E402
 from measure import MEBI  # noqa: E402
 
 BAR = 0.8
@@ -54,9 +55,7 @@ def main():
     parser.add_argument("--repeats", type=measure.positive, default=5)
     parser.add_argument("--quick", action="store_true", help="16 MiB, one run: does it work?")
     parser.add_argument("--scratch", help="folder on the disk to measure")
-    parser.add_argument("--json", action="store_true", help="also print JSON lines")
-    parser.add_argument("--binaries", type=pathlib.Path, default=ROOT / "build/release/bin")
-    arguments = parser.parse_args()
+    arguments = parse_node_arguments(parser)
     if arguments.quick:
         arguments.mib, arguments.repeats = 16, 1
     rounds = [measure_round(arguments) for _ in range(arguments.repeats)]

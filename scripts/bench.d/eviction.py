@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT / "scripts" / "lib"))
 
 import libcachesim_peer  # noqa: E402
 import measure  # noqa: E402
+from bigcast_nodes import parse_node_arguments  # noqa: E402
 
 POLICIES = ("fifo", "lru", "clock", "sieve", "s3fifo", "arc", "gdsf")
 SHARES = (0.01, 0.05, 0.2)
@@ -239,9 +240,7 @@ def parse_arguments():
     parser.add_argument("--seeds", type=measure.positive, default=3, help="default 3")
     parser.add_argument("--repeats", type=measure.positive, default=3, help="of cost, default 3")
     parser.add_argument("--quick", action="store_true", help="little of each: does it work?")
-    parser.add_argument("--json", action="store_true", help="also print JSON lines")
-    parser.add_argument("--binaries", type=pathlib.Path, default=ROOT / "build/release/bin")
-    arguments = parser.parse_args()
+    arguments = parse_node_arguments(parser)
     if arguments.quick:
         arguments.requests, arguments.seeds, arguments.repeats = 20_000, 1, 1
     return arguments

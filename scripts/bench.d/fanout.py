@@ -10,7 +10,6 @@ one raw TCP connection brings from host 0 to host 1, measured before each run.
 
 import argparse
 import hashlib
-import json
 import os
 import pathlib
 import subprocess
@@ -23,7 +22,7 @@ sys.path.insert(0, str(ROOT / "scripts" / "lib"))
 
 import measure  # noqa: E402
 import ray_peer  # noqa: E402
-from bigcast_nodes import RunningNode  # noqa: E402
+from bigcast_nodes import RunningNode, parse_node_arguments  # noqa: E402
 from measure import GIGA, MEBI, Ending  # noqa: E402
 from netns import Hosts, available  # noqa: E402
 
@@ -234,9 +233,7 @@ def parse_arguments():
     parser.add_argument("--repeats", type=measure.positive, default=3, help="default 3")
     parser.add_argument("--peer", choices=["ray"], help="measured in the same run")
     parser.add_argument("--quick", action="store_true", help="2 hosts, 16m, one run: does it work?")
-    parser.add_argument("--json", action="store_true", help="also print JSON lines")
-    parser.add_argument("--binaries", type=pathlib.Path, default=ROOT / "build/release/bin")
-    arguments = parser.parse_args()
+    arguments = parse_node_arguments(parser)
     if arguments.homes > 16:
         parser.error("--homes: must be 1 to 16")
     if arguments.homes > 1 and arguments.peer:

@@ -15,14 +15,13 @@ import argparse
 import json
 import os
 import pathlib
-import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "scripts" / "lib"))
 
 import measure  # noqa: E402
-from bigcast_nodes import RunningNode  # noqa: E402
+from bigcast_nodes import RunningNode, parse_node_arguments  # noqa: E402
 from measure import MEBI  # noqa: E402
 from netns import LocalHosts  # noqa: E402
 
@@ -46,15 +45,9 @@ class Bench:
         self._node = RunningNode(hosts, 0, arguments.binaries, [*flags, "--log-level", "warn"])
         self._servers = {"local": socket, "TCP": self._node.listen}
         for size in SIZES:
-            put = hosts.start(
-                0,
-                [arguments.binaries / "bigcast", "--quiet", "--server", socket]
-                + ["put", "-", "--key", f"{NAMESPACE}/{size}"],
-                stdin=subprocess.PIPE,
-            )
-            put.communicate(os.urandom(size))
-            if put.returncode != 0:
-                raise SystemExit("latency: put failed")
+            put = [arguments.binaries / "bigcast", "--quiet", "--server", socket]
+            put += ["put", "-", "--key", f"{NAMESPACE}/{size}"]
+            hosts.output(0, put, os.urandom(size))
 
     def run(self, way, size, clients, locate):
         whole_chunks = size == SIZES[-1] and not locate
@@ -63,11 +56,7 @@ class Bench:
         argv += [str(size), "--clients", str(clients)]
         argv += ["--count", str(each)] + ["--locate"] * locate
         before = measure.cpu_seconds(self._node.pid)
-        process = self._hosts.start(0, argv, stdout=subprocess.PIPE)
-        output = process.communicate()[0]
-        if process.returncode != 0:
-            raise SystemExit(f"latency: {' '.join(map(str, argv))} failed")
-        row = json.loads(output)
+        row = json.loads(self._hosts.output(0, argv))
         server = measure.cpu_seconds(self._node.pid) - before
         calls = clients * (each + each // 10 + 1)  # with those that warm up
         row["server_cpu_us_per_call"] = server * 1e6 / calls
@@ -80,11 +69,7 @@ class Bench:
         argv += ["--count", str(each), "--request", str(REQUEST_BYTES)]
         argv += ["--answer", str(ANSWER_BYTES), str(size if brings_chunk else ANSWER_BYTES)]
         argv += ["--tcp"] * (way == "TCP")
-        process = self._hosts.start(0, argv, stdout=subprocess.PIPE)
-        output = process.communicate()[0]
-        if process.returncode != 0:
-            raise SystemExit(f"latency: {' '.join(map(str, argv))} failed")
-        return json.loads(output)
+        return json.loads(self._hosts.output(0, argv))
 
 
 def plan(clients):
@@ -122,9 +107,7 @@ def parse_arguments():
                         help="at once, default 1,8,64")
     parser.add_argument("--repeats", type=measure.positive, default=3, help="default 3")
     parser.add_argument("--quick", action="store_true", help="64 calls, one run: does it work?")
-    parser.add_argument("--json", action="store_true", help="also print JSON lines")
-    parser.add_argument("--binaries", type=pathlib.Path, default=ROOT / "build/release/bin")
-    arguments = parser.parse_args()
+    arguments = parse_node_arguments(parser)
     if arguments.quick:
         arguments.calls, arguments.repeats = 64, 1
     return arguments

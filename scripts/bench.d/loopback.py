@@ -36,7 +36,7 @@ sys.path.insert(0, str(ROOT / "scripts" / "lib"))
 
 import measure  # noqa: E402
 import redis  # noqa: E402
-from bigcast_nodes import RunningNode  # noqa: E402
+from bigcast_nodes import RunningNode, parse_node_arguments  # noqa: E402
 from measure import GIGA, MEBI, Ending  # noqa: E402
 from netns import LocalHosts  # noqa: E402
 
@@ -280,9 +280,7 @@ def parse_arguments():
     parser.add_argument("--repeats", type=measure.positive, default=5, help="default 5")
     parser.add_argument("--no-redis", action="store_true", help="leave Redis out")
     parser.add_argument("--quick", action="store_true", help="16m, one run: does it work?")
-    parser.add_argument("--json", action="store_true", help="also print JSON lines")
-    parser.add_argument("--binaries", type=pathlib.Path, default=ROOT / "build/release/bin")
-    arguments = parser.parse_args()
+    arguments = parse_node_arguments(parser)
     if arguments.quick:
         arguments.size, arguments.repeats = 16 * MEBI, 1
     if arguments.size % MEBI:

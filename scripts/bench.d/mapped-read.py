@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "scripts" / "lib"))
 
 import measure  # noqa: E402
-from bigcast_nodes import RunningNode  # noqa: E402
+from bigcast_nodes import RunningNode, parse_node_arguments  # noqa: E402
 from measure import GIGA, MEBI  # noqa: E402
 from netns import LocalHosts  # noqa: E402
 
@@ -42,11 +42,7 @@ def put(arguments, hosts, socket):
 
 def run(arguments, hosts, socket):
     argv = [arguments.binaries / "bigcast-bench", "mapped-read", socket, NAMESPACE, "blob"]
-    process = hosts.start(0, argv, stdout=subprocess.PIPE)
-    output = process.communicate()[0]
-    if process.returncode != 0:
-        raise SystemExit("mapped-read: the reader failed")
-    return json.loads(output)
+    return json.loads(hosts.output(0, argv))
 
 
 COLUMNS = (
@@ -63,9 +59,7 @@ def main():
     parser.add_argument("--size", type=measure.parse_size, default=1024 * MEBI, help="default 1g")
     parser.add_argument("--repeats", type=measure.positive, default=5, help="default 5")
     parser.add_argument("--quick", action="store_true", help="16 MiB, one run: does it work?")
-    parser.add_argument("--json", action="store_true", help="also print JSON lines")
-    parser.add_argument("--binaries", type=pathlib.Path, default=ROOT / "build/release/bin")
-    arguments = parser.parse_args()
+    arguments = parse_node_arguments(parser)
     if arguments.quick:
         arguments.size, arguments.repeats = 16 * MEBI, 1
     print(f"== mapped-read: {measure.size_text(arguments.size)}", flush=True)

@@ -121,12 +121,10 @@ def measure(hosts, binaries, budget_mib, scratch):
 
 def main():
     parser = argparse.ArgumentParser(prog="bench node-memory", description=__doc__)
-    parser.add_argument("--binaries", type=pathlib.Path, default=ROOT / "build/release/bin")
     parser.add_argument("--budgets", default="64,256,1024", help="in MiB (default 64,256,1024)")
     parser.add_argument("--repeats", type=int, default=3, help="nodes each (default 3)")
     parser.add_argument("--scratch", help="folder for the noise and the disk tier")
-    parser.add_argument("--json", action="store_true", help="also print a JSON line for each row")
-    arguments = parser.parse_args()
+    arguments = bigcast_nodes.parse_node_arguments(parser)
     rows = []
     for budget in map(int, arguments.budgets.split(",")):
         runs = []

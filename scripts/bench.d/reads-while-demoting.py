@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import pathlib
-import subprocess
 import sys
 import tempfile
 import threading
@@ -21,7 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "scripts" / "lib"))
 
 import measure  # noqa: E402
-from bigcast_nodes import RunningNode  # noqa: E402
+from bigcast_nodes import RunningNode, parse_node_arguments  # noqa: E402
 from measure import MEBI  # noqa: E402
 from netns import LocalHosts  # noqa: E402
 
@@ -69,8 +68,7 @@ class Puts:
             self._failure = failure
 
     def _call(self, *argv):
-        if self._hosts.start(0, [*self._client, *argv]).wait() != 0:
-            raise SystemExit(f"reads-while-demoting: {argv[0]} failed")
+        self._hosts.output(0, [*self._client, *argv])
 
 
 class Bench:
@@ -89,20 +87,12 @@ class Bench:
         self._source.write_bytes(os.urandom(PUT_MIB * MEBI))
         for size in SIZES:
             put = [*self._client, "put", "-", "--key", f"{NAMESPACE}/{size}"]
-            process = hosts.start(0, put, stdin=subprocess.PIPE)
-            process.communicate(os.urandom(size))
-            if process.returncode != 0:
-                raise SystemExit("reads-while-demoting: put failed")
+            hosts.output(0, put, os.urandom(size))
 
     def read(self, size):
         before, started = self._node.metrics(), time.monotonic()
         argv = [self._binaries / "bigcast-bench", "latency", self._server, NAMESPACE, str(size)]
-        process = self._hosts.start(
-            0, [*argv, "--count", str(self._calls)], stdout=subprocess.PIPE
-        )
-        output = process.communicate()[0]
-        if process.returncode != 0:
-            raise SystemExit("reads-while-demoting: the reader failed")
+        output = self._hosts.output(0, [*argv, "--count", str(self._calls)])
         seconds, after = time.monotonic() - started, self._node.metrics()
         demoted = after["chunks_demoted_total"] - before["chunks_demoted_total"]
         return {**json.loads(output), "demoted_gb_per_s": demoted * 4 * MEBI / 1e9 / seconds}
@@ -115,17 +105,12 @@ class Bench:
                 stack.enter_context(Puts(self._hosts, self._client, self._source, kept))
             row = self.read(size)
         for key in self._keys_left():
-            self._hosts.start(0, [*self._client, "rm", key]).wait()
+            self._hosts.output(0, [*self._client, "rm", key])
         return row
 
     def _keys_left(self):
-        listed = self._hosts.start(
-            0, [*self._client, "ls", "--json", f"{NAMESPACE}/put-*"], stdout=subprocess.PIPE
-        )
-        lines = listed.communicate()[0].splitlines()
-        if listed.returncode != 0:
-            raise SystemExit("reads-while-demoting: ls failed")
-        return [json.loads(line)["key"] for line in lines]
+        listed = self._hosts.output(0, [*self._client, "ls", "--json", f"{NAMESPACE}/put-*"])
+        return [json.loads(line)["key"] for line in listed.splitlines()]
 
 
 COLUMNS = (
@@ -144,9 +129,7 @@ def parse_arguments():
     parser.add_argument("--repeats", type=measure.positive, default=3, help="default 3")
     parser.add_argument("--quick", action="store_true", help="64 calls, one run: does it work?")
     parser.add_argument("--scratch", help="folder on the disk to measure")
-    parser.add_argument("--json", action="store_true", help="also print JSON lines")
-    parser.add_argument("--binaries", type=pathlib.Path, default=ROOT / "build/release/bin")
-    arguments = parser.parse_args()
+    arguments = parse_node_arguments(parser)
     if arguments.quick:
         arguments.calls, arguments.repeats = 64, 1
     return arguments

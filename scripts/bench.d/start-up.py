@@ -46,9 +46,7 @@ def main():
     parser.add_argument("--repeats", type=measure.positive, default=5)
     parser.add_argument("--quick", action="store_true", help="1,000 rows, one run: does it work?")
     parser.add_argument("--scratch", help="folder for the disk tier")
-    parser.add_argument("--json", action="store_true", help="also print a JSON line")
-    parser.add_argument("--binaries", type=pathlib.Path, default=ROOT / "build/release/bin")
-    arguments = parser.parse_args()
+    arguments = bigcast_nodes.parse_node_arguments(parser)
     if arguments.quick:
         arguments.rows, arguments.repeats = 1000, 1
     runs = []

@@ -105,9 +105,7 @@ def main():
                         help="default 100,100000")
     parser.add_argument("--seconds", type=measure.positive, default=60, help="default 60")
     parser.add_argument("--quick", action="store_true", help="few blobs, 5 s: does it work?")
-    parser.add_argument("--json", action="store_true", help="also print JSON lines")
-    parser.add_argument("--binaries", type=pathlib.Path, default=ROOT / "build/release/bin")
-    arguments = parser.parse_args()
+    arguments = bigcast_nodes.parse_node_arguments(parser)
     if not shutil.which("chromium"):
         measure.cannot_run("the command 'chromium' is missing")
     if arguments.quick:

@@ -5,13 +5,23 @@ What they hold is read from /proc, so that needs no access to the nodes.
 
 import dataclasses
 import os
+import pathlib
 import re
 import signal
 import subprocess
 import urllib.request
 
+BINARIES = pathlib.Path(__file__).resolve().parent.parent.parent / "build/release/bin"
 METRICS_TIMEOUT_S = 30
 SAMPLE = re.compile(r"^bigcast_(\w+)(\{[^}]*\})? (\S+)", re.MULTILINE)
+
+
+def parse_node_arguments(parser):
+    """Parses what a bench on nodes was given: its own options, and those that all of them have: json
+    and binaries."""
+    parser.add_argument("--json", action="store_true", help="also print JSON lines")
+    parser.add_argument("--binaries", type=pathlib.Path, default=BINARIES)
+    return parser.parse_args()
 
 
 @dataclasses.dataclass(frozen=True)

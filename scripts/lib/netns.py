@@ -182,6 +182,18 @@ class LocalHosts:
         self._processes.append(process)
         return process
 
+    def output(self, host, argv, data=None):
+        """Runs argv on the host, with data (bytes) as its input, to its end; what it printed.
+
+        Raises SystemExit if it fails."""
+        argv = [str(word) for word in argv]
+        stdin = subprocess.DEVNULL if data is None else subprocess.PIPE
+        process = self.start(host, argv, stdin=stdin, stdout=subprocess.PIPE)
+        printed = process.communicate(data)[0]
+        if process.returncode != 0:
+            raise SystemExit(f"{' '.join(argv)} failed: exit code {process.returncode}")
+        return printed
+
     def end_processes(self, grace_s=10):
         """Ends every descendant: by SIGTERM, then after the grace by SIGKILL."""
         _signal_all(_descendants(), signal.SIGTERM)
