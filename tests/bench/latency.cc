@@ -84,17 +84,18 @@ Result<void> Probe::read_first_chunk() {
   return {};
 }
 
-// The calls of one client, in microseconds.
-Result<std::vector<double>> run_client(Probe& probe, uint32_t count, std::barrier<>& start) {
+// What it took each time, in microseconds.
+Result<std::vector<double>> repeat(const std::function<Result<void>()>& call, uint32_t count,
+                                   std::barrier<>& start) {
   Result<void> outcome;
-  for (uint32_t i = 0; i < count / 10 + 1 && outcome; ++i) outcome = probe.run();
+  for (uint32_t i = 0; i < count / 10 + 1 && outcome; ++i) outcome = call();
   start.arrive_and_wait();
   BIGCAST_TRY(outcome);
   std::vector<double> samples;
   samples.reserve(count);
   for (uint32_t i = 0; i < count; ++i) {
     const auto started = Clock::now();
-    BIGCAST_TRY(probe.run());
+    BIGCAST_TRY(call());
     samples.push_back(std::chrono::duration<double, std::micro>(Clock::now() - started).count());
   }
   return samples;
@@ -102,42 +103,43 @@ Result<std::vector<double>> run_client(Probe& probe, uint32_t count, std::barrie
 
 double quantile(const std::vector<double>& sorted, double share) {
   const auto rank = static_cast<size_t>(share * static_cast<double>(sorted.size()));
-  return sorted.empty() ? 0 : sorted[std::min(rank, sorted.size() - 1)];
+  return sorted[std::min(rank, sorted.size() - 1)];
 }
 
 }  // namespace
 
-Latency latency_of(const std::vector<std::vector<double>>& by_client, double seconds) {
-  std::vector<double> all;
-  for (const auto& each : by_client) all.insert(all.end(), each.begin(), each.end());
-  std::sort(all.begin(), all.end());
-  return Latency{quantile(all, 0.5), quantile(all, 0.99), quantile(all, 0.999),
-                 static_cast<double>(all.size()) / seconds};
-}
-
-Result<Latency> measure_latency(const LatencyOptions& options) {
-  std::vector<std::unique_ptr<Probe>> probes;
-  for (uint32_t i = 0; i < options.clients; ++i) {
-    BIGCAST_ASSIGN(auto probe, Probe::connect(options));
-    probes.push_back(std::move(probe));
-  }
-  std::barrier start(static_cast<std::ptrdiff_t>(options.clients) + 1);
-  std::vector<Result<std::vector<double>>> results(options.clients);
+Result<Latency> measure_calls(const std::vector<std::function<Result<void>()>>& calls,
+                              uint32_t count) {
+  std::barrier start(static_cast<std::ptrdiff_t>(calls.size()) + 1);
+  std::vector<Result<std::vector<double>>> results(calls.size());
   std::vector<std::thread> threads;
-  for (uint32_t i = 0; i < options.clients; ++i) {
-    threads.emplace_back([&, i] { results[i] = run_client(*probes[i], options.count, start); });
+  for (size_t i = 0; i < calls.size(); ++i) {
+    threads.emplace_back([&, i] { results[i] = repeat(calls[i], count, start); });
   }
   start.arrive_and_wait();
   const auto started = Clock::now();
   for (auto& thread : threads) thread.join();
   const std::chrono::duration<double> took = Clock::now() - started;
 
-  std::vector<std::vector<double>> samples;
-  for (auto& result : results) {
-    if (!result) return tl::unexpected(result.error());
-    samples.push_back(std::move(*result));
+  std::vector<double> all;
+  for (const auto& samples : results) {
+    if (!samples) return tl::unexpected(samples.error());
+    all.insert(all.end(), samples->begin(), samples->end());
   }
-  return latency_of(samples, took.count());
+  std::sort(all.begin(), all.end());
+  return Latency{quantile(all, 0.5), quantile(all, 0.99), quantile(all, 0.999),
+                 static_cast<double>(all.size()) / took.count()};
+}
+
+Result<Latency> measure_latency(const LatencyOptions& options) {
+  std::vector<std::unique_ptr<Probe>> probes;
+  std::vector<std::function<Result<void>()>> calls;
+  for (uint32_t i = 0; i < options.clients; ++i) {
+    BIGCAST_ASSIGN(auto probe, Probe::connect(options));
+    calls.emplace_back([each = probe.get()] { return each->run(); });
+    probes.push_back(std::move(probe));
+  }
+  return measure_calls(calls, options.count);
 }
 
 }  // namespace bigcast::bench

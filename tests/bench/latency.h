@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -19,7 +20,7 @@ struct LatencyOptions {
   bool locate_only = false;
 };
 
-// Microseconds, of all clients' calls.
+// Microseconds, of all callers' calls.
 struct Latency {
   double p50_us = 0;
   double p99_us = 0;
@@ -27,7 +28,10 @@ struct Latency {
   double calls_per_s = 0;
 };
 
-Latency latency_of(const std::vector<std::vector<double>>& by_client, double seconds);
+// Each call `count` times over in a thread of its own, all at once, after a tenth of it that is not
+// measured. Fails with what any of them fails with.
+Result<Latency> measure_calls(const std::vector<std::function<Result<void>()>>& calls,
+                              uint32_t count);
 
 Result<Latency> measure_latency(const LatencyOptions& options);
 

@@ -8,10 +8,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <barrier>
 #include <cerrno>
-#include <chrono>
 #include <cstddef>
+#include <functional>
 #include <span>
 #include <system_error>
 #include <thread>
@@ -20,7 +19,6 @@ namespace bigcast::bench {
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
 using Bytes = std::span<std::byte>;
 
 int check(int result, const char* what) {
@@ -106,37 +104,25 @@ class Trips {
 
 }  // namespace
 
-Latency measure_round_trips(const RoundTripOptions& options) {
+Result<Latency> measure_round_trips(const RoundTripOptions& options) {
   std::vector<Ends> ends;
   for (uint32_t i = 0; i < options.clients; ++i) {
     ends.push_back(options.tcp ? tcp_pair() : unix_pair());
   }
   const pid_t server = check(fork(), "fork");
   if (server == 0) serve(options, ends);
-  std::barrier start(static_cast<std::ptrdiff_t>(options.clients) + 1);
-  std::vector<std::vector<double>> samples(options.clients);
-  std::vector<std::thread> threads;
-  for (uint32_t i = 0; i < options.clients; ++i) {
-    close(ends[i].server);
-    threads.emplace_back([&, i] {
-      Trips trips(options);
-      for (uint32_t n = 0; n < options.count / 10 + 1; ++n) trips.run(ends[i].client, false);
-      start.arrive_and_wait();
-      for (uint32_t n = 0; n < options.count; ++n) {
-        const auto started = Clock::now();
-        if (!trips.run(ends[i].client, false)) return;
-        samples[i].push_back(
-            std::chrono::duration<double, std::micro>(Clock::now() - started).count());
-      }
+  std::vector<std::function<Result<void>()>> calls;
+  for (const Ends& each : ends) {
+    close(each.server);
+    calls.emplace_back([trips = Trips(options), fd = each.client]() mutable -> Result<void> {
+      if (trips.run(fd, false)) return {};
+      return fail(ErrorCode::kUnavailable, "round trips: the other process ended");
     });
   }
-  start.arrive_and_wait();
-  const auto started = Clock::now();
-  for (auto& thread : threads) thread.join();
-  const std::chrono::duration<double> took = Clock::now() - started;
+  auto latency = measure_calls(calls, options.count);
   for (const Ends& each : ends) close(each.client);
   waitpid(server, nullptr, 0);
-  return latency_of(samples, took.count());
+  return latency;
 }
 
 }  // namespace bigcast::bench

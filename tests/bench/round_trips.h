@@ -16,7 +16,7 @@ struct RoundTripOptions {
 };
 
 // What calls of those sizes between two processes take at least: raw sockets, read and written by
-// blocking calls, and nothing done with the bytes.
-Latency measure_round_trips(const RoundTripOptions& options);
+// blocking calls, and nothing done with the bytes. UNAVAILABLE if the other process ends.
+Result<Latency> measure_round_trips(const RoundTripOptions& options);
 
 }  // namespace bigcast::bench
