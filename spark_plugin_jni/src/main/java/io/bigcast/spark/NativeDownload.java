@@ -2,7 +2,7 @@ package io.bigcast.spark;
 
 import java.nio.ByteBuffer;
 
-/** A blob being read. */
+/** A blob being read. Use it from one thread; any may close it. */
 final class NativeDownload extends NativeHandle implements ChunkSource {
   private final NativeClient client;
 

@@ -2,14 +2,14 @@ package io.bigcast.spark;
 
 /**
  * Owns one native object, which the last to use it frees: so no thread can free what another is
- * using, and nobody holds a lock while a call waits for the network. Thread-safe.
+ * using, and nobody holds a lock while a call waits for the network. Any thread may close it.
  */
 abstract class NativeHandle implements AutoCloseable {
   interface Call<T> {
     T on(long pointer) throws BigcastException;
   }
 
-  private long pointer;
+  private final long pointer;
   private int users;
   private boolean closed;
 
@@ -23,9 +23,9 @@ abstract class NativeHandle implements AutoCloseable {
    * @throws HandleClosedException if the handle is closed, or was before the call failed
    */
   final <T> T use(Call<T> call) throws BigcastException {
-    long used = enter();
+    enter();
     try {
-      return call.on(used);
+      return call.on(pointer);
     } catch (BigcastException e) {
       checkOpen(e);
       throw e;
@@ -52,30 +52,27 @@ abstract class NativeHandle implements AutoCloseable {
   /** Waits for nothing but what {@link #free} does. Memory that the object gave out goes with it. */
   @Override
   public final void close() {
-    long closing;
     boolean inUse;
     synchronized (this) {
       if (closed) {
         return;
       }
       closed = true;
-      closing = pointer;
       inUse = users > 0;
       users++;
     }
     try {
       if (inUse) {
-        interrupt(closing);
+        interrupt(pointer);
       }
     } finally {
       leave();
     }
   }
 
-  private synchronized long enter() throws HandleClosedException {
+  private synchronized void enter() throws HandleClosedException {
     checkOpen(null);
     users++;
-    return pointer;
   }
 
   private synchronized void checkOpen(BigcastException cause) throws HandleClosedException {
@@ -86,17 +83,15 @@ abstract class NativeHandle implements AutoCloseable {
     }
   }
 
+  /** A closed handle gets no new users, so that only one of them is the last. */
   private void leave() {
-    long freed = 0;
+    boolean last;
     synchronized (this) {
       users--;
-      if (users == 0 && closed) {
-        freed = pointer;
-        pointer = 0;
-      }
+      last = closed && users == 0;
     }
-    if (freed != 0) {
-      free(freed);
+    if (last) {
+      free(pointer);
     }
   }
 }

@@ -2,7 +2,7 @@ package io.bigcast.spark;
 
 import java.nio.ByteBuffer;
 
-/** A blob being written. */
+/** A blob being written. Use it from one thread; any may close it. */
 final class NativeUpload extends NativeHandle implements ChunkSink {
   NativeUpload(long pointer) {
     super(pointer);
