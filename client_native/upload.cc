@@ -85,7 +85,8 @@ class UploadJob final : private kj::TaskSet::ErrorHandler {
     kj::TimePoint until;
   };
   kj::Promise<Result<std::string>> ask_whether_sealed(Unanswered seal);
-  kj::Promise<Result<std::string>> ask_whether_sealed(Unanswered seal, NodeSession& session);
+  using Sealed = Result<std::optional<std::string>>;  // the ref; none: it is not sealed
+  kj::Promise<Sealed> open_sealed(NodeSession& session, BlobId id);
   uint64_t size_at_homes() const {
     return committed_ + (seal_ ? uint64_t{kSealOverhead} * next_index_ : 0);
   }
@@ -352,34 +353,11 @@ kj::Promise<Result<std::string>> UploadJob::ask_to_seal(UploadHome& home) {
 }
 
 kj::Promise<Result<std::string>> UploadJob::ask_whether_sealed(Unanswered seal) {
-  auto session = nodes_.bulk_of(seal.home);
-  return session.then([this, seal = std::move(seal)](Result<kj::Own<NodeSession>> session) mutable
-                      -> kj::Promise<Result<std::string>> {
-    if (!session) return Result<std::string>(tl::unexpected(seal.why));
-    auto asked = ask_whether_sealed(std::move(seal), **session);
-    return asked.attach(kj::mv(*session));
-  });
-}
-
-kj::Promise<Result<std::string>> UploadJob::ask_whether_sealed(Unanswered seal,
-                                                               NodeSession& session) {
-  auto request = session.session.openRequest();
-  rpc::write(seal.id, request.initTarget().initHomeId());
-  // The ref; none: it is not sealed.
-  using Sealed = Result<std::optional<std::string>>;
-  auto asked =
-      request.send().then([this](capnp::Response<rpc::Session::OpenResults>&& response) -> Sealed {
-        auto result = response.getResult();
-        if (result.isError()) return tl::unexpected(rpc::read(result.getError()));
-        if (!result.isOpened()) return fail(ErrorCode::kUnsupported, "open: unknown answer");
-        const auto info = result.getOpened().getInfo();
-        if (!info.getSealed()) return std::nullopt;
-        BIGCAST_ASSIGN(auto ref, rpc::answered(rpc::read(info.getRef())));
-        BIGCAST_ASSIGN(auto sealed, check_sealed(std::move(ref)));
-        return sealed;
-      });
-  return bounded<std::optional<std::string>>(nodes_.loop(), session, nodes_.targets().timeout_ms,
-                                             kj::mv(asked))
+  return nodes_.bulk_of(seal.home)
+      .then([this, id = seal.id](Nodes::Session session) -> kj::Promise<Sealed> {
+        if (!session) return Sealed(tl::unexpected(session.error()));
+        return open_sealed(**session, id);
+      })
       .then([this,
              seal = std::move(seal)](Sealed sealed) mutable -> kj::Promise<Result<std::string>> {
         auto& timer = nodes_.loop().timer();
@@ -393,6 +371,24 @@ kj::Promise<Result<std::string>> UploadJob::ask_whether_sealed(Unanswered seal,
               return ask_whether_sealed(std::move(seal));
             });
       });
+}
+
+kj::Promise<UploadJob::Sealed> UploadJob::open_sealed(NodeSession& session, BlobId id) {
+  auto request = session.session.openRequest();
+  rpc::write(id, request.initTarget().initHomeId());
+  auto asked =
+      request.send().then([this](capnp::Response<rpc::Session::OpenResults>&& response) -> Sealed {
+        auto result = response.getResult();
+        if (result.isError()) return tl::unexpected(rpc::read(result.getError()));
+        if (!result.isOpened()) return fail(ErrorCode::kUnsupported, "open: unknown answer");
+        const auto info = result.getOpened().getInfo();
+        if (!info.getSealed()) return std::nullopt;
+        BIGCAST_ASSIGN(auto ref, rpc::answered(rpc::read(info.getRef())));
+        BIGCAST_ASSIGN(auto sealed, check_sealed(std::move(ref)));
+        return sealed;
+      });
+  return bounded<std::optional<std::string>>(nodes_.loop(), session, nodes_.targets().timeout_ms,
+                                             kj::mv(asked));
 }
 
 // Readers believe the ref, so it must not say what only the home says.
