@@ -210,8 +210,9 @@ std::string last_words(int fd, const std::string& program) {
   words.resize(got > 0 ? static_cast<size_t>(got) : 0);
   while (!words.empty() && std::isspace(static_cast<unsigned char>(words.back()))) words.pop_back();
   std::replace(words.begin(), words.end(), '\n', ' ');
-  for (size_t at = words.find(program); at != std::string::npos; at = words.find(program, at)) {
-    words.replace(at, program.size(), "bigcastd");
+  const std::string name = "bigcastd";
+  for (size_t at = 0; (at = words.find(program, at)) != std::string::npos; at += name.size()) {
+    words.replace(at, program.size(), name);
   }
   return words.empty() ? "it said nothing" : words;
 }
@@ -223,18 +224,17 @@ Result<std::optional<std::string>> run(const EmbeddedNodeOptions& options,
   if (words.get() < 0) return fail(ErrorCode::kIo, errno_message("memfd_create", errno));
   BIGCAST_ASSIGN(const pid_t pid, spawn(options, arguments, words.get()));
   const auto status = wait_until(pid, deadline);
+  std::string said = last_words(words.get(), options.program);
   if (!status) {
     return fail(ErrorCode::kUnavailable, "bigcastd: not ready after " +
                                              std::to_string(limits::kNodeStartTimeoutMs) +
-                                             " ms: " + last_words(words.get(), options.program));
+                                             " ms: " + said);
   }
   if (WIFEXITED(*status) && WEXITSTATUS(*status) == 0) return std::nullopt;
-  if (WIFEXITED(*status) && WEXITSTATUS(*status) == kExitSocketInUse)
-    return last_words(words.get(), options.program);
+  if (WIFEXITED(*status) && WEXITSTATUS(*status) == kExitSocketInUse) return said;
   const std::string end = WIFEXITED(*status) ? "exit code " + std::to_string(WEXITSTATUS(*status))
                                              : "signal " + std::to_string(WTERMSIG(*status));
-  return fail(ErrorCode::kUnavailable,
-              "bigcastd: " + end + ": " + last_words(words.get(), options.program));
+  return fail(ErrorCode::kUnavailable, "bigcastd: " + end + ": " + said);
 }
 
 // Starts a node and waits until it is ready. Nothing: it is; else what it said of another node that

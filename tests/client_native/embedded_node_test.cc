@@ -34,6 +34,18 @@ ClientOptions attached(const EmbeddedNodeOptions& options) {
   return client;
 }
 
+// What the start fails with when the loader refuses the program.
+Error refused(EmbeddedNodeOptions options, const std::string& program) {
+  options.program = program;
+  std::ofstream(program) << "#!/bin/sh\n"
+                            "echo \"$0: no GLIBC_2.28 (needed by $0)\" >&2\n"
+                            "exit 1\n";
+  std::filesystem::permissions(program, std::filesystem::perms::owner_all);
+  const auto ensured = ensure_embedded_node(options);
+  REQUIRE(!ensured);
+  return ensured.error();
+}
+
 }  // namespace
 
 TEST_CASE("of many that want a node at once exactly one starts it; it leaves when idle") {
@@ -149,22 +161,16 @@ TEST_CASE("a squatter on the socket does not pass for a node") {
 }
 
 TEST_CASE("the same failure of a program that is unpacked anew has the same words") {
-  auto options = embedded_options();
-  for (int i = 0; i < 2; ++i) {
+  const auto here = std::filesystem::current_path();
+  for (const bool is_relative : {false, false, true}) {
     std::string folder = std::filesystem::temp_directory_path() / "bigcast-refused-XXXXXX";
     REQUIRE(mkdtemp(folder.data()) != nullptr);
-    // As the loader refuses the real one.
-    options.program = folder + "/program";
-    std::ofstream(options.program) << "#!/bin/sh\n"
-                                      "echo \"$0: no GLIBC_2.28 (needed by $0)\" >&2\n"
-                                      "exit 1\n";
-    std::filesystem::permissions(options.program, std::filesystem::perms::owner_all);
-    const auto ensured = ensure_embedded_node(options);
+    std::filesystem::current_path(folder);
+    const Error error = refused(embedded_options(), is_relative ? "bigcastd" : folder + "/program");
+    std::filesystem::current_path(here);
     std::filesystem::remove_all(folder);
-    REQUIRE(!ensured);
-    CHECK(ensured.error().code == ErrorCode::kUnavailable);
-    CHECK(ensured.error().message ==
-          "bigcastd: exit code 1: bigcastd: no GLIBC_2.28 (needed by bigcastd)");
+    CHECK(error.code == ErrorCode::kUnavailable);
+    CHECK(error.message == "bigcastd: exit code 1: bigcastd: no GLIBC_2.28 (needed by bigcastd)");
   }
 }
 
