@@ -28,10 +28,11 @@ final class StartChecks {
   }
 
   private static void checkSecret(BigcastConf conf) throws BigcastException {
+    String file = conf.text(Key.SECRET_FILE);
     try {
-      NativeClient.checkSecret(conf.text(Key.SECRET_FILE), conf.text(Key.NAMESPACE));
+      NativeClient.checkSecret(file, conf.text(Key.NAMESPACE));
     } catch (BigcastException e) {
-      throw new BigcastException(e.code(), Key.SECRET_FILE.key + ": " + e.getMessage());
+      throw new BigcastException(e, Key.SECRET_FILE.key + ": " + file);
     }
   }
 
