@@ -120,8 +120,7 @@ public final class BigcastStats {
 
   /** {@link #uploadedStoredBytes} by {@link #uploadedRawBytes}; 1 before there are any (driver). */
   public static double uploadRatio() {
-    long raw = UPLOADED_RAW_BYTES.sum();
-    return raw == 0 ? 1 : (double) UPLOADED_STORED_BYTES.sum() / raw;
+    return Explain.ratio(UPLOADED_RAW_BYTES.sum(), UPLOADED_STORED_BYTES.sum());
   }
 
   /**

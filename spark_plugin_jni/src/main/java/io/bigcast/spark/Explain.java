@@ -11,14 +11,13 @@ final class Explain {
   private Explain() {}
 
   static String offloaded(long id, TransferStats stats, long nanos, BlobPlace place) {
-    double ratio = stats.rawBytes == 0 ? 1 : (double) stats.storedBytes / stats.rawBytes;
     return text(
         "broadcast %d: %s to Bigcast in %d chunks, %s stored (%.2f), %.2f s%s",
         id,
         size(stats.rawBytes),
         stats.chunks,
         size(stats.storedBytes),
-        ratio,
+        ratio(stats.rawBytes, stats.storedBytes),
         nanos / NANOS,
         place.home.isEmpty() ? "" : ", home " + place.home);
   }
@@ -55,6 +54,11 @@ final class Explain {
   static String lent(long id, long nanos) {
     return text(
         "broadcast %d: in this host's node, for Python workers to open, in %.2f s", id, nanos / NANOS);
+  }
+
+  /** What compression has left of it. */
+  static double ratio(long rawBytes, long storedBytes) {
+    return rawBytes == 0 ? 1 : (double) storedBytes / rawBytes;
   }
 
   static String size(long bytes) {
