@@ -39,10 +39,7 @@ class Server:
     def start_on(self, hosts, argv):
         with open(self.log, "w", encoding="utf-8") as log:
             self.process = hosts.start(0, argv, stdout=log, stderr=log)
-        wait_for(lambda: "is ready" in sparks.read(self.log) or self.process.poll() is not None,
-                 lambda: "")
-        if "is ready" not in sparks.read(self.log):
-            raise RuntimeError(f"bigcastd is not ready: {sparks.read(self.log)[-2000:]}")
+        until_ready(self.log, self.process, "bigcastd")
 
     def metrics(self):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/metrics", timeout=10) as answer:
@@ -86,12 +83,20 @@ def lying_node(run, address, server, *more):
         liar = run.hosts.start(0, [
             str(run.jar.parent / "bin" / "lying_node"), address, server.address,
             str(server.secret), *more], stdout=out, stderr=subprocess.STDOUT)
-    wait_for(lambda: "is ready" in sparks.read(log) or liar.poll() is not None, lambda: "")
     try:
+        until_ready(log, liar, "lying_node")
         yield liar
     finally:
         liar.kill()
         liar.wait()
+
+
+def until_ready(log, process, what):
+    """Waits for the line that says so; RuntimeError if it does not come, or the process ends."""
+    wait_for(lambda: "is ready" in sparks.read(log) or process.poll() is not None, lambda: "")
+    said = sparks.read(log)
+    if "is ready" not in said or process.poll() is not None:
+        raise RuntimeError(f"{what} is not ready: {said[-2000:]}")
 
 
 def free_port():
