@@ -160,8 +160,7 @@ class Prometheus(EndToEnd):
 
         # Of two readers on a host one would have fetched, and kept, a copy for nothing.
         expected = {home.http: 0.0, **{relay.http: 4.0 * MIB for relay in relays}}
-        eventually(lambda: saved(copies) == expected, f"{expected} by {copies}, "
-                   f"not {saved(copies)}")
+        eventually(lambda: saved(copies) == expected, f"{expected} by {copies}")
         for relay in relays:  # nothing came to its readers by another way
             self.assertEqual(2 * 16, relay.metrics()['chunks_served_total{path="located"}'])
             self.assertEqual(2 * 16, relay.metrics()["chunks_served_total"])
