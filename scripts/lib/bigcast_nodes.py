@@ -46,17 +46,18 @@ def anonymous_bytes(pid):
     return 0
 
 
-def _memfd_bytes(pid):
-    inodes = {}
+def memfds(pid):
+    """The bytes in use of a process's memory files, mapped or not, by a path to each."""
+    found = {}  # by inode: a file may have more descriptors than one
     for descriptor in os.listdir(f"/proc/{pid}/fd"):
         path = f"/proc/{pid}/fd/{descriptor}"
         try:
             if os.readlink(path).startswith("/memfd:"):
                 status = os.stat(path)
-                inodes[status.st_ino] = status.st_blocks * 512
+                found[status.st_ino] = path, status.st_blocks * 512
         except FileNotFoundError:
             continue  # closed meanwhile
-    return sum(inodes.values())
+    return dict(found.values())
 
 
 def inspect(pid):
@@ -65,7 +66,7 @@ def inspect(pid):
         with open(f"/proc/{pid}/comm", encoding="ascii", errors="replace") as file:
             if file.read().strip() != "bigcastd":
                 return None
-        return Node(pid, anonymous_bytes(pid), _memfd_bytes(pid))
+        return Node(pid, anonymous_bytes(pid), sum(memfds(pid).values()))
     except (FileNotFoundError, ProcessLookupError):
         return None
 

@@ -1,11 +1,9 @@
 """Who must not see or change what an application broadcasts: keys in what Spark shows, and a node
 that lies."""
 
-import contextlib
 import dataclasses
 import functools
 import json
-import os
 import pathlib
 import re
 import secrets
@@ -105,12 +103,9 @@ def found_in(run, area):
     """What the nodes of host 0 have in their memory files and on disk."""
     marks = [bytes.fromhex(mark) for mark in
              re.findall(r"^MARK ([0-9a-f]+)$", sparks.read(area.out), re.MULTILINE)]
-    memory = {}
-    for node in bigcast_nodes.on_host(run.hosts, 0):
-        for entry in pathlib.Path(f"/proc/{node.pid}/fd").iterdir():
-            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-                if os.readlink(entry).startswith("/memfd:"):
-                    memory[entry.stat().st_ino] = entry
+    memory = [pathlib.Path(path) for node in bigcast_nodes.on_host(run.hosts, 0)
+              for path in bigcast_nodes.memfds(node.pid)]
+
     def look(files):
         found = Found(0, 0)
         for file in files:
@@ -119,7 +114,7 @@ def found_in(run, area):
             found.marks += sum(mark in content for mark in marks)
         return found
 
-    return {"memory": look(memory.values()), "disk": look(area.local.rglob("extent-*"))}
+    return {"memory": look(memory), "disk": look(area.local.rglob("extent-*"))}
 
 
 def drive(run, steps, at_made=lambda: None, at_read=lambda: None):
