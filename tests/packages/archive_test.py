@@ -9,6 +9,9 @@ import subprocess
 import sys
 import tempfile
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
+import harness  # noqa: E402
+
 BYTES = 9_000_000
 
 
@@ -27,22 +30,17 @@ def check_sums(packages):
 
 def use(programs, folder):
     """A put and a get."""
-    node = subprocess.Popen(
-        [programs / "bigcastd", "--listen", "127.0.0.1:0", "--http", "none", "--memory", "64m"],
-        stdout=subprocess.PIPE, text=True)
+    node = harness.Node(programs, "--memory", "64m")
     try:
-        ready = dict(part.split("=", 1) for part in node.stdout.readline().split()[2:])
-        bigcast = [programs / "bigcast", "--server", ready["listen"], "--quiet"]
+        bigcast = [programs / "bigcast", "--server", node.listen, "--quiet"]
         content = os.urandom(BYTES)
         (folder / "big").write_bytes(content)
         run(*bigcast, "put", folder / "big", "--key", "team/big")
         run(*bigcast, "get", "team/big", folder / "copy")
         assert (folder / "copy").read_bytes() == content
-        node.terminate()
-        assert node.wait(60) == 0
+        assert node.stop() == 0
     finally:
         node.kill()
-        node.wait()
 
 
 def check_unit(root, programs, folder):
