@@ -1,12 +1,10 @@
 """A crowd that connects and does not log in, or is slow to ask: it is closed within its deadline,
 and who does log in is served meanwhile."""
 
-import json
 import os
 import resource
 import selectors
 import socket
-import subprocess
 import time
 
 import harness
@@ -90,27 +88,12 @@ class CrowdTest(FaultTest):
         self.addCleanup(crowd.close_all)
         return crowd
 
-    def client(self, node):
-        """A client that logs in, and then opens and reads t/x so often over one connection."""
-        command = [self.binaries / "bigcast-bench", "latency", node.listen, "t", "x"]
-        process = subprocess.Popen([*command, "--count", str(CALLS)], stdout=subprocess.PIPE,
-                                   stderr=subprocess.PIPE)
-        self.addCleanup(process.communicate)
-        self.addCleanup(process.kill)
-        return process
-
-    def p99_ms(self, client):
-        """Of its calls, all of which went well."""
-        output, errors = client.communicate(timeout=harness.CALL_S)
-        self.assertEqual(0, client.returncode, errors.decode())
-        return json.loads(output)["p99_us"] / 1000
-
     def run_case(self, node, address, begin, call):
         """`call` goes well while the crowd is there, as does a client that stays; the crowd goes in
         time."""
         slack = SLACK_SANITIZED_S if self.is_sanitized() else SLACK_S
-        calm = self.p99_ms(self.client(node))
-        client = self.client(node)
+        calm = self.p99_us(self.reader(node, "t", "x", CALLS)) / 1000
+        client = self.reader(node, "t", "x", CALLS)
         # Before that it is one of the crowd, of whom some are turned away.
         eventually(lambda: node.metrics()["sessions"] or client.poll() is not None, "its login")
         crowd = self.crowd(address, begin)
@@ -123,7 +106,7 @@ class CrowdTest(FaultTest):
                 call()
                 calls += 1
             peak = max(peak, node.descriptors())
-        pressed = self.p99_ms(client)
+        pressed = self.p99_us(client) / 1000
         print(f"  all closed after {max(crowd.closed_after):.1f} s; p99 of a client's calls: "
               f"{calm:.1f} ms alone, {pressed:.1f} ms in the crowd; {calls} others; "
               f"{peak} descriptors at most")

@@ -31,15 +31,9 @@ class Doctor(FaultTest):
         self.assertIn("advertise", found["advice"])
 
     def test_a_control_group_is_smaller_than_the_budget(self):
-        group = cgroup.MemoryCgroup(256 * MIB)
-        try:
-            group.__enter__()
-        except OSError as error:
-            self.skipTest(f"no cgroup can be made here: {error}")
-        self.addCleanup(group.__exit__)
-        self.assertNotIn("memory", self.findings(self.node("--memory", "64m",
-                                                           within=group.command([]))))
-        found = self.findings(self.node("--memory", "224m", within=group.command([])))["memory"]
+        enter = self.within(cgroup.MemoryCgroup(256 * MIB))
+        self.assertNotIn("memory", self.findings(self.node("--memory", "64m", within=enter)))
+        found = self.findings(self.node("--memory", "224m", within=enter))["memory"]
         self.assertTrue(found["serious"])
         self.assertIn("288.0 MiB", found["problem"])  # with what it uses beside its budget
         self.assertIn("killed above 256.0 MiB", found["problem"])

@@ -14,7 +14,6 @@ import time
 import unittest
 import urllib.request
 
-READY_S = 60
 CALL_S = 120
 SECRET = "an-end-to-end-secret-of-enough-bytes-0123456789"
 MIB = 1 << 20
@@ -108,6 +107,17 @@ class EndToEnd(unittest.TestCase):
         self.addCleanup(lambda: node.process.poll() is not None or node.stop())
         return node
 
+    def within(self, group):
+        """Enters the cgroup until the test ends; skips the test where that is not permitted. What to
+        start a node with."""
+        stack = contextlib.ExitStack()
+        try:
+            stack.enter_context(group)
+        except OSError as error:
+            self.skipTest(f"no cgroup can be made here: {error}")
+        self.addCleanup(stack.close)
+        return group.command([])
+
     def is_sanitized(self):
         return b"__asan_init" in (self.binaries / "bigcastd").read_bytes()
 
@@ -148,6 +158,21 @@ class EndToEnd(unittest.TestCase):
 
         self.addCleanup(clean_up)
         return process
+
+    def reader(self, node, name_space, name, count):
+        """A client that logs in, and then opens and reads a blob so often over one connection."""
+        process = subprocess.Popen(
+            [self.binaries / "bigcast-bench", "latency", node.listen, name_space, name, "--count",
+             str(count)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.addCleanup(process.communicate)
+        self.addCleanup(process.kill)
+        return process
+
+    def p99_us(self, reader):
+        """Of its calls, all of which went well."""
+        output, errors = reader.communicate(timeout=CALL_S)
+        self.assertEqual(0, reader.returncode, errors.decode())
+        return json.loads(output)["p99_us"]
 
     def file(self, name, content, mode=0o644):
         path = self.scratch / name

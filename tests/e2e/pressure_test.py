@@ -1,20 +1,18 @@
 """A node under pressure: a slow disk, a small cgroup, a quota; and the trace of what readers do."""
 
 import concurrent.futures
-import contextlib
 import json
 import os
 import pathlib
 import random
-import re
 import subprocess
 import sys
-import unittest
 
 import harness
 from harness import DISK_USED, MEMORY_USED, MIB, EndToEnd, eventually
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "scripts/lib"))
+import bigcast_nodes
 import cgroup
 
 FULL = bool(os.environ.get("BIGCAST_FULL"))
@@ -24,16 +22,6 @@ CHURNERS = 3
 
 
 class Pressure(EndToEnd):
-    def within(self, group):
-        """Enters the cgroup until the test ends; skips the test where that is not permitted."""
-        stack = contextlib.ExitStack()
-        try:
-            stack.enter_context(group)
-        except OSError as error:
-            self.skipTest(f"no cgroup can be made here: {error}")
-        self.addCleanup(stack.close)
-        return group.command([])
-
     def sparse(self, name, size):
         path = self.file(name, b"")
         os.truncate(path, size)
@@ -47,24 +35,6 @@ class Pressure(EndToEnd):
         self.assert_ok(self.bigcast(node, "get", key, got))
         subprocess.run(["cmp", got, path], check=True)
 
-    def p99_us(self, node, count):
-        """Of reads of t/hot by a reader that stays connected."""
-        reads = subprocess.run([self.binaries / "bigcast-bench", "latency", node.listen, "t", "hot",
-                                "--count", str(count)], capture_output=True, check=False)
-        return json.loads(self.assert_ok(reads))["p99_us"]
-
-    def held(self, node):
-        """Bytes of a node's own memory, and of its memory files, be they mapped or not."""
-        process = pathlib.Path("/proc", str(node.process.pid))
-        anonymous = re.search(r"RssAnon:\s+(\d+) kB", (process / "status").read_text())[1]
-        files = {}
-        for path in (process / "fd").iterdir():
-            with contextlib.suppress(OSError):  # closed meanwhile
-                if os.readlink(path).startswith("/memfd:"):
-                    file = path.stat()
-                    files[file.st_ino] = file.st_blocks * 512
-        return (int(anonymous) << 10) + sum(files.values())
-
     def test_a_slow_disk_holds_back_puts_and_not_reads_of_memory(self):
         enter = self.within(cgroup.DiskCgroup(self.scratch, SLOW_BYTES_PER_S))
         memory = 16 * MIB
@@ -73,17 +43,18 @@ class Pressure(EndToEnd):
         hot = random.Random(1).randbytes(2 * MIB)
         self.assert_ok(self.bigcast(node, "put", "-", "--key", "t/hot", input=hot))
         reads = 300 if FULL else 20
-        alone = self.p99_us(node, reads)
+        alone = self.p99_us(self.reader(node, "t", "hot", reads))
         put = self.start(node, "put", self.sparse("cold", memory + (60 if FULL else 6) * MIB),
                          "--key", "t/cold", "--no-compress", stderr=subprocess.PIPE)
         gets, beside = 0, []
         while put.poll() is None:
             self.assertEqual(hot, self.assert_ok(self.bigcast(node, "get", "t/hot", "-")))
-            beside.append(self.p99_us(node, reads))
+            beside.append(self.p99_us(self.reader(node, "t", "hot", reads)))
             gets += 1
             now = node.metrics()
             if not self.is_sanitized():
-                self.assertLessEqual(self.held(node), memory + RESERVES)
+                self.assertLessEqual(bigcast_nodes.inspect(node.process.pid).memory_bytes,
+                                     memory + RESERVES)
             self.assertLessEqual(now[MEMORY_USED], memory)
             # What was taken in is in one of the tiers, or in the reserve for what arrives.
             held = now[MEMORY_USED] + now[DISK_USED] + 16 * MIB
