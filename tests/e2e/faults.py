@@ -9,7 +9,6 @@ import subprocess
 import threading
 import time
 
-import harness
 from fault_proxy import FaultProxy
 from harness import EndToEnd, eventually
 

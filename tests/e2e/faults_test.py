@@ -1,5 +1,6 @@
 """Killed nodes and bad networks, by a proxy that misbehaves: docs/FAULTS.md has the table."""
 
+import contextlib
 import os
 import time
 
@@ -176,7 +177,10 @@ class SilentPartition(FaultTest):
 class Slow(FaultTest):
     """Bytes come, but few."""
 
-    def test_chunks_come_from_elsewhere_than_a_slow_holder(self):
+    @contextlib.contextmanager
+    def slow_holder(self):
+        """A home of t/x, a relay that has it and that others reach by a proxy, for the block to make
+        slow, and a relay that has nothing yet: the proxy, the home, that relay and the content."""
         proxy = self.proxy()
         home, slow, fast = self.home(), self.relay(proxy=proxy), self.relay()
         content = payload(SIZE)
@@ -186,25 +190,22 @@ class Slow(FaultTest):
             staying = self.get(home, "t/x", through=slow)
             staying.read(HALF)
             eventually(lambda: slow.metrics()["fetched_bytes_total"] >= SIZE, "a holder of all")
+            yield proxy, home, fast, content
+            proxy.faults.rate = 0
+            self.assert_right(staying, content)
+
+    def test_chunks_come_from_elsewhere_than_a_slow_holder(self):
+        with self.slow_holder() as (proxy, home, fast, content):
             proxy.faults.rate = 8 * KIB  # half a minute a chunk, from the first one on
             self.assert_right(self.get(home, "t/x", through=fast), content)
             self.assertGreater(proxy.bytes_down, 0)  # it was asked, ...
             fetched = fast.metrics()
             self.assertEqual(0, fetched['fetched_bytes_total{from="peer"}'])  # ... and left
             self.assertEqual(SIZE, fetched['fetched_bytes_total{from="home"}'])
-            proxy.faults.rate = 0
-            self.assert_right(staying, content)
 
     def test_a_holder_is_left_when_it_becomes_slow(self):
         """Faster than what counts as silent, and much slower than before."""
-        proxy = self.proxy()
-        home, slow, fast = self.home(), self.relay(proxy=proxy), self.relay()
-        content = payload(SIZE)
-        with self.back_to_baseline(home, slow, fast, keys=["t/x"]):
-            self.put(home, "t/x", content)
-            staying = self.get(home, "t/x", through=slow)
-            staying.read(HALF)
-            eventually(lambda: slow.metrics()["fetched_bytes_total"] >= SIZE, "a holder of all")
+        with self.slow_holder() as (proxy, home, fast, content):
             get = self.get(home, "t/x", through=fast)
             get.read(CHUNK)  # its relay then has as many as it reads ahead
             eventually(lambda: fast.metrics()['fetched_bytes_total{from="peer"}'] > 0, "its chunk")
@@ -215,8 +216,6 @@ class Slow(FaultTest):
             late = fetched['fetched_bytes_total{from="peer"}'] - before
             self.assertLessEqual(late, 2 * WINDOW)  # what was on its way already
             self.assertGreaterEqual(fetched["fetched_bytes_total"], SIZE)  # all came by the relay
-            proxy.faults.rate = 0
-            self.assert_right(staying, content)
 
     def test_a_put_lasts_as_long_as_its_bytes_come(self):
         """One chunk, behind which no renewal can be heard before the session's time is up."""
@@ -225,10 +224,8 @@ class Slow(FaultTest):
         content = payload(2 * MIB)
         with self.back_to_baseline(home, keys=["t/x"]):
             proxy.faults.rate = 256 * KIB
-            put = self.start(None, "--server", proxy.address, "put", "-", "--key", "t/x",
-                             stdin=harness.subprocess.PIPE)
-            put.communicate(content, timeout=harness.CALL_S)
-            self.assertEqual(0, put.returncode)
+            self.assert_ok(self.bigcast(None, "--server", proxy.address, "put", "-", "--key", "t/x",
+                                        input=content))
             proxy.faults.rate = 0
             self.assert_right(self.get(home, "t/x"), content)
 
