@@ -14,7 +14,7 @@ import zipfile
 
 import bigcast_nodes
 import spark as sparks
-from keys import applications_of, keys_of, told
+from keys import applications_of, events, keys_of, leaks, told
 from report import counters, nonzero
 from watch import Watch, command_line, figures, files_left
 
@@ -93,11 +93,8 @@ def full(run, conf, cores=1):
         "spark.bigcasttest.cores": str(cores),
         "spark.bigcasttest.filter": run.case_filter,
         "spark.bigcasttest.settings": str(area.settings),
-        "spark.eventLog.enabled": "true",
-        "spark.eventLog.dir": f"file://{area.events}",
-        "spark.eventLog.compress": "false",
         "spark.driver.memory": "1g",
-    }
+    } | area.event_log()
     if run.jar:
         settings["spark.bigcast.node.memory"] = "64m"
     # The driver's soft references go with the next collection, so that it has to read values back.
@@ -116,18 +113,13 @@ def check_secret(run, area, watch):
     settings = told(area)
     found = {key: value for key, value in settings.items() if "secret" in key.lower() and value}
     problems = [] if found else [f"executors were told no secret, only {sorted(settings)}"]
-    events = "\n".join(sparks.read(file) for file in area.events.rglob("*") if file.is_file())
-    for key, secret in found.items():
-        for what, value in keys_of(secret, applications_of(watch)).items():
-            problems += [f"{what} is in {file}" for file, text in area.text_of_logs().items()
-                         if value in text]
-            problems += [f"{what} is in the command line {line[:80]}"
-                         for line in watch.command_lines if value in line]
-        shown = re.search(rf'"{re.escape(key)}":"([^"]*)"', events)
+    problems += leaks(area, watch, {
+        f"{key}, {what}": value for key, secret in found.items()
+        for what, value in keys_of(secret, applications_of(watch)).items()})
+    for key in found:
+        shown = re.search(rf'"{re.escape(key)}":"([^"]*)"', events(area))
         if shown and "redacted" not in shown.group(1):
             problems.append(f"{key} is not redacted in the event log")
-    if "SparkListenerEnvironmentUpdate" not in events:
-        problems.append("the event log shows no environment")
     run.report.check("secret_is_secret", problems)
 
 

@@ -27,6 +27,24 @@ def told(area):
     return dict(line.partition("=")[::2] for line in lines)
 
 
+def events(area):
+    """All that its event logs have (see Area.event_log)."""
+    return "\n".join(sparks.read(file) for file in area.events.rglob("*") if file.is_file())
+
+
+def leaks(area, watch, keys, more=None):
+    """Which of the keys, a dict by what each is, are in anything that others may see of an
+    application: its logs and event log, which there must be, command lines, and `more` texts by where
+    they are."""
+    seen = {str(file): text for file, text in area.text_of_logs().items()} | (more or {})
+    seen |= {f"command line {line[:80]}": line for line in watch.command_lines}
+    problems = [f"{key} is in {where}" for where, text in seen.items()
+                for key, value in keys.items() if value in text]
+    if "SparkListenerEnvironmentUpdate" not in events(area):
+        problems.append("the event log shows no environment")
+    return problems
+
+
 def setting(settings, end):
     """The one whose name ends so, or ''."""
     return next((value for key, value in settings.items() if key.endswith(end)), "")

@@ -13,7 +13,7 @@ import bigcast_nodes
 import shared
 import spark as sparks
 from combinations import Steps
-from keys import applications_of, keys_of, setting, told
+from keys import applications_of, keys_of, leaks, setting, told
 from report import counters, nonzero
 from watch import Watch, files_left
 
@@ -61,10 +61,7 @@ def shown(area):
     return {
         "spark.ui.enabled": "true",
         "spark.ui.port": str(ui),
-        "spark.eventLog.enabled": "true",
-        "spark.eventLog.dir": f"file://{area.events}",
-        "spark.eventLog.compress": "false",
-    }, f"http://127.0.0.1:{ui}"
+    } | area.event_log(), f"http://127.0.0.1:{ui}"
 
 
 def looked_at(run, area, conf):
@@ -143,15 +140,9 @@ def pages_of(url):
 
 def check_unseen(run, area, watch, pages, keys, count, more=None):
     """None of the so many keys is in anything that others may see."""
-    seen = {str(file): text for file, text in area.text_of_logs().items()} | pages | (more or {})
-    seen |= {f"command line {line[:60]}": line for line in watch.command_lines}
-    problems = [f"{key} is in {where}" for where, text in seen.items()
-                for key, value in keys.items() if value in text]
+    problems = leaks(area, watch, keys, pages | (more or {}))
     if len(keys) != count or not all(keys.values()):
         problems.append(f"not all keys are known: {list(keys)} of {watch.sockets}")
-    events = "\n".join(sparks.read(file) for file in area.events.rglob("*") if file.is_file())
-    if "SparkListenerEnvironmentUpdate" not in events:
-        problems.append("the event log shows no environment")
     if not ("plugin.io.bigcast" in pages.get("/metrics/json/", "")
             and "spark.bigcast" in pages.get("environment", "")):
         problems.append(f"the UI shows nothing of Bigcast: {list(pages)}")

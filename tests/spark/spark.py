@@ -125,6 +125,14 @@ class Area:
         conf |= extra
         return {key: value for key, value in conf.items() if value is not None}
 
+    def event_log(self):
+        """Settings for an event log in `events`."""
+        return {
+            "spark.eventLog.enabled": "true",
+            "spark.eventLog.dir": f"file://{self.events}",
+            "spark.eventLog.compress": "false",
+        }
+
     def submit(self, master, conf, program, jars=()):
         """The command that runs `program` (a Java class's name, or a Python file)."""
         argv = self.launcher(master, conf, jars)
