@@ -61,7 +61,8 @@ class Faults:
         self.watches = [Watch(self.hosts, host) for host in range(hosts.count)]
         conf = area.conf(run.jar, CONF | conf, java="-Xcheck:jni")
         self.job = Commands(area, self.watches, submit(run, daemons, "FaultsJob", conf))
-        self.tell, self.result, self.since = self.job.do, self.job.result, self.job.since
+        self.tell, self.read = self.job.do, self.job.read
+        self.result, self.since = self.job.result, self.job.since
         self.gate = None
         self.made = []
         self.number = 0
@@ -96,6 +97,12 @@ class Faults:
                            lambda: "not all executors began to read")
         if problem:
             raise RuntimeError(problem)
+
+    def stop_in_a_read(self, name):
+        """Broadcasts a value and has it read: all executors are in the middle until `open_gate`."""
+        self.make(name, gated=True)
+        self.tell("read", name)
+        self.at_gate()
 
     def open_gate(self):
         (self.gate / "go").touch()
@@ -134,9 +141,7 @@ class Faults:
 def node_killed_in_a_read(faults):
     """The node of one executor's host."""
     name = "node_killed_in_a_read"
-    faults.make(name, gated=True)
-    faults.tell("read", name)
-    faults.at_gate()
+    faults.stop_in_a_read(name)
     faults.signal(signal.SIGKILL, faults.nodes(1))
     faults.open_gate()
     faults.check(name)
@@ -144,9 +149,7 @@ def node_killed_in_a_read(faults):
 
 def node_stopped_in_a_read(faults):
     name = "node_stopped_in_a_read"
-    faults.make(name, gated=True)
-    faults.tell("read", name)
-    faults.at_gate()
+    faults.stop_in_a_read(name)
     stopped = faults.nodes(2)
     faults.signal(signal.SIGSTOP, stopped)
     faults.open_gate()
@@ -154,21 +157,24 @@ def node_stopped_in_a_read(faults):
     faults.signal(signal.SIGCONT, stopped)
 
 
+def reads_after_the_home_was_killed(faults, name):
+    """The driver uploads it again; what was counted."""
+    faults.signal(signal.SIGKILL, faults.nodes(0))
+    faults.tell("read", name)
+    return faults.check(name, repaired=(1, 0))
+
+
 def home_killed_before_a_read(faults):
     name = "home_killed_before_a_read"
     faults.make(name)
-    faults.signal(signal.SIGKILL, faults.nodes(0))
-    faults.tell("read", name)
-    faults.check(name, repaired=(1, 0))
+    reads_after_the_home_was_killed(faults, name)
 
 
 def home_killed_before_a_published_read(faults):
     """The file is uploaded again, and mapped on the executors' hosts."""
     name = "home_killed_before_a_published_read"
     faults.publish(name)
-    faults.signal(signal.SIGKILL, faults.nodes(0))
-    faults.tell("read", name)
-    mapped = faults.check(name, repaired=(1, 0)).get("executors.mappedReads", 0)
+    mapped = reads_after_the_home_was_killed(faults, name).get("executors.mappedReads", 0)
     faults.report.check(f"{name}_and_mapped",
                         "" if mapped == WORKERS else f"{mapped} executors have mapped it")
 
@@ -177,9 +183,7 @@ def home_killed_before_a_join(faults):
     """SQL has broadcast a table, and tasks have not read it."""
     name = "home_killed_before_a_join"
     faults.join(name)
-    faults.signal(signal.SIGKILL, faults.nodes(0))
-    faults.tell("read", name)
-    faults.check(name, repaired=(1, 0))
+    reads_after_the_home_was_killed(faults, name)
 
 
 def home_killed_before_an_upload(faults):
@@ -193,9 +197,7 @@ def home_killed_before_an_upload(faults):
 
 def home_killed_in_a_read(faults):
     name = "home_killed_in_a_read"
-    faults.make(name, gated=True)
-    faults.tell("read", name)
-    faults.at_gate()
+    faults.stop_in_a_read(name)
     faults.signal(signal.SIGKILL, faults.nodes(0))
     faults.open_gate()
     faults.check(name, repaired=(1, 0))
@@ -203,9 +205,7 @@ def home_killed_in_a_read(faults):
 
 def all_nodes_killed_in_a_read(faults):
     name = "all_nodes_killed_in_a_read"
-    faults.make(name, gated=True)
-    faults.tell("read", name)
-    faults.at_gate()
+    faults.stop_in_a_read(name)
     faults.signal(signal.SIGKILL, faults.nodes())
     faults.open_gate()
     faults.check(name, repaired=(1, 0))
@@ -216,13 +216,10 @@ def executor_killed_in_a_read(faults):
     descriptors, and what it had mapped."""
     name = "executor_killed_in_a_read"
     faults.publish(f"{name}-mapped")
-    faults.tell("read", f"{name}-mapped")
-    mapped = faults.result(f"{name}-mapped")
+    mapped = faults.read(f"{name}-mapped")
     [node] = faults.nodes(1)
     idle = figures(node)
-    faults.make(name, gated=True)
-    faults.tell("read", name)
-    faults.at_gate()
+    faults.stop_in_a_read(name)
     in_read = figures(node)
     given_back = mappings_given_back(faults)
     faults.signal(signal.SIGKILL, [faults.executor(1)])
@@ -253,9 +250,7 @@ def mappings_given_back(faults):
 def reader_stopped_in_a_read(faults):
     """What it has not copied yet goes from its node without it, and it reads that again when it wakes."""
     name = "reader_stopped_in_a_read"
-    faults.make(name, gated=True)
-    faults.tell("read", name)
-    faults.at_gate()
+    faults.stop_in_a_read(name)
     stopped = [faults.executor(1)]
     faults.signal(signal.SIGSTOP, stopped)
     faults.open_gate()
@@ -278,8 +273,7 @@ def every_holder_removed(faults):
     gone = wait_for(lambda: not faults.nodes(*range(1, 1 + WORKERS)),
                     lambda: f"nodes stay: {faults.nodes(*range(1, 1 + WORKERS))}", WAITED_FOR_EVER)
     faults.tell("executors", WORKERS)
-    faults.tell("read", name)
-    result = faults.result(name)
+    result = faults.read(name)
     counted = faults.since()
     problems = [gone] if gone else []
     if result != "equal" or counted.get("replacedByUpload") or counted.get("replacedByTorrent"):
@@ -316,9 +310,7 @@ def task_killed_in_native_code(faults):
     """Its reads wait for a home that is stopped; what they held is freed, and the value can be read
     afterwards."""
     name = "task_killed_in_native_code"
-    faults.make(name, gated=True)
-    faults.tell("read", name)
-    faults.at_gate()
+    faults.stop_in_a_read(name)
     home = faults.nodes(0)
     faults.signal(signal.SIGSTOP, home)
     faults.open_gate()
@@ -334,8 +326,7 @@ def task_killed_in_native_code(faults):
     if faults.job.counted.get("executors.openDownloads"):
         problems.append(f"downloads are open: {nonzero(faults.job.counted)}")
     faults.report.check(name, problems)
-    faults.tell("read", name)
-    result = faults.result(name)
+    result = faults.read(name)
     counted = faults.since()
     faults.report.check(f"{name}_and_read_again",
                         "" if result == "equal" else f"{result}, {nonzero(counted)}")
@@ -358,8 +349,7 @@ def value_changed_since(faults):
     faults.make(name)
     faults.tell("change", name)
     faults.signal(signal.SIGKILL, faults.nodes(0))
-    faults.tell("read", name)
-    result = faults.result(name)
+    result = faults.read(name)
     counted = faults.since()
     good = "BigcastException: " in result and "has changed the value" in result
     faults.report.check(name, "" if good and counted.get("replacementsRefused")
@@ -382,8 +372,7 @@ def home_stopped_before_a_read(faults):
     # It wakes with a lease that has ended: what it had for that is gone, and nobody is given it.
     stale = wait_for(lambda: stored(faults.hosts, 0) < MEGABYTES << 20,
                      lambda: f"it had {had} bytes and still has {stored(faults.hosts, 0)}")
-    faults.tell("read", name)
-    result = faults.result(name)
+    result = faults.read(name)
     faults.report.check(f"{name}_and_what_it_had_is_gone",
                         stale or ("" if had and result == "equal" else f"{had} bytes, {result}"))
     faults.since()
@@ -495,7 +484,7 @@ def dynamic_allocation(run, hosts, daemons):
     faults.make(name)
     problems = []
     for _ in range(2):
-        result = faults.job.read(name)
+        result = faults.read(name)
         holders = [host for host in workers if faults.nodes(host)]
         problems += [] if result == "equal" and holders else [f"{result}, nodes at {holders}"]
         problems += filter(None, [wait_for(
@@ -525,9 +514,7 @@ def driver_killed(run, faults):
     """The last case: SIGKILL for a driver that has a broadcast at its node, which executors are in the
     middle of reading, and is in the middle of sending another one."""
     name = "driver_killed_in_a_read_and_an_upload"
-    faults.make(name, gated=True)
-    faults.tell("read", name)
-    faults.at_gate()
+    faults.stop_in_a_read(name)
     had = stored(faults.hosts, 0)
     faults.tell("half")
     sent = wait_for(lambda: stored(faults.hosts, 0) >= had + (4 << 20),
