@@ -599,6 +599,11 @@ class Steps:
             self.process.kill()
             return f"none within {timeout_s} s"
 
+    def ended_badly(self, problem=""):
+        """Waits for the exit; the problem that there was before, or how it ended if not well."""
+        code = self.end()
+        return problem or (f"code {code}" if code else "")
+
 
 class Commands(Steps):
     """A FaultsJob, which does as it is told."""
@@ -674,8 +679,7 @@ def many(run):
     run.report.check("files", wait_for(lambda: not files_of(area) - files, lambda: " ".join(
         map(str, sorted(files_of(area) - files)[:10]))))
     steps.go_on()
-    code = steps.end()
-    run.report.check("exit", f"code {code}" if code else "")
+    run.report.check("exit", steps.ended_badly())
     output = sparks.read(area.out)
     run.report.cases(output)
     counted = counters(output)
@@ -735,8 +739,7 @@ def failing_uploads(run, conf, wrapper=()):
         for node in bigcast_nodes.on_host(run.hosts, 0):
             os.kill(node.pid, signal.SIGKILL)
     steps.go_on()
-    code = steps.end()
-    run.report.check("exit", problem or (f"code {code}" if code else ""))
+    run.report.check("exit", steps.ended_badly(problem))
     output = sparks.read(area.out)
     run.report.cases(output)
     if run.jar:

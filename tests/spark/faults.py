@@ -16,7 +16,7 @@ import spark as sparks
 from combinations import Commands, Others, Steps, unpacked_package, wait_for
 from hosts import stored, submit
 from report import counters, nonzero
-from watch import Watch, command_line, figures, files_left
+from watch import Watch, command_line, figures, files_left, left_on
 
 WORKERS = 2
 MEGABYTES = 24
@@ -457,15 +457,13 @@ def python_home_killed(run, hosts, daemons):
         lambda: all(method_runs(run.spark, executor_of(hosts, host), "NativeClient.lend")
                     for host in range(1, hosts.count)), lambda: "no executor came to wait")
     problem = strike("killed", signal.SIGKILL) or problem
-    code = steps.end()
-    run.report.check("exit", problem or (f"code {code}" if code else ""))
+    run.report.check("exit", steps.ended_badly(problem))
     output = sparks.read(area.out)
     run.report.cases(output)
     counted = counters(output)
     good = counted.get("replacedByUpload") == counted.get("replacedForPython") == 2
     run.report.check("replaced", "" if good else f"{nonzero(counted)}")
-    left = [f"host {host}: {what}" for host, watch in enumerate(watches) for what in watch.left()]
-    run.report.check("nothing_left", left + files_left([area.local, area.tmp]))
+    run.report.check("nothing_left", left_on(watches) + files_left([area.local, area.tmp]))
 
 
 def dynamic_allocation(run, hosts, daemons):
@@ -495,8 +493,7 @@ def dynamic_allocation(run, hosts, daemons):
         problems.append(f"{nonzero(counted)}")
     run.report.check(f"{name}_removes_every_holder", problems)
     faults.destroy_all()
-    code = faults.job.end()
-    run.report.check(f"{name}_ends", f"code {code}" if code else "")
+    run.report.check(f"{name}_ends", faults.job.ended_badly())
 
 
 def jni_is_used_well(faults):
@@ -525,8 +522,6 @@ def driver_killed(run, faults):
     faults.signal(signal.SIGKILL, [java])
     faults.open_gate()
     faults.job.end()
-    left = [f"host {host}: {what}" for host, watch in enumerate(faults.watches)
-            for what in watch.left()]
     folders = [*map(faults.local, range(1, 1 + WORKERS)), *faults.daemons.folder.glob("local-0"),
                *faults.daemons.folder.glob("tmp-*"), faults.area.local, faults.area.tmp]
-    run.report.check(f"{name}_and_nothing_is_left", left + files_left(folders))
+    run.report.check(f"{name}_and_nothing_is_left", left_on(faults.watches) + files_left(folders))

@@ -11,7 +11,7 @@ import spark as sparks
 from combinations import (REFUSED_NODE, SMALL_TIMEOUT_S, Others, Steps, check_end, check_path,
                           jar_of_a_newer_glibc, observe, wait_for)
 from report import counters, nonzero
-from watch import Watch, files_left, listening_ports
+from watch import Watch, files_left, left_on, listening_ports
 
 WORKERS = 2
 EXECUTORS = 4
@@ -100,8 +100,7 @@ def drive(run, hosts, steps, gate):
     steps.go_on()
     problem = problem or steps.wait("destroyed")
     steps.go_on()
-    code = steps.end()
-    run.report.check("exit", problem or (f"code {code}" if code else ""))
+    run.report.check("exit", steps.ended_badly(problem))
     return [is_ - was for was, is_ in zip(before, after)][1:]
 
 
@@ -146,33 +145,35 @@ def before_the_read(run, hosts, daemons):
         if step == "read":
             after = [hosts.traffic(host).received for host in range(hosts.count)]
     steps.go_on()
-    code = steps.end()
-    run.report.check("exit", problem or (f"code {code}" if code else ""))
+    run.report.check("exit", steps.ended_badly(problem))
     received = [is_ - was for was, is_ in zip(before, after)][1:]
     size = counters(sparks.read(area.out)).get("uploadedStoredBytes", 0)
-    run.report.check("one_pull_a_host",
-                     [f"host {host} received {count} bytes for {size}"
-                      for host, count in enumerate(received, 1) if not size < count <= 1.1 * size])
-    left = [f"host {host}: {what}" for host, watch in enumerate(watches) for what in watch.left()]
-    run.report.check("nothing_left", left + files_left([area.local, area.tmp]))
+    check_one_pull(run, received, size)
+    run.report.check("nothing_left", left_on(watches) + files_left([area.local, area.tmp]))
+
+
+def small_on_hosts(run, area, hosts, daemons, conf):
+    """A SmallJob whose one executor reads from a node of another host; what it counted."""
+    conf = area.conf(run.jar, {"spark.bigcasttest.executors": "1", "spark.cores.max": "1"}
+                     | WORKER_CONF | conf)
+    watch = Watch(hosts)
+    observe(run, area, submit(run, daemons, "SmallJob", conf), watch, SMALL_TIMEOUT_S)
+    output = sparks.read(area.out)
+    run.report.cases(output)
+    counted = counters(output)
+    check_path(run.report, counted, None, expected=2, located=False)
+    check_end(run, area, watch)
+    return counted
 
 
 def executor_elsewhere(run, hosts, daemons):
     """Shared mode: the node is on the driver's host, the executor on another, which has none."""
     server = shared.Server(run, hosts)
     area = run.area("shared", hosts.address(0))
-    conf = area.conf(run.jar, {
+    small_on_hosts(run, area, Others(hosts, [server.process.pid]), daemons, {
         "spark.bigcast.servers": server.address,
         "spark.bigcast.secret.file": str(server.secret),
-        "spark.bigcasttest.executors": "1",
-        "spark.cores.max": "1",
-    } | WORKER_CONF)
-    watch = Watch(Others(hosts, [server.process.pid]))
-    observe(run, area, submit(run, daemons, "SmallJob", conf), watch, SMALL_TIMEOUT_S)
-    output = sparks.read(area.out)
-    run.report.cases(output)
-    check_path(run.report, counters(output), None, expected=2, located=False)
-    check_end(run, area, watch)
+    })
     nodes = [node for host in range(1, hosts.count) for node in bigcast_nodes.on_host(hosts, host)]
     run.report.check("no_other_node", f"{nodes}" if nodes else "")
     run.report.check("server_ends", server.ended_badly())
@@ -185,41 +186,35 @@ def executor_without_a_node(run, first, hosts, daemons):
 
     before = logs()
     area = run.area("old-glibc", hosts.address(0))
-    conf = area.conf(run.jar, {
-        "spark.executor.extraClassPath": str(jar_of_a_newer_glibc(run)),
-        "spark.bigcasttest.executors": "1",
-        "spark.cores.max": "1",
-    } | WORKER_CONF)
-    watch = Watch(hosts)
-    observe(run, area, submit(run, daemons, "SmallJob", conf), watch, SMALL_TIMEOUT_S)
-    output = sparks.read(area.out)
-    run.report.cases(output)
-    counted = counters(output)
-    check_path(run.report, counted, None, expected=2, located=False)
+    counted = small_on_hosts(run, area, hosts, daemons, {
+        "spark.executor.extraClassPath": str(jar_of_a_newer_glibc(run))})
     strange = {name: count for name, count in nonzero(counted).items()
                if name == "executors.localNodeReads" or "eplaced" in name}
     run.report.check("read_from_the_home", f"{strange}" if strange else "")
-    check_end(run, area, watch)
     warned = [line for log in logs() - before for line in sparks.own_lines(sparks.read(log), "WARN")]
     good = len(warned) == 1 and re.search(f"this host has no node.*{REFUSED_NODE}", warned[0])
     run.report.check("one_warning", "" if good else f"{warned}")
 
 
+def check_one_pull(run, received, size):
+    """Each worker's host received what it read once."""
+    run.report.check("one_pull_a_host",
+                     [f"host {host} received {count} bytes for {size}"
+                      for host, count in enumerate(received, 1) if not size < count <= 1.1 * size])
+
+
 def check(run, area, watches, received):
     output = sparks.read(area.out)
     run.report.cases(output)
-    left = [f"host {host}: {what}" for host, watch in enumerate(watches) for what in watch.left()]
     folders = [*area.folder.glob("cluster/local-*"), area.local, area.tmp]
-    run.report.check("nothing_left", left + files_left(folders))
+    run.report.check("nothing_left", left_on(watches) + files_left(folders))
     if not run.jar:
         print(f"plain Spark: bytes into each worker's host {received}")
         return
     counted = counters(output)
     size = counted.get("uploadedStoredBytes", 0)
     run.report.check("offloaded", "" if size >= MEGABYTES << 20 else f"stored bytes {size}")
-    run.report.check("one_pull_a_host",
-                     [f"host {host} received {count} bytes for {size}"
-                      for host, count in enumerate(received, 1) if not size < count <= 1.1 * size])
+    check_one_pull(run, received, size)
     run.report.check("one_node_a_host",
                      [f"host {host} has had nodes {sorted(watch.nodes)}"
                       for host, watch in enumerate(watches) if len(watch.nodes) != 1])

@@ -121,8 +121,7 @@ def drive(run, steps, at_made=lambda: None, at_read=lambda: None):
         if not problem:
             {"made": at_made, "read": at_read}.get(step, lambda: None)()
         steps.go_on()
-    code = steps.end()
-    run.report.check("exit", problem or (f"code {code}" if code else ""))
+    run.report.check("exit", steps.ended_badly(problem))
 
 
 def pages_of(url):

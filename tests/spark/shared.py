@@ -282,8 +282,7 @@ def strike(run, name, count, more):
         rereads = counted.get("driverRereads", 0)
         good = rereads >= job.rereads if job.rereads else not rereads
         run.report.check("rereads_counted", "" if good else f"{counted}")
-        code = job.commands.end()
-        run.report.check("exit", f"code {code}" if code else "")
+        run.report.check("exit", job.commands.ended_badly())
         run.report.check("nothing_left", watch.left())
         for server in servers[1:]:
             started = server.metric('uploads_total{event="started"}')
@@ -372,8 +371,7 @@ def rolling_restart(run):
         node.start()
         problem = problem or more(1)
     stop.touch()
-    code = job.end()
-    run.report.check("exit", problem or (f"code {code}" if code else ""))
+    run.report.check("exit", job.ended_badly(problem))
     output = sparks.read(area.out)
     run.report.cases(output)
     counted = counters(output)

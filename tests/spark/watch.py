@@ -58,6 +58,11 @@ class Watch:
         return [pid for pid in self.hosts.pids(self.host) if not is_zombie(pid)]
 
 
+def left_on(watches):
+    """What is left on hosts, of each of which there is one watch."""
+    return [f"host {watch.host}: {what}" for watch in watches for what in watch.left()]
+
+
 def command_line(pid):
     try:
         raw = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
