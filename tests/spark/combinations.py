@@ -1,6 +1,5 @@
-"""The Spark contexts that the tests run in, one function each, and what must hold around them."""
+"""The Spark contexts that the tests run in, one function each; those of PySpark are in pyspark_runs."""
 
-import contextlib
 import dataclasses
 import functools
 import os
@@ -9,80 +8,18 @@ import re
 import secrets
 import signal
 import subprocess
-import time
 import zipfile
 
 import bigcast_nodes
 import spark as sparks
 from keys import applications_of, events, keys_of, leaks, told
 from report import counters, nonzero
+from running import (CASES_TIMEOUT_S, SMALL_TIMEOUT_S, Steps, check_end, execute, wait_for,
+                     write_secret)
 from watch import Watch, command_line, figures, files_left
 
 JAVA = "org.apache.spark.serializer.JavaSerializer"
 KRYO = "org.apache.spark.serializer.KryoSerializer"
-CASES_TIMEOUT_S = 420
-SMALL_TIMEOUT_S = 150
-COMMAND_TIMEOUT_S = 120
-
-
-@dataclasses.dataclass
-class Run:
-    """What a combination gets: where to run, what to report to, which cases."""
-
-    spark: sparks.Spark
-    hosts: object
-    report: object
-    work: pathlib.Path
-    jar: pathlib.Path  # None: plain Spark, to check the tests themselves
-    case_filter: str
-
-    def area(self, name="app", address="127.0.0.1"):
-        return sparks.Area(self.spark, self.work / name, address)
-
-
-def execute(run, area, argv, timeout_s):
-    """Runs an application to its end; returns its Watch. Reports what its end was like."""
-    watch = Watch(run.hosts)
-    observe(run, area, functools.partial(run.hosts.start, 0, argv), watch, timeout_s)
-    return watch
-
-
-def observe(run, area, start, watch, timeout_s):
-    """Starts an application by `start`, and watches it to its end."""
-    with open(area.out, "w", encoding="utf-8") as out, open(area.log, "w", encoding="utf-8") as log:
-        process = start(env=area.environment(), stdout=out, stderr=log)
-        deadline = time.monotonic() + timeout_s
-        looked = 0
-        while process.poll() is None and time.monotonic() < deadline:
-            if time.monotonic() - looked > 1:
-                watch.look()
-                looked = time.monotonic()
-            time.sleep(0.1)
-    if process.poll() is None:
-        process.kill()
-        run.report.check("exit", f"not ended after {timeout_s} s")
-    else:
-        run.report.check("exit", f"code {process.returncode}" if process.returncode else "")
-
-
-def check_end(run, area, watch, warnings=0, saying="", where="driver"):
-    """No process, socket or file is left; the plugin logged no error and only what it should."""
-    left = watch.left()
-    run.report.check("nothing_left", left + files_left([area.local, area.tmp]))
-    problems = []
-    given = []
-    for log in (area.log, *area.executor_logs()):
-        text = sparks.read(log)
-        problems += sparks.own_lines(text, "ERROR")
-        found = sparks.own_lines(text, "WARN")
-        if log == area.log:
-            given = found
-        else:
-            problems += found
-    if len(given) != warnings or not all(re.search(saying, line) for line in given):
-        expected = f"{warnings} warnings" + (f" that say {saying!r}" if saying else "")
-        problems.append(f"{expected} on the driver expected, got {given}")
-    run.report.check("log", problems)
 
 
 def full(run, conf, cores=1):
@@ -158,33 +95,6 @@ def local_mode(run):
         no_node(run, (area, watch))
 
 
-def pyspark_min0(run):
-    pyspark(run, {"spark.bigcast.minSize": "0"})
-
-
-def pyspark_kryo_defaults(run):
-    """With nodes that have no room to lend all of it: then executors write files."""
-    area = pyspark(run, {"spark.serializer": KRYO}
-                   | ({"spark.bigcast.node.memory": "16m"} if run.jar else {}))
-    counted = counters(sparks.read(area.out))
-    if run.jar and not run.case_filter:
-        good = counted.get("pythonFilesShared") and counted.get("pythonFilesWritten")
-        run.report.check("both_ways", "" if good else f"{counted}")
-
-
-def pyspark_encrypted(run):
-    """Spark encrypts what is on its disks and in its messages, and so the file of a pickle, too."""
-    pattern = run.case_filter or "dict$|large_closure|join|one_copy"
-    area = pyspark(dataclasses.replace(run, case_filter=pattern), {
-        "spark.bigcast.minSize": "0",
-        "spark.authenticate": "true",
-        "spark.authenticate.secret": secrets.token_hex(32),
-        "spark.network.crypto.enabled": "true",
-        "spark.io.encryption.enabled": "true",
-    })
-    check_encrypted(run, area)
-
-
 def check_encrypted(run, area):
     if run.jar:
         said = [line for line in sparks.own_lines(sparks.read(area.log), "INFO")
@@ -209,107 +119,6 @@ def ssl_rpc(run):
         "spark.ssl.rpc.trustStorePassword": password,
     }, expected=2)
     check_encrypted(run, area)
-
-
-def pyspark(run, conf):
-    """Returns the area in which it ran."""
-    area = run.area()
-    conf = area.conf(run.jar, {"spark.bigcasttest.filter": run.case_filter} | conf)
-    argv = area.submit("local-cluster[2,1,1024]", conf, sparks.HERE / "python" / "cases.py",
-                       jars=[run.spark.jobs_jar])
-    watch = execute(run, area, argv, CASES_TIMEOUT_S)
-    run.report.cases(sparks.read(area.out))
-    check_end(run, area, watch)
-    return area
-
-
-def unpacked_package(run, area):
-    """The Python package's folder."""
-    [wheel] = run.jar.parent.glob("bigcast-*.whl")
-    package = area.folder / "package"
-    zipfile.ZipFile(wheel).extractall(package)
-    return package
-
-
-def pyspark_arrays(run):
-    """The Python package: its broadcasts in four workers, and the example."""
-    if not run.jar:
-        run.report.skip("all", "the package needs the plugin")
-        return
-    area = run.area()
-    package = unpacked_package(run, area)
-    conf = area.conf(run.jar, {
-        "spark.bigcasttest.filter": run.case_filter,
-        "spark.bigcast.node.memory": "256m",
-        "spark.executorEnv.PYTHONPATH": str(package),
-    })
-    watch = Watch(run.hosts)
-    folder = sparks.HERE / "python"
-    argv = area.submit("local-cluster[2,2,1024]", conf, folder / "arrays.py")
-    argv = ["env", f"PYTHONPATH={package}", *argv]
-    observe(run, area, functools.partial(run.hosts.start, 0, argv), watch, CASES_TIMEOUT_S)
-    run.report.cases(sparks.read(area.out))
-    # One case kills the node, maybe before it was seen, and is told of two broadcasts.
-    warnings = 2 if re.search(run.case_filter, "py_home_dies") else 0
-    good = 1 <= len(watch.nodes) <= 2
-    run.report.check("one_node_at_a_time", "" if good else f"nodes {watch.nodes}")
-    check_end(run, area, watch, warnings, saying="broadcast of Python's")
-
-
-EXAMPLE = sparks.HERE.parents[1] / "examples" / "embedding_lookup.py"
-EXAMPLE_SIZE = ["--rows", "4096", "--pairs", "20000", "--workers", "4"]
-
-
-def pyspark_example(run):
-    """The example as users submit it: four workers with the plugin, and without it in local mode."""
-    if not run.jar:
-        run.report.skip("all", "the package needs the plugin")
-        return
-    said = {}
-    for name, master, jar in (("plugin", "local-cluster[1,4,1024]", run.jar),
-                              ("without", "local[2]", None)):
-        with run.report.under(name):
-            said[name] = example(run, run.area(name), master, jar)
-    run.report.check("same_answer", "" if said["plugin"] == said["without"] else f"{said}")
-
-
-def example(run, area, master, jar):
-    """What it printed."""
-    package = unpacked_package(run, area)
-    conf = area.conf(jar, {"spark.executorEnv.PYTHONPATH": str(package)}
-                     | ({"spark.bigcast.node.memory": "64m"} if jar else {}))
-    argv = ["env", f"PYTHONPATH={package}", *area.submit(master, conf, EXAMPLE), *EXAMPLE_SIZE]
-    watch = execute(run, area, argv, SMALL_TIMEOUT_S)
-    output = sparks.read(area.out)
-    good = re.fullmatch(r"rows \d+ and \d+ have a cosine of 0\.\d{4}\n", output)
-    run.report.check("answer", "" if good else f"printed {output[-500:]!r}")
-    sent = [line for line in sparks.own_lines(sparks.read(area.log), "INFO")
-            if "of Python's: 4.0 MiB to Bigcast" in line]
-    run.report.check("path", "" if len(sent) == (1 if jar else 0) else f"{sent}")
-    check_end(run, area, watch)
-    return output
-
-
-def pyspark_fallback(run):
-    """bigcast.broadcast where it is sc.broadcast: in local mode, where Spark encrypts, where nobody
-    answers, and beyond a node's room; and in all other such contexts."""
-    if not run.jar:
-        run.report.skip("all", "the package needs the plugin")
-        return
-    area = run.area()
-    package = unpacked_package(run, area)
-    conf = area.conf(run.jar, {"spark.executorEnv.PYTHONPATH": str(package)})
-    argv = ["env", f"PYTHONPATH={package}",
-            *area.submit("local[2]", conf, sparks.HERE / "python" / "fallback.py"),
-            str(write_secret(run.work / "secret")), run.case_filter or ".", "py_",
-            *(["more_"] if os.environ.get("BIGCAST_FULL") else [])]
-    watch = execute(run, area, argv, CASES_TIMEOUT_S)
-    run.report.cases(sparks.read(area.out))
-    due = [("py_unreachable", r"TorrentBroadcast: .*127\.0\.0\.1:1\b"),
-           ("py_too_full", "goes by sc.broadcast, .*RESOURCE_EXHAUSTED"),
-           ("py_too_full", "a broadcast goes through Spark's TorrentBroadcast: RESOURCE_EXHAUSTED")]
-    due = [says for name, says in due if re.search(run.case_filter, name)]
-    check_end(run, area, watch, warnings=len(due), saying="|".join(due))
 
 
 def small(run, conf, warnings=0, saying="", stayed=None, expected=0, wrapper=(), jars=(),
@@ -501,12 +310,6 @@ def another_architecture(run):
                        saying=r"Linux aarch64, .*glibc 2\.28 or newer"))
 
 
-def write_secret(file, mode=0o600):
-    file.write_text(secrets.token_hex(32), encoding="utf-8")
-    file.chmod(mode)
-    return file
-
-
 def unreachable(run):
     secret = write_secret(run.work / "secret")
     small(run, {"spark.bigcast.servers": "127.0.0.1:1", "spark.bigcast.secret.file": str(secret)},
@@ -534,116 +337,6 @@ def ends_at_start(run, conf, saying):
     good = code == 1 and re.search(saying, sparks.read(area.log)) and not sparks.read(area.out)
     run.report.check("strict_ends", "" if good else f"exit code {code}, {sparks.read(area.out)}")
     run.report.check("strict_leaves_nothing", watch.left() + files_left([area.local, area.tmp]))
-
-
-class Others:
-    """Hosts without the processes that are expected to stay."""
-
-    def __init__(self, hosts, staying):
-        self._hosts, self._staying = hosts, frozenset(staying)
-
-    def __getattr__(self, name):
-        return getattr(self._hosts, name)
-
-    def pids(self, host):
-        return [pid for pid in self._hosts.pids(host) if pid not in self._staying]
-
-
-def wait_for(condition, why_not, timeout_s=60):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return why_not()
-        time.sleep(0.2)
-    return ""
-
-
-class Steps:
-    """A StepJob that runs, whose steps the caller waits for and lets go on. `start` starts it."""
-
-    def __init__(self, area, watches, start):
-        self.area = area
-        self.watches = watches
-        with open(area.out, "w", encoding="utf-8") as out, \
-                open(area.log, "w", encoding="utf-8") as log:
-            self.process = start(env=area.environment(), stdout=out, stderr=log,
-                                 stdin=subprocess.PIPE)
-
-    def wait(self, step, timeout_s=SMALL_TIMEOUT_S):
-        """Waits for the step; '' or why it did not come."""
-        line = f"STEP {step}"
-
-        def there():
-            for watch in self.watches:
-                watch.look()
-            there = line in sparks.read(self.area.out).splitlines()
-            return there or self.process.poll() is not None
-
-        wait_for(there, lambda: "", timeout_s)
-        return "" if line in sparks.read(self.area.out).splitlines() else f"no {line!r}"
-
-    def go_on(self):
-        self.tell("go")
-
-    def tell(self, command):
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(f"{command}\n".encode())
-            self.process.stdin.flush()
-
-    def end(self, timeout_s=SMALL_TIMEOUT_S):
-        """Waits for the exit and returns its code."""
-        self.process.stdin.close()
-        try:
-            return self.process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            return f"none within {timeout_s} s"
-
-    def ended_badly(self, problem=""):
-        """Waits for the exit; the problem that there was before, or how it ended if not well."""
-        code = self.end()
-        return problem or (f"code {code}" if code else "")
-
-
-class Commands(Steps):
-    """A FaultsJob, which does as it is told."""
-
-    def __init__(self, area, watches, start):
-        super().__init__(area, watches, start)
-        self.told = 0
-        self.counted = {}
-
-    def do(self, *command):
-        """Gives a command and waits until it is done."""
-        text = " ".join(map(str, command))
-        self.tell(text)
-        self.told += 1
-        problem = wait_for(lambda: self.done() >= self.told or self.process.poll() is not None,
-                           lambda: f"{text!r} is not done", COMMAND_TIMEOUT_S)
-        if problem or self.done() < self.told:
-            raise RuntimeError(problem or f"{text!r} ended the driver")
-
-    def done(self):
-        for watch in self.watches:
-            watch.look()
-        return len(re.findall("^STEP ", sparks.read(self.area.out), re.MULTILINE))
-
-    def result(self, name, command="result"):
-        self.do(command, name)
-        return re.findall(rf"^RESULT {name} (.*)$", sparks.read(self.area.out), re.MULTILINE)[-1]
-
-    def read(self, name):
-        """What every executor makes of it."""
-        self.do("read", name)
-        return self.result(name)
-
-    def since(self):
-        """The counters' changes since the last call."""
-        before = self.counted
-        seen = len(sparks.read(self.area.out))
-        self.do("counters")
-        self.counted = counters(sparks.read(self.area.out)[seen:])
-        return {name: count - before.get(name, 0) for name, count in self.counted.items()}
 
 
 def many(run):

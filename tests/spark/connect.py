@@ -6,7 +6,7 @@ import subprocess
 
 import shared
 import spark as sparks
-from combinations import SMALL_TIMEOUT_S, check_end, wait_for
+from running import SMALL_TIMEOUT_S, check_end, wait_for
 from watch import Watch
 
 SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"

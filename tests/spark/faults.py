@@ -13,9 +13,9 @@ import bigcast_nodes
 import cluster
 import netns
 import spark as sparks
-from combinations import Commands, Others, Steps, unpacked_package, wait_for
 from hosts import stored, submit
 from report import counters, nonzero
+from running import Commands, Others, Steps, unpacked_package, wait_for
 from watch import Watch, command_line, figures, files_left, left_on
 
 WORKERS = 2

@@ -8,9 +8,9 @@ import cluster
 import netns
 import shared
 import spark as sparks
-from combinations import (REFUSED_NODE, SMALL_TIMEOUT_S, Others, Steps, check_end, check_path,
-                          jar_of_a_newer_glibc, observe, wait_for)
+from combinations import REFUSED_NODE, check_path, jar_of_a_newer_glibc
 from report import counters, nonzero
+from running import SMALL_TIMEOUT_S, Others, Steps, check_end, observe, wait_for
 from watch import Watch, files_left, left_on, listening_ports
 
 WORKERS = 2

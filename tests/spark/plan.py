@@ -4,18 +4,20 @@ import combinations
 import connect
 import faults
 import hosts
+import pyspark_runs
 import security
 import shared
 
+# In this order: what takes longest starts first.
 ALL = {
     "java-min0": combinations.java_min0,
     "kryo-defaults": combinations.kryo_defaults,
-    "pyspark-min0": combinations.pyspark_min0,
-    "pyspark-kryo-defaults": combinations.pyspark_kryo_defaults,
-    "pyspark-arrays": combinations.pyspark_arrays,
-    "pyspark-example": combinations.pyspark_example,
-    "pyspark-fallback": combinations.pyspark_fallback,
-    "pyspark-encrypted": combinations.pyspark_encrypted,
+    "pyspark-min0": pyspark_runs.min0,
+    "pyspark-kryo-defaults": pyspark_runs.kryo_defaults,
+    "pyspark-arrays": pyspark_runs.arrays,
+    "pyspark-example": pyspark_runs.example,
+    "pyspark-fallback": pyspark_runs.fallback,
+    "pyspark-encrypted": pyspark_runs.encrypted,
     "hosts": hosts.on_hosts,
     "faults": faults.on_hosts,
     "shared": shared.contexts_on_one_node,
@@ -49,7 +51,6 @@ ALL = {
     "two-contexts": combinations.two_contexts,
     "defaults": combinations.defaults,
 }
-# In this order: what takes longest starts first.
 LINES = {
     "3.4": [], "3.5": [], "3.5-scala2.13": [],  # what of it Maven has: no MLlib and GraphX
     "4.0": ["connect", "ssl-rpc"], "4.1": ["connect", "ssl-rpc"], "4.2": ["connect", "ssl-rpc"],

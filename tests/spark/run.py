@@ -20,9 +20,9 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "scripts" / "lib"))
-import combinations  # noqa: E402
 import netns  # noqa: E402
 import plan  # noqa: E402
+import running  # noqa: E402
 from report import Report  # noqa: E402
 from spark import Spark  # noqa: E402
 
@@ -132,7 +132,7 @@ def run_one(args):
     report = Report(f"spark-{args.spark}{'' if args.jar else '-plain'}/{args.one}")
     spark = Spark(args.spark, args.cache, args.work.parent)
     with netns.LocalHosts(1) as hosts:
-        run = combinations.Run(spark, hosts, report, args.work, args.jar,
+        run = running.Run(spark, hosts, report, args.work, args.jar,
                                args.filter.partition(":")[2])
         try:
             plan.ALL[args.one](run)

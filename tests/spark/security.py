@@ -12,9 +12,9 @@ import urllib.request
 import bigcast_nodes
 import shared
 import spark as sparks
-from combinations import Steps
 from keys import applications_of, keys_of, leaks, setting, told
 from report import counters, nonzero
+from running import Steps
 from watch import Watch, files_left
 
 

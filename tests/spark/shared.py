@@ -14,10 +14,10 @@ import urllib.request
 import zipfile
 
 import spark as sparks
-from combinations import (Commands, Others, Steps, check_start, small, unpacked_package, wait_for,
-                          write_secret)
+from combinations import check_start, small
 from keys import namespace_key
 from report import counters, nonzero
+from running import Commands, Others, Steps, unpacked_package, wait_for, write_secret
 from watch import Watch, files_left
 
 
