@@ -75,9 +75,10 @@ constexpr size_t kLoggedTextMax = 256;  // of what a stranger sent, in a line of
 // Deadlines. All are on progress, on a monotonic clock.
 constexpr uint32_t kConnectTimeoutMs = 5'000;
 constexpr uint32_t kLoginTimeoutMs = 10'000;
-constexpr uint32_t kNextServerMs = 2'000;        // a client asks its next server after this ...
-constexpr uint32_t kSilentServerMs = 30'000;     // ... and the silent one last for so long
-constexpr uint32_t kProgressTimeoutMs = 30'000;  // a transfer that moves no byte for this fails
+constexpr uint32_t kNextServerMs = 2'000;     // a client asks its next server after this ...
+constexpr uint32_t kSilentServerMs = 30'000;  // ... and the silent one last for so long
+constexpr uint32_t kProgressTimeoutMs =
+    30'000;  // moving less than kProgressBytesMin for this fails
 constexpr uint32_t kProgressTimeoutMsMax = 24 * 3600 * 1000;  // that a client may ask for
 constexpr uint32_t kReservationTimeoutMs = 5'000;   // a reservation step that is not granted fails
 constexpr uint32_t kSessionRenewMs = 5'000;         // clients renew this often ...
@@ -85,14 +86,17 @@ constexpr uint32_t kSessionTimeoutMs = 30'000;      // ... and are gone after th
 constexpr uint32_t kLeaseGraceDefaultMs = 120'000;  // then blobs live this much longer
 constexpr uint32_t kNodeStartTimeoutMs = 5'000;
 constexpr uint32_t kDrainTimeoutMs = 30'000;
+constexpr uint32_t kMappedWarningDefaultMs = 60'000;
 
 // A node.
 constexpr uint64_t kDescriptorsMin = 48;  // without so many it does not start
 constexpr uint32_t kUploadsPerSessionMax = 64;
 constexpr uint32_t kOpensPerSessionMax = 4096;
 constexpr size_t kPinsPerSessionMax = 1024;
-constexpr uint32_t kCreditsPerUploadMax = 64;       // granted or waited for at once
-constexpr uint64_t kServeBytesPerPeer = 8 * kMiB;   // of the serve reserve, at least one chunk
+constexpr uint32_t kCreditsPerUploadMax = 64;      // granted or waited for at once
+constexpr uint64_t kServeBytesPerPeer = 8 * kMiB;  // on their way to a peer, at least one chunk ...
+constexpr uint64_t kLoadBytesPerPeer =
+    kServeBytesPerPeer / 2;                         // ... of those, in the serve reserve
 constexpr uint32_t kReservationRetryMs = 100;       // a full store is asked again this often
 constexpr uint32_t kRereadsMax = 8;                 // a chunk that moves while it is read
 constexpr uint32_t kCorruptFetchesMax = 3;          // of one chunk from its home, then CORRUPT
@@ -126,10 +130,15 @@ constexpr uint32_t kFollowerSilentMs = 3'000;  // after that nobody waits for wh
 // in any case. Others no longer wait for it, nor for whoever sends it.
 constexpr uint32_t kFlightLateBeatsMin = 3;
 constexpr uint32_t kFlightLateBeatsMax = 20;
+constexpr uint32_t kLateTimesUsual = 4;
+// Who waits for it leaves the peer a little later, or places for fetches stay taken.
+constexpr uint32_t kFetchLateMsMin = 2 * kFlightLateBeatsMin * kFollowerBeatMs;
 constexpr size_t kAnnouncedMax = 1024;        // blobs that a home announces at once
 constexpr size_t kHomesFollowedMax = 64;      // whose announcements a lease's sessions hear
 constexpr uint32_t kPrefetchRetryMs = 1'000;  // memory that was full is looked at again this often
-constexpr uint32_t kPeerStallTimeoutMs = 4'000;   // a peer that brings no byte is left after this
+// More is asked of a peer than of the home, who may be the only one to have the chunk.
+constexpr uint64_t kPeerBytesMin = 4 * kProgressBytesMin;  // a peer that brings less is left ...
+constexpr uint32_t kPeerStallTimeoutMs = 4'000;            // ... after this
 constexpr uint32_t kHomeStallTimeoutMs = 10'000;  // ... a home: its credit is freed, and then again
 constexpr uint32_t kPeerLinkIdleMs = 60'000;      // an unused link to a peer is closed
 
@@ -183,6 +192,9 @@ static_assert(uint64_t{kChunkSizeMax} <= kExtentSize);
 static_assert(kDiskBufferSize % kDiskAlignment == 0 && kChunkSizeMin % kDiskAlignment == 0);
 static_assert(kMemoryMarkMin <= kMemoryLowDefault && kMemoryLowDefault <= kMemoryHighDefault);
 static_assert(kSessionRenewMs * 3 <= kSessionTimeoutMs);
+// Three peers that take nothing leave room for the fourth's chunk of usual size.
+static_assert(kChunkSizeDefault <= kLoadBytesPerPeer && 4 * kLoadBytesPerPeer <= kServeReserve);
+static_assert(kFetchLateMsMin > kPeerStallTimeoutMs);  // a fetch that waits for credit is not late
 static_assert(kFollowerBeatMs * 2 < kFollowerSilentMs && kHomeStallTimeoutMs < kProgressTimeoutMs);
 static_assert(kWindowChunks <= kWantedMax);
 static_assert(kStripesMax * kReplicasMax <= kHomesMax);

@@ -6,13 +6,6 @@
 #include "rpc/progress.h"
 
 namespace bigcast {
-namespace {
-
-// Within limits::kPeerStallTimeoutMs. More is asked of a peer than of the home, who may be the only
-// one to have the chunk.
-constexpr uint64_t kPeerBytesMin = 4 * limits::kProgressBytesMin;
-
-}  // namespace
 
 ChunkSource::ChunkSource(kj::Own<NodeCore> core, kj::Own<PeerLink> link, BlobId id, bool is_home)
     : core_(kj::mv(core)),
@@ -47,7 +40,7 @@ kj::Promise<Result<ChunkSource::Response>> ChunkSource::ask(uint32_t index, rpc:
   return request.send()
       .then([](Response&& response) { return Result<Response>(kj::mv(response)); })
       .exclusiveJoin(rpc::stalled(core_->loop, opened_->connection, stall_timeout_ms_,
-                                  is_home_ ? limits::kProgressBytesMin : kPeerBytesMin)
+                                  is_home_ ? limits::kProgressBytesMin : limits::kPeerBytesMin)
                          .then([this, generation]() -> Result<Response> {
                            link_->lost(generation);
                            return fail(

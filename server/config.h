@@ -47,7 +47,7 @@ struct Config {
   std::string audit_log;                        // empty: none
   Duration lease_grace = std::chrono::milliseconds(limits::kLeaseGraceDefaultMs);
   Duration session_timeout = std::chrono::milliseconds(limits::kSessionTimeoutMs);
-  Duration mapped_warning = std::chrono::seconds(60);
+  Duration mapped_warning = std::chrono::milliseconds(limits::kMappedWarningDefaultMs);
   std::optional<Duration> exit_when_idle;
   Duration drain_timeout = std::chrono::milliseconds(limits::kDrainTimeoutMs);
   bool daemonize = false;

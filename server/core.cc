@@ -19,11 +19,10 @@ uint64_t in_ms(Duration duration) {
       std::chrono::duration_cast<std::chrono::milliseconds>(duration).count());
 }
 
-// Of a peer's share: chunks that are copied into the serve reserve. Three peers that take nothing
-// leave room for the fourth's chunk of usual size.
-constexpr uint64_t kLoadBytesPerPeer = limits::kServeBytesPerPeer / 2;
-static_assert(limits::kChunkSizeDefault <= kLoadBytesPerPeer &&
-              4 * kLoadBytesPerPeer <= limits::kServeReserve);
+// At least one chunk of any size.
+kj::Promise<kj::Own<CreditPool::Credit>> acquire_share(CreditPool& pool, uint64_t bytes) {
+  return pool.acquire(std::clamp<uint64_t>(bytes, 1, pool.bytes_max()));
+}
 
 }  // namespace
 
@@ -133,7 +132,7 @@ Peer::Peer(rpc::Connection& connection)
     : connection_(connection.handle()),
       is_unix_(connection.is_unix()),
       serve_room_(kj::refcounted<CreditPool>(limits::kServeBytesPerPeer)),
-      load_room_(kj::refcounted<CreditPool>(kLoadBytesPerPeer)) {}
+      load_room_(kj::refcounted<CreditPool>(limits::kLoadBytesPerPeer)) {}
 
 Peer::~Peer() noexcept(false) = default;
 
@@ -147,11 +146,11 @@ Result<kj::Own<MappingProcess>> Peer::process(NodeCore& core) {
 }
 
 kj::Promise<kj::Own<CreditPool::Credit>> Peer::acquire_serve_room(uint64_t bytes) {
-  return serve_room_->acquire(std::clamp<uint64_t>(bytes, 1, serve_room_->bytes_max()));
+  return acquire_share(*serve_room_, bytes);
 }
 
 kj::Promise<kj::Own<CreditPool::Credit>> Peer::acquire_load_room(uint64_t bytes) {
-  return load_room_->acquire(std::clamp<uint64_t>(bytes, 1, load_room_->bytes_max()));
+  return acquire_share(*load_room_, bytes);
 }
 
 SessionState::SessionState(kj::Own<NodeCore> core, kj::Own<Peer> peer,

@@ -412,6 +412,7 @@ void Puller::report(uint32_t index, const Outcome& outcome, bool from_home) {
 
 // A home in the making can't keep a chunk: no other source would change that.
 void Puller::on_not_kept(uint32_t index, const Error& error) {
+  if (blob_.ended()) return;
   log().warn("chunk {} of blob {}: can't be kept: {}", index, blob_.id().to_string(),
              error.to_string());
   if (is_passing(error.code)) return on_home_failure(index, error);  // tried again
@@ -422,10 +423,9 @@ void Puller::on_not_kept(uint32_t index, const Error& error) {
 // too, a little later, or its places for fetches stay taken.
 void Puller::give_up_late() {
   if (!usual_) return;
-  constexpr auto kLateMin =
-      std::chrono::milliseconds(2 * limits::kFlightLateBeatsMin * limits::kFollowerBeatMs);
   const TimePoint now = core_.clock.now();
-  const Duration late_after = std::max<Duration>(4 * *usual_, kLateMin);
+  const Duration late_after = std::max<Duration>(
+      limits::kLateTimesUsual * *usual_, std::chrono::milliseconds(limits::kFetchLateMsMin));
   for (auto it = transfers_.begin(); it != transfers_.end();) {
     const Transfer& transfer = *it->second;
     const bool is_late = now - transfer.started > late_after;
@@ -434,6 +434,7 @@ void Puller::give_up_late() {
       continue;
     }
     const uint32_t index = it->first;
+    took(now - transfer.started);  // else a link that became slow looks like slow peers for ever
     it = transfers_.erase(it);
     report(index,
            {rpc::FetchFailure::FAILED,
@@ -442,11 +443,12 @@ void Puller::give_up_late() {
   }
 }
 
+void Puller::took(Duration time) { usual_ = usual_ ? (7 * *usual_ + time) / 8 : time; }
+
 void Puller::on_fetched(uint32_t index, kj::Own<FetchedChunk> fetched, const Transfer& transfer) {
   Metrics& metrics = *core_.metrics;
   const uint32_t size = fetched->meta.stored_size;
-  const Duration took = core_.clock.now() - transfer.started;
-  usual_ = usual_ ? (7 * *usual_ + took) / 8 : took;
+  took(core_.clock.now() - transfer.started);
   (transfer.from_home ? metrics.chunks_fetched_home : metrics.chunks_fetched_peer)++;
   (transfer.from_home ? metrics.bytes_fetched_home : metrics.bytes_fetched_peer) += size;
   if (has(tried_, index)) {

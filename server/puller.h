@@ -135,6 +135,7 @@ class Puller final : private kj::TaskSet::ErrorHandler {
   void on_outcome(uint32_t index, Outcome outcome);
   void report(uint32_t index, const Outcome& outcome, bool from_home);
   void give_up_late();
+  void took(Duration time);  // a chunk, or so long has it not come
   void on_fetched(uint32_t index, kj::Own<FetchedChunk> fetched, const Transfer& transfer);
   void on_not_kept(uint32_t index, const Error& error);
   void on_home_failure(uint32_t index, const Error& error);
@@ -159,7 +160,7 @@ class Puller final : private kj::TaskSet::ErrorHandler {
   uint32_t prefetch_from_ = 0;           // all before it were tried
   bool prefetch_waits_ = false;          // for memory to become free
   std::map<uint32_t, uint32_t> unread_;  // prefetched: stored size
-  std::optional<Duration> usual_;        // that a chunk takes, whoever gives it
+  std::optional<Duration> usual_;        // what a chunk takes, whoever gives it
   HomeFollower home_;
   bool stepping_ = false;  // a step is due
   // For the metrics: what came for the first time, since when.

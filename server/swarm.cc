@@ -100,8 +100,9 @@ std::vector<uint32_t> Swarm::coming(Member member) const {
 
 void Swarm::beat() {
   const double usual = usual_beats_.value_or(limits::kFlightLateBeatsMax);
-  const auto late_after = std::clamp<uint32_t>(
-      static_cast<uint32_t>(4 * usual), limits::kFlightLateBeatsMin, limits::kFlightLateBeatsMax);
+  const auto late_after =
+      std::clamp<uint32_t>(static_cast<uint32_t>(limits::kLateTimesUsual * usual),
+                           limits::kFlightLateBeatsMin, limits::kFlightLateBeatsMax);
   for (auto& [id, member] : members_) {
     for (auto& [index, flight] : member.flights) {
       if (++flight.beats > late_after && !flight.late) set_late(member, index);
