@@ -439,8 +439,8 @@ Result<void> DiskTier::write_runs(const DiskRuns& runs, uint64_t size, const Sou
 }
 
 // Needs none of the buffers, which bound the writes that do: a job of the process's thread pool
-// (UV_THREADPOOL_SIZE; bigcastd takes one thread a processor, at least 4) does one write at a time,
-// so there are as many at once as that has threads.
+// (UV_THREADPOOL_SIZE; bigcastd takes two threads a processor, at least 8) does one write at a
+// time, and what puts chunks has half of them (NodeCore::put_on_pool).
 Result<void> DiskTier::write_in_place(const DiskRuns& runs, std::span<const std::byte> blocks) {
   for (const DiskRun& run : runs) {
     const uint64_t run_size = run.count * kBlock;

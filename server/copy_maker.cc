@@ -170,7 +170,7 @@ kj::Promise<void> CopyMaker::seal_one(Making& making, Figures figures) {
 kj::Promise<void> CopyMaker::stalled(Making& making, uint32_t chunks, TimePoint since) {
   const Duration timeout = core_.config.session_timeout;
   return core_.loop.timer()
-      .afterDelay((timeout / 4).count() * kj::NANOSECONDS)
+      .afterDelay(to_kj(timeout / 4))
       .then([this, &making] { return chunks_at(making); })
       .then([this, &making, chunks, since, timeout](uint32_t now_there) -> kj::Promise<void> {
         const TimePoint now = core_.clock.now();

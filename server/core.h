@@ -42,6 +42,8 @@ class StripeKeeper;
 class UploadService;
 struct SessionState;
 
+inline kj::Duration to_kj(Duration duration) { return duration.count() * kj::NANOSECONDS; }
+
 // What a node's services share. Everything here is used on the loop's thread only, but for the
 // store and the metrics. Services hold a reference: calls that can't be cancelled may outlast
 // their connection.
@@ -59,13 +61,14 @@ class NodeCore final : public kj::Refcounted {
         [busy = pool_use_, work = std::move(work)]() mutable { return work(); });
   }
   // The same for what puts a chunk into the store, which may wait for a disk to take others: half
-  // of the pool's threads are for that, so that nobody who reads waits with it.
+  // of the pool's threads are for that, so that nobody who reads waits with it. The work has its
+  // turn until it ends, though the promise be dropped; if that is dropped before, it never begins.
   template <typename Work>
   auto put_on_pool(Work work) {
-    return put_turns_->acquire(1).then(
-        [this, work = std::move(work)](kj::Own<CreditPool::Credit> turn) mutable {
-          return on_pool(std::move(work)).attach(kj::mv(turn));
-        });
+    return put_turns_->acquire(1).then([this, work = std::move(work)](
+                                           kj::Own<CreditPool::Credit> turn) mutable {
+      return on_pool([turn = kj::mv(turn), work = std::move(work)]() mutable { return work(); });
+    });
   }
   bool pool_is_idle() const { return pool_use_.use_count() == 1; }
 

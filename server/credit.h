@@ -9,9 +9,10 @@
 
 namespace bigcast {
 
-// Bytes that may be on their way into this node at once: granted to uploads and taken by the
-// relay's fetches. First come, first served, so a large request is not starved by small ones.
-// Refcounted: a credit keeps its pool alive. Use it on the loop's thread only.
+// What may be in use of something at once: bytes that come in (granted to uploads, taken by the
+// relay's fetches) or that go out to a peer, or turns. First come, first served, so a large request
+// is not starved by small ones. Refcounted: a credit keeps its pool alive. Use it on the loop's
+// thread only.
 class CreditPool final : public kj::Refcounted {
  public:
   explicit CreditPool(uint64_t bytes_max) : bytes_max_(bytes_max) {}

@@ -26,7 +26,7 @@ constexpr auto kTickMin = std::chrono::milliseconds(10);
 
 // Often enough for the shortest of the deadlines that the tick watches over.
 Duration tick_interval(const Config& config) {
-  Duration shortest = std::min(config.lease_grace, config.session_timeout);
+  Duration shortest = std::min({config.lease_grace, config.session_timeout, config.mapped_warning});
   if (config.exit_when_idle) shortest = std::min(shortest, *config.exit_when_idle);
   return std::clamp<Duration>(shortest / 4, kTickMin, kTickMax);
 }
@@ -35,8 +35,6 @@ tl::unexpected<StartFailure> failure(const char* setting, const Error& error) {
   return tl::unexpected(
       StartFailure{setting, {error.code, fmt::format("{}: {}", setting, error.message)}});
 }
-
-kj::Duration to_kj(Duration duration) { return duration.count() * kj::NANOSECONDS; }
 
 }  // namespace
 

@@ -87,7 +87,7 @@ kj::Promise<void> PeerLink::keep_alive(uint64_t generation) {
   const auto interval = std::min<Duration>(std::chrono::milliseconds(limits::kSessionRenewMs),
                                            core_->config.session_timeout / 3);
   return core_->loop.timer()
-      .afterDelay(interval.count() * kj::NANOSECONDS)
+      .afterDelay(to_kj(interval))
       .then([this] {
         auto renewed = KJ_ASSERT_NONNULL(session_).renewRequest().send().ignoreResult();
         auto silent = rpc::stalled(core_->loop, connection_->handle(), limits::kHomeStallTimeoutMs)
