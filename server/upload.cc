@@ -76,10 +76,14 @@ void UploadService::announce(uint64_t size) {
   if (const auto stat = core_.store->stat(id_)) core_.announcements->announce(*stat);
 }
 
-void UploadService::abort(const Error& reason) {
+void UploadService::give_up(const Error& reason) {
   granted_.clear();
   core_.metrics->uploads_aborted++;
   core_.remove_blob(id_, reason);
+}
+
+void UploadService::abort(const Error& reason) {
+  give_up(reason);
   if (copies_) core_.background(copies_->discard().attach(std::shared_ptr(copies_)));
 }
 
@@ -257,9 +261,7 @@ kj::Promise<void> UploadService::put(PutContext context) {
              timing = core_.time(core_.metrics->calls.put),
              credit = kj::mv(*credit)](Result<void> result) mutable {
         if (result) {
-          auto& received = core_.metrics->received[static_cast<size_t>(meta.codec)];
-          received.chunks++;
-          received.bytes += meta.stored_size;
+          core_.metrics->received[static_cast<size_t>(meta.codec)].count(meta.stored_size);
           live_->chunk_came(meta.index);
           core_.make_room_ahead();
         } else if (result.error().code == ErrorCode::kCorrupt) {
@@ -325,7 +327,7 @@ kj::Promise<void> UploadService::seal(SealContext context) {
 
 kj::Promise<Result<BlobStat>> UploadService::fail_seal(Error error) {
   if (!copies_) return Result<BlobStat>(tl::unexpected<Error>(std::move(error)));
-  if (!live_->ended()) abort(error);
+  if (!live_->ended()) give_up(error);
   return copies_->discard()
       .attach(std::shared_ptr(copies_))
       .then([error = std::move(error)]() -> Result<BlobStat> { return tl::unexpected(error); });

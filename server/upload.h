@@ -60,6 +60,7 @@ class UploadService final : public rpc::Upload::Server {
   void finish_seal(const BlobStat& stat);
   // The blob failed to become one with all its homes: nothing is left of it.
   kj::Promise<Result<BlobStat>> fail_seal(Error error);
+  void give_up(const Error& reason);  // the caller discards the copies
   void abort(const Error& reason);
   void announce(uint64_t size);  // once it is known to have so many bytes
   // So much has come since the oldest grant that its chunk can't be on the way any more.
