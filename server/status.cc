@@ -67,18 +67,23 @@ Json totals(const Metrics& metrics, const StoreUsage& usage) {
           {"chunks_dropped", usage.chunks_dropped}};
 }
 
+std::string name_of(const Followers::Standing& standing) {
+  return standing.address ? standing.address->to_string() : "a relay";
+}
+
 // What goes out: blobs of which a relay does not have all yet, from whomever it gets the rest.
 void add_outgoing(const NodeCore& core, Json& list) {
   core.live->for_some(limits::kPageTransfersMax, [&](const LiveBlob& live) {
+    if (!live.followers) return;
     const auto stat = core.store->stat(live.id);
-    if (!stat || !live.followers) return;
+    if (!stat) return;
     live.followers->for_some(limits::kPageHostsMax, [&](const Followers::Standing& standing) {
       const auto held = std::count(standing.held.begin(), standing.held.end(), true);
       const auto all = static_cast<std::ptrdiff_t>(stat->chunk_count);
       if ((stat->sealed && held >= all) || list.size() >= limits::kPageTransfersMax) return;
       Json blob = describe(*stat);
       blob["kind"] = "send";
-      blob["to"] = standing.address ? standing.address->to_string() : "a relay";
+      blob["to"] = name_of(standing);
       blob["chunks_here"] = held;  // there, that is
       list.push_back(std::move(blob));
     });
@@ -229,8 +234,7 @@ HttpAnswer chunk_map(NodeCore& core, const BlobStat& stat) {
         if (standing.held[i]) held.add(i);
       }
       for (const uint32_t index : standing.coming) coming.add(index);
-      hosts.push_back(
-          row(standing.address ? standing.address->to_string() : "a relay", held, coming));
+      hosts.push_back(row(name_of(standing), held, coming));
     });
   }
   Json blob = describe(stat);
