@@ -21,37 +21,7 @@ constexpr std::string_view kSalt = "bigcast login 1";
 constexpr std::string_view kKeyMark = "bigcast-key-1:";
 constexpr std::string_view kAnyKeyMark = "bigcast-key-";  // of later formats, too
 
-struct KeyText {
-  std::string_view name_space;
-  Key256 key;
-};
-
 bool is_key(const Secret& given) { return given.bytes().starts_with(kAnyKeyMark); }
-
-Result<KeyText> parse_key(const Secret& given) {
-  const auto damaged = [] {
-    return fail(ErrorCode::kInvalidArgument,
-                fmt::format("secret: it begins with {} and is not {}NAMESPACE: and 64 lower-case "
-                            "hexadecimal digits, as bigcast key prints it",
-                            kAnyKeyMark, kKeyMark));
-  };
-  std::string_view text = given.bytes();
-  if (!text.starts_with(kKeyMark)) return damaged();
-  text.remove_prefix(kKeyMark.size());
-  const size_t colon = text.find(':');
-  if (colon == std::string_view::npos) return damaged();
-  KeyText parsed{text.substr(0, colon), {}};
-  const std::string_view digits = text.substr(colon + 1);
-  if (!check_namespace(parsed.name_space) || digits.size() != 2 * parsed.key.size() ||
-      digits.find_first_not_of("0123456789abcdef") != std::string_view::npos) {
-    return damaged();
-  }
-  for (size_t i = 0; i < parsed.key.size(); ++i) {
-    const char* const byte = digits.data() + 2 * i;
-    std::from_chars(byte, byte + 2, parsed.key[i], 16);
-  }
-  return parsed;
-}
 
 std::array<uint8_t, 32> hmac_sha256(const Key256& key, std::span<const uint8_t> data) {
   std::array<uint8_t, 32> out{};
@@ -108,16 +78,38 @@ NamespaceKey NamespaceKey::derive(const Secret& secret, std::string_view name_sp
   return key;
 }
 
+Result<NamespaceKey> NamespaceKey::parse(const Secret& given) {
+  const auto damaged = [] {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("secret: it begins with {} and is not {}NAMESPACE: and 64 lower-case "
+                            "hexadecimal digits, as bigcast key prints it",
+                            kAnyKeyMark, kKeyMark));
+  };
+  std::string_view text = given.bytes();
+  if (!text.starts_with(kKeyMark)) return damaged();
+  text.remove_prefix(kKeyMark.size());
+  const size_t colon = text.find(':');
+  if (colon == std::string_view::npos) return damaged();
+  NamespaceKey parsed;
+  parsed.name_space_ = std::string(text.substr(0, colon));
+  const std::string_view digits = text.substr(colon + 1);
+  if (!check_namespace(parsed.name_space_) || digits.size() != 2 * parsed.key_.size() ||
+      digits.find_first_not_of("0123456789abcdef") != std::string_view::npos) {
+    return damaged();
+  }
+  for (size_t i = 0; i < parsed.key_.size(); ++i) {
+    const char* const byte = digits.data() + 2 * i;
+    std::from_chars(byte, byte + 2, parsed.key_[i], 16);
+  }
+  return parsed;
+}
+
 Result<NamespaceKey> NamespaceKey::of_client(const Secret& given, std::string_view name_space) {
   if (!is_key(given)) return derive(given, name_space);
-  BIGCAST_ASSIGN(KeyText parsed, parse_key(given));
-  NamespaceKey key;
-  key.name_space_ = std::string(name_space);
-  key.key_ = parsed.key;
-  OPENSSL_cleanse(parsed.key.data(), parsed.key.size());
-  if (parsed.name_space != name_space) {
+  BIGCAST_ASSIGN(NamespaceKey key, parse(given));
+  if (key.name_space_ != name_space) {
     return fail(ErrorCode::kPermissionDenied,
-                fmt::format("the key given is that of namespace {}, not of {}", parsed.name_space,
+                fmt::format("the key given is that of namespace {}, not of {}", key.name_space_,
                             name_space));
   }
   return key;
@@ -125,9 +117,8 @@ Result<NamespaceKey> NamespaceKey::of_client(const Secret& given, std::string_vi
 
 Result<std::optional<std::string>> NamespaceKey::namespace_of(const Secret& given) {
   if (!is_key(given)) return std::nullopt;
-  BIGCAST_ASSIGN(KeyText parsed, parse_key(given));
-  OPENSSL_cleanse(parsed.key.data(), parsed.key.size());
-  return std::string(parsed.name_space);
+  BIGCAST_ASSIGN(const NamespaceKey key, parse(given));
+  return key.name_space_;
 }
 
 std::string NamespaceKey::to_text() const {

@@ -49,6 +49,8 @@ class NamespaceKey {
 
  private:
   NamespaceKey() = default;
+  static Result<NamespaceKey> parse(const Secret& given);  // as to_text() gives it
+
   std::string name_space_;
   Key256 key_{};
 };
