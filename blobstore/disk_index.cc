@@ -52,10 +52,6 @@ BlobId id_in(RowReader& key) {
   return id;
 }
 
-tl::unexpected<Error> damaged_row(std::string_view table) {
-  return fail(ErrorCode::kCorrupt, "disk index: a malformed row of " + std::string(table));
-}
-
 // Walks over the rows of one table.
 class Cursor {
  public:
@@ -78,7 +74,7 @@ class Cursor {
     reader.take(table_.size());
     return reader;
   }
-  rocksdb::Slice value() const { return rows_->value(); }
+  std::string_view value() const { return rows_->value().ToStringView(); }
   Result<void> status() const { return to_result(rows_->status()); }
 
  private:
@@ -271,7 +267,7 @@ Result<void> DiskIndex::scan(const Visitor& visit) const {
     const BlobId id = id_at(has_row ? blobs : chunks);
     BlobRow row;
     if (has_row) {
-      BIGCAST_ASSIGN(row, blob_row(blobs.value().ToStringView()));
+      BIGCAST_ASSIGN(row, blob_row(blobs.value()));
       blobs.next();
     }
     std::vector<ChunkRow> rows;
@@ -279,8 +275,8 @@ Result<void> DiskIndex::scan(const Visitor& visit) const {
       RowReader key = chunks.key();
       if (!(id_in(key) == id)) break;
       const auto index = key.big_endian<uint32_t>();
-      if (!key.is_whole()) return damaged_row(kChunks);
-      BIGCAST_ASSIGN(auto chunk, chunk_row(index, chunks.value().ToStringView()));
+      if (!key.is_whole()) return malformed_row(kChunks);
+      BIGCAST_ASSIGN(auto chunk, chunk_row(index, chunks.value()));
       rows.push_back(std::move(chunk));
     }
     visit(id, has_row ? &row : nullptr, std::move(rows));

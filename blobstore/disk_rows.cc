@@ -17,11 +17,11 @@ void append_digest(std::string& out, const Digest128& digest) {
   append_little_endian(out, digest.lo);
 }
 
-tl::unexpected<Error> malformed(const char* what) {
-  return fail(ErrorCode::kCorrupt, std::string("disk index: a malformed row of ") + what);
-}
-
 }  // namespace
+
+tl::unexpected<Error> malformed_row(std::string_view of) {
+  return fail(ErrorCode::kCorrupt, "disk index: a malformed row of " + std::string(of));
+}
 
 std::string to_bytes(const ChunkRow& row) {
   std::string value;
@@ -75,7 +75,7 @@ Result<BlobRow> blob_row(std::string_view bytes) {
   const bool makes_sense = row.chunk_size > 0 && row.stripe.index < row.stripe.count &&
                            row.ttl >= Duration::zero() &&
                            row.ttl <= std::chrono::milliseconds(limits::kTtlMsMax);
-  if (!reader.is_whole() || !makes_sense) return malformed("a blob");
+  if (!reader.is_whole() || !makes_sense) return malformed_row("a blob");
   return row;
 }
 
@@ -88,7 +88,7 @@ Result<ChunkRow> chunk_row(uint32_t index, std::string_view bytes) {
   row.meta.codec = static_cast<Codec>(reader.little_endian<uint8_t>());
   row.meta.digest = reader.digest();
   const auto runs = reader.little_endian<uint32_t>();
-  if (reader.is_short() || reader.left() != runs * sizeof(DiskRun)) return malformed("a chunk");
+  if (reader.is_short() || reader.left() != runs * sizeof(DiskRun)) return malformed_row("a chunk");
   row.runs.resize(runs);
   for (DiskRun& run : row.runs) {
     run.extent = reader.little_endian<uint32_t>();

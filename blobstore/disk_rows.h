@@ -50,6 +50,8 @@ std::string to_bytes(const ChunkRow& row);
 // together is left to their reader.
 Result<BlobRow> blob_row(std::string_view bytes);
 Result<ChunkRow> chunk_row(uint32_t index, std::string_view bytes);
+// CORRUPT.
+tl::unexpected<Error> malformed_row(std::string_view of);
 
 template <typename Integer>
 void append_big_endian(std::string& out, Integer value) {
