@@ -273,7 +273,7 @@ class Store final : public BlobStore {
   void settle(StoredChunk& chunk);
   static Location location_of(const StoredBlob& blob, uint32_t index, const StoredChunk* chunk);
   Result<Source> read_somewhere(BlobId id, uint32_t index, std::span<std::byte> buffer);
-  void count_read(const Source& source);
+  void count_bytes_read(const Source& source);
   void promote(BlobId id, const Source& source, std::span<const std::byte> stored);
   Source source_of(const StoredBlob& blob, const StoredChunk& chunk) const;
   Result<void> read_source(const Source& source, std::span<std::byte> buffer);
@@ -291,7 +291,7 @@ class Store final : public BlobStore {
   static bool is_damage(ErrorCode code) {
     return code == ErrorCode::kCorrupt || code == ErrorCode::kIo;
   }
-  void quarantine(StoredChunk& chunk, const Error& why);
+  void quarantine(Lock& lock, StoredChunk& chunk, const Error& why);
   void end_damage(StoredChunk& chunk);
   Result<void> repair(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
                       std::span<const std::byte> stored);

@@ -4,7 +4,6 @@
 #include <cstring>
 #include <utility>
 
-#include "base/log.h"
 #include "blobstore/store.h"
 
 namespace bigcast {
@@ -322,7 +321,7 @@ Result<void> Store::read_failed(BlobId id, const Source& source, Error error) {
       leave_memory(lock, blob, chunk);
       return {};
     }
-    quarantine(chunk, error);
+    quarantine(lock, chunk, error);
   }
   return tl::unexpected<Error>(std::move(error));
 }
@@ -350,7 +349,7 @@ Result<Store::Source> Store::read_somewhere(BlobId id, uint32_t index,
     auto read = read_source(source, buffer);
     if (read) {
       lock.lock();
-      count_read(source);
+      count_bytes_read(source);
       return source;
     }
     BIGCAST_TRY(read_failed(id, source, std::move(read).error()));
@@ -359,7 +358,7 @@ Result<Store::Source> Store::read_somewhere(BlobId id, uint32_t index,
 }
 
 // Requires: the lock is held.
-void Store::count_read(const Source& source) {
+void Store::count_bytes_read(const Source& source) {
   (source.in_memory ? counters_.chunks_read_memory : counters_.chunks_read_disk)++;
   (source.in_memory ? counters_.bytes_read_memory : counters_.bytes_read_disk) +=
       source.meta.stored_size;
@@ -421,7 +420,7 @@ Result<ChunkView> Store::view_chunk(BlobId id, uint32_t index) {
   blob->open_views++;
   const Source source = source_of(*blob, chunk);
   viewed_ += source.meta.stored_size;
-  count_read(source);
+  count_bytes_read(source);
   lock.unlock();
   ChunkView view;
   view.meta = source.meta;

@@ -155,10 +155,10 @@ Result<void> Store::read_back(Lock& lock, const BlobPtr& blob, StoredChunk& chun
     if (!read) {
       if (read.error().code == ErrorCode::kCorrupt) ++counters_.checksum_failures;
       if (!blob->is_home()) chunk.doomed = true;  // so that it is fetched again
-      if (!chunk.doomed) quarantine(chunk, read.error());
+      if (!chunk.doomed && is_damage(read.error().code)) quarantine(lock, chunk, read.error());
       return read;
     }
-    count_read(source);
+    count_bytes_read(source);
   }
   BIGCAST_TRY(make_room(lock, chunk));
   return write_chunk(lock, blob, chunk, bytes);

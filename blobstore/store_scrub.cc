@@ -141,15 +141,18 @@ Result<void> Store::rewrite(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
 
 // ---- Quarantine.
 
-void Store::quarantine(StoredChunk& chunk, const Error& why) {
+// The lock is not held while it logs, so that is the last step.
+void Store::quarantine(Lock& lock, StoredChunk& chunk, const Error& why) {
   if (std::exchange(chunk.damaged, true)) return;  // another reader found it, too
-  if (!std::exchange(chunk.blob->is_damaged, true)) {
-    const bool names_it = why.code == ErrorCode::kCorrupt;
-    const std::string which = names_it ? "" : fmt::format("chunk {}: ", chunk.meta.index);
-    log().error("damaged blob {}: {}{}", chunk.blob->key, which, why.message);
-  }
   ++counters_.chunks_quarantined;
   damaged_.emplace(chunk.blob->options.id, chunk.meta.index);
+  if (std::exchange(chunk.blob->is_damaged, true)) return;
+  const bool names_it = why.code == ErrorCode::kCorrupt;
+  const std::string which = names_it ? "" : fmt::format("chunk {}: ", chunk.meta.index);
+  const std::string key = chunk.blob->key;
+  lock.unlock();
+  log().error("damaged blob {}: {}{}", key, which, why.message);
+  lock.lock();
 }
 
 void Store::end_damage(StoredChunk& chunk) {
