@@ -4,8 +4,8 @@
 #include <mutex>
 #include <thread>
 
-#include "blobstore/disk.h"
 #include "store_support.h"
+#include "tests/support/faulty_disk.h"
 
 // Everything is held at once: by pins, views, and writes to a disk that does not come to an end.
 // What must go on nevertheless goes on.
@@ -42,49 +42,15 @@ class Gate {
   int waiting_ = 0;
 };
 
-class GatedFile final : public DiskFile {
- public:
-  GatedFile(std::unique_ptr<DiskFile> file, Gate& gate) : file_(std::move(file)), gate_(gate) {}
-  Result<void> write(uint64_t offset, std::span<const std::byte> bytes) override {
-    gate_.pass();
-    return file_->write(offset, bytes);
-  }
-  Result<void> read(uint64_t offset, std::span<std::byte> buffer) override {
-    return file_->read(offset, buffer);
-  }
-  Result<void> sync() override { return file_->sync(); }
-
- private:
-  const std::unique_ptr<DiskFile> file_;
-  Gate& gate_;
-};
-
-// The real disk behind a gate.
-class GatedDisk final : public Disk {
- public:
-  explicit GatedDisk(Gate& gate) : disk_(make_disk()), gate_(gate) {}
-  Result<std::unique_ptr<DiskFile>> create(const std::string& path, uint64_t size) override {
-    BIGCAST_ASSIGN(auto file, disk_->create(path, size));
-    return std::make_unique<GatedFile>(std::move(file), gate_);
-  }
-  Result<Opened> open(const std::string& path) override { return disk_->open(path); }
-  Result<void> remove(const std::string& path) override { return disk_->remove(path); }
-  Result<std::vector<std::string>> list(const std::string& directory) override {
-    return disk_->list(directory);
-  }
-
- private:
-  const std::unique_ptr<Disk> disk_;
-  Gate& gate_;
-};
-
 }  // namespace
 
 TEST_CASE("when everything is held, what is stored is served, and puts go on once it is not") {
   const TemporaryDirectory directory;
   Gate gate;
+  Faults faults;
+  faults.before_write = [&] { gate.pass(); };
   auto opened =
-      open_store(with_disk(directory.path, 4 * kMemory), std::make_unique<GatedDisk>(gate));
+      open_store(with_disk(directory.path, 4 * kMemory), std::make_unique<FaultyDisk>(faults));
   REQUIRE(opened);
   BlobStore& store = **opened;
   const CreateOptions on_disk = blob_options(1);

@@ -120,14 +120,19 @@ Result<void> Caller::send(rpc::Upload::Client upload, const Chunk& chunk) {
   return put(upload, chunk);
 }
 
-Result<rpc::BlobRefData> Caller::seal(rpc::Upload::Client upload, uint64_t size,
-                                      uint32_t chunk_count, Digest128 root) {
+capnp::RemotePromise<rpc::Upload::SealResults> start_seal(rpc::Upload::Client upload, uint64_t size,
+                                                          uint32_t chunk_count, Digest128 root) {
   auto request = upload.sealRequest();
   request.setRootDigestHi(root.hi);
   request.setRootDigestLo(root.lo);
   request.setSize(size);
   request.setChunkCount(chunk_count);
-  auto response = request.send().wait(loop_.wait_scope());
+  return request.send();
+}
+
+Result<rpc::BlobRefData> Caller::seal(rpc::Upload::Client upload, uint64_t size,
+                                      uint32_t chunk_count, Digest128 root) {
+  auto response = start_seal(upload, size, chunk_count, root).wait(loop_.wait_scope());
   const auto result = response.getResult();
   if (result.isError()) return tl::unexpected(rpc::read(result.getError()));
   return rpc::read(result.getRef());

@@ -78,6 +78,10 @@ struct Created {
   rpc::BlobRefData ref;
 };
 
+capnp::RemotePromise<rpc::Upload::SealResults> start_seal(rpc::Upload::Client upload, uint64_t size,
+                                                          uint32_t chunk_count,
+                                                          Digest128 root = {});  // zero: none
+
 // The calls, waited for; errors of the schema's unions become Results.
 class Caller {
  public:

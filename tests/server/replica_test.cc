@@ -69,6 +69,14 @@ struct Cluster {
         loop, [&] { return std::ranges::none_of(hosts, [&](Host& host) { return host.has(id); }); },
         "the end of all copies");
   }
+  void until_copied(Host& at, BlobId id, std::string_view what) {
+    run_until(
+        loop,
+        [&] {
+          return at.chunks(id) == kChunks && host(0).node.metrics().blobs_under_replicated == 0;
+        },
+        what);
+  }
   void check_reads(Host& at, const rpc::BlobRefData& ref, uint32_t chunks = kChunks) {
     auto opened = at.caller.open_ref(ref);
     REQUIRE_MESSAGE(opened, (opened ? "" : opened.error().to_string()));
@@ -225,11 +233,8 @@ TEST_CASE("a replica whose disk hangs at the seal does not keep the put") {
   };
   Created blob = cluster.create();
   cluster.send(blob);
-  auto request = blob.upload.sealRequest();
-  request.setSize(kSize);
-  request.setChunkCount(kChunks);
   std::optional<rpc::BlobRefData> sealed;
-  auto sealing = request.send().then([&](auto response) {
+  auto sealing = start_seal(blob.upload, kSize, kChunks).then([&](auto response) {
     REQUIRE(response.getResult().isRef());
     sealed = *rpc::read(response.getResult().getRef());
   });
@@ -256,13 +261,7 @@ TEST_CASE("a spare that has another blob of the name leaves the copy to the next
   const NewBlob other{};
   cluster.host(2).caller.put_blob(other, 1);
   cluster.hosts.erase(std::next(cluster.hosts.begin()));
-  run_until(
-      cluster.loop,
-      [&] {
-        return cluster.host(2).chunks(ref.id) == kChunks &&
-               cluster.host(0).node.metrics().blobs_under_replicated == 0;
-      },
-      "a copy at the last spare");
+  cluster.until_copied(cluster.host(2), ref.id, "a copy at the last spare");
   CHECK_FALSE(cluster.host(1).has(ref.id));
 }
 
@@ -295,10 +294,7 @@ TEST_CASE("what is removed while its first home seals it is removed at all") {
   cluster.hosts.emplace_back(cluster.loop, cluster.lease, disks.next());
   Created blob = cluster.create();
   cluster.send(blob);
-  auto request = blob.upload.sealRequest();
-  request.setSize(kSize);
-  request.setChunkCount(kChunks);
-  auto sealing = request.send();
+  auto sealing = start_seal(blob.upload, kSize, kChunks);
   run_until(
       cluster.loop, [&] { return is_sealing.load(); }, "the seal");
   CHECK(cluster.host(1).node.core().store->stat(blob.ref.id)->sealed);
@@ -342,13 +338,7 @@ TEST_CASE("a relay goes on at the other home when one is gone, and a spare takes
     CHECK(matches(read(cluster.loop, *opened, i), make_chunk(i)));
   }
   CHECK(relay.node.metrics().chunks_refetched == 0);
-  run_until(
-      cluster.loop,
-      [&] {
-        return cluster.host(1).chunks(ref.id) == kChunks &&
-               cluster.host(0).node.metrics().blobs_under_replicated == 0;
-      },
-      "a copy at the spare");
+  cluster.until_copied(cluster.host(1), ref.id, "a copy at the spare");
   const auto now = cluster.host(0).caller.stat("blob");
   REQUIRE(now);
   CHECK(now->homes.size() == 2);

@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <deque>
@@ -231,23 +232,17 @@ TEST_CASE("three readers that take nothing, and all else held: a fourth is serve
   REQUIRE(blob);
   std::vector<kj::Promise<ReadAnswer>> answers;
   for (uint32_t i = 0; i < 8; ++i) answers.push_back(start_read(*blob, i));
-  std::vector<ReadAnswer> got;
-  auto all = kj::joinPromises([&] {
-    auto builder = kj::heapArrayBuilder<kj::Promise<void>>(answers.size());
-    for (auto& answer : answers) {
-      builder.add(answer.then([&](ReadAnswer&& each) { got.push_back(std::move(each)); }));
-    }
-    return builder.finish();
-  }());
   run_until(
       loop,
       [&] {
         CHECK(buffers.bytes_used() <= limits::kServeReserve);
-        return all.poll(loop.wait_scope());
+        return std::ranges::all_of(answers,
+                                   [&](auto& answer) { return answer.poll(loop.wait_scope()); });
       },
       "eight chunks for the fourth");
-  all.wait(loop.wait_scope());
-  for (uint32_t i = 0; i < 8; ++i) CHECK(matches(got[i], make_chunk(got[i].meta.index, kUsual)));
+  for (uint32_t i = 0; i < 8; ++i) {
+    CHECK(matches(answers[i].wait(loop.wait_scope()), make_chunk(i, kUsual)));
+  }
   CHECK(home.node.metrics().connections == 4);  // nobody was sent away for it
 }
 

@@ -271,14 +271,8 @@ TEST_CASE("of two blobs that take a name at once the one sealed first ends, too"
   REQUIRE(second);
   for (auto* created : {&*first, &*second}) REQUIRE(caller.send(created->upload, make_chunk(0)));
   auto watching = caller.open_ref(first->ref)->watchRequest().send();
-  const auto start_seal = [](rpc::Upload::Client& upload) {
-    auto request = upload.sealRequest();
-    request.setSize(kSmallChunk);
-    request.setChunkCount(1);
-    return request.send();
-  };
-  auto seal_first = start_seal(first->upload);
-  auto seal_second = start_seal(second->upload);
+  auto seal_first = start_seal(first->upload, kSmallChunk, 1);
+  auto seal_second = start_seal(second->upload, kSmallChunk, 1);
   seal_first.wait(loop.wait_scope());
   seal_second.wait(loop.wait_scope());
   const BlobId last = caller.stat("blob")->id;
