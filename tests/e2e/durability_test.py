@@ -104,6 +104,10 @@ class Durability(EndToEnd):
         chance = random.Random(seed)
         acknowledged, unsure, next_blob, checked = {}, {}, 0, 0
         node = self.durable_node()
+        before = time.monotonic()
+        self.assert_ok(self.put(node, "t/usual", noise(seed, MIB)))
+        usual_s = time.monotonic() - before
+        self.assert_ok(self.bigcast(node, "rm", "t/usual"))
         for cycle in range(cycles):
             running = []
             for _ in range(3):
@@ -113,7 +117,7 @@ class Durability(EndToEnd):
             removed = [key for key in acknowledged if chance.random() < 0.3]
             remover = self.start(node, "rm", *removed, stdout=subprocess.DEVNULL,
                                  stderr=subprocess.DEVNULL) if removed else None
-            time.sleep(chance.random() * 0.25)
+            time.sleep(chance.random() * 3 * usual_s)  # three puts at once take up to so long
             node.kill()
             for key, data, writer in running:
                 target = acknowledged if writer.wait(harness.CALL_S) == 0 else unsure

@@ -13,7 +13,7 @@
 
 namespace {
 
-constexpr int kRounds = 20'000;
+constexpr int kRounds = 5'000;
 
 void run(const std::string& input) {
   // Exactly as large as it is, for the sanitizers.

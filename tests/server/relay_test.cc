@@ -254,7 +254,10 @@ TEST_CASE("a relay whose chunks are held up renews its lease and opens blobs") {
   CHECK(pair.at_relay.open_ref(third));
   REQUIRE(writer.send(small->upload, make_chunk(1)));
   CHECK(pair.relay.metrics().chunks_fetched_home == 1);  // the rest was held up all the time
-  for (int i = 0; i < 48; i++) {  // longer than a session's timeout and the grace
+  // Longer than a session's timeout and the grace, and on a slow machine, too, shorter than a transfer
+  // may stand.
+  const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(4800);
+  while (std::chrono::steady_clock::now() < end) {
     run_for(pair.loop, std::chrono::milliseconds(100));
     pair.reader.session.renewRequest().send().wait(pair.loop.wait_scope());
     other.session.renewRequest().send().wait(pair.loop.wait_scope());
