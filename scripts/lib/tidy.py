@@ -2,8 +2,9 @@
 
     tidy.py BUILD_DIR CACHE_DIR [--all]
 
-BUILD_DIR holds compile_commands.json. A file is checked again when it, a file of the project that
-it includes, the clang-tidy configuration or clang-tidy itself changed; --all checks every one.
+BUILD_DIR holds compile_commands.json. Checked is what ships, without the tests; a file is checked
+again when it, a file of the project that it includes, the clang-tidy configuration or clang-tidy
+itself changed. --all checks every one, those of the tests, too.
 """
 
 import concurrent.futures
@@ -19,10 +20,10 @@ JOBS = 2
 INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
 
 
-def ours(build):
+def ours(build, patterns):
     """The entries of compile_commands.json for tracked files, by path inside the repository."""
     listed = subprocess.run(
-        ["git", "ls-files", "*.cc"], cwd=ROOT, check=True, capture_output=True, text=True
+        ["git", "ls-files", *patterns], cwd=ROOT, check=True, capture_output=True, text=True
     )
     tracked = set(listed.stdout.splitlines())
     entries = json.loads((build / "compile_commands.json").read_text(encoding="utf-8"))
@@ -69,9 +70,10 @@ def main():
     common = version + (ROOT / ".clang-tidy").read_bytes()
     # Generated headers are not ours, but ours depend on them: the schema stands for them.
     common += b"".join(path.read_bytes() for path in sorted(ROOT.glob("rpc/*.capnp")))
-    entries = ours(build)
+    check_all = "--all" in sys.argv
+    entries = ours(build, ["*.cc"] if check_all else ["*.cc", ":!tests/"])
     marks = {p: cache / fingerprint(common, p, command) for p, command in entries.items()}
-    todo = [p for p in sorted(entries) if "--all" in sys.argv or not marks[p].exists()]
+    todo = [p for p in sorted(entries) if check_all or not marks[p].exists()]
     print(f"{len(todo)} of {len(entries)} files to check", flush=True)
     failed = []
     with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:

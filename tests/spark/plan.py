@@ -61,7 +61,7 @@ JOBS = ["java-min0", "kryo-defaults", "pyspark-min0"]
 DEFAULT = {
     "3.5": [name for name in ALL
             if name not in ("connect", "connect-defaults", "local-mode", "ssl-rpc")],
-    "4": [*JOBS, "connect", "ssl-rpc", "upload-fails", "unreachable"],
+    "4": ["java-min0", "pyspark-min0", "connect", "ssl-rpc", "upload-fails"],
 }
 QUICK = {"3.5": ["java-min0", "pyspark-min0", "hosts", "unreachable"]}
 
