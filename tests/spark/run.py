@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "scripts" / "lib"))
@@ -114,6 +115,7 @@ def run_apart(args, name, work, processes):
     argv = [sys.executable, __file__, "--spark", args.spark, "--cache", str(args.cache),
             "--filter", args.filter, "--one", name, "--work", str(folder)]
     argv += ["--jar", str(args.jar)] if args.jar else ["--plain"]
+    started = time.monotonic()
     process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, text=True)
     processes.append(process)
@@ -124,7 +126,8 @@ def run_apart(args, name, work, processes):
         output, _ = process.communicate()
         output += f"FAIL spark-{args.spark}/{name}/time: over {COMBINATION_TIMEOUT_S} s\n"
         return False, output
-    return process.returncode == 0, output
+    took = f"   spark-{args.spark}/{name}: {time.monotonic() - started:.0f} s\n"
+    return process.returncode == 0, output + took
 
 
 def run_one(args):
@@ -133,7 +136,7 @@ def run_one(args):
     spark = Spark(args.spark, args.cache, args.work.parent)
     with netns.LocalHosts(1) as hosts:
         run = running.Run(spark, hosts, report, args.work, args.jar,
-                               args.filter.partition(":")[2])
+                          args.filter.partition(":")[2])
         try:
             plan.ALL[args.one](run)
         except Exception as failure:  # whatever it is, the other combinations go on
