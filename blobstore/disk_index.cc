@@ -2,6 +2,7 @@
 
 #include <rocksdb/cache.h>
 #include <rocksdb/db.h>
+#include <rocksdb/listener.h>
 #include <rocksdb/options.h>
 #include <rocksdb/table.h>
 #include <rocksdb/write_batch.h>
@@ -22,10 +23,7 @@ Result<void> to_result(const rocksdb::Status& status) {
   if (status.ok()) return {};
   std::string message = "disk index: " + status.ToString();
   std::replace(message.begin(), message.end(), '\n', ' ');
-  const ErrorCode code = status.IsNoSpace()      ? ErrorCode::kResourceExhausted
-                         : status.IsCorruption() ? ErrorCode::kCorrupt
-                                                 : ErrorCode::kIo;
-  return fail(code, std::move(message));
+  return fail(status.IsCorruption() ? ErrorCode::kCorrupt : ErrorCode::kIo, std::move(message));
 }
 
 constexpr std::string_view kBlobs = "blob/";
@@ -96,6 +94,16 @@ class Cursor {
 #endif
 }
 
+// RocksDB by itself goes on in a thread of its own once there is room again, which can end the
+// process by an assertion of its own (7.8) when it was the log that could not grow.
+class NoRecovery final : public rocksdb::EventListener {
+ public:
+  void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason, rocksdb::Status,
+                            bool* recover) override {
+    *recover = false;
+  }
+};
+
 // Those of a database in little memory; `env` null: the system's.
 rocksdb::Options small_options(rocksdb::Env* env) {
   rocksdb::Options options;
@@ -115,6 +123,8 @@ rocksdb::Options small_options(rocksdb::Env* env) {
   options.info_log_level = rocksdb::ERROR_LEVEL;
   options.stats_dump_period_sec = 0;
   options.stats_persist_period_sec = 0;
+  options.max_bgerror_resume_count = 0;
+  options.listeners.push_back(std::make_shared<NoRecovery>());
   rocksdb::BlockBasedTableOptions table;
   table.block_cache = rocksdb::NewLRUCache(limits::kIndexBlockCache, 0);
   table.cache_index_and_filter_blocks = true;
@@ -218,15 +228,9 @@ Result<void> DiskIndex::verify() {
 Result<void> DiskIndex::write(rocksdb::WriteBatch& batch, bool sync) {
   [[maybe_unused]] const auto turn = one_call_at_a_time();
   const std::shared_lock lock(write_mutex_);
-  if (was_full_) {
-    BIGCAST_TRY(to_result(db_->Resume()));
-    was_full_ = false;
-  }
   rocksdb::WriteOptions options;
   options.sync = sync;
-  const rocksdb::Status status = db_->Write(options, &batch);
-  if (status.IsNoSpace()) was_full_ = true;
-  return to_result(status);
+  return to_result(db_->Write(options, &batch));
 }
 
 Result<void> DiskIndex::add(BlobId id, std::span<const ChunkRow> chunks) {

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -28,8 +27,8 @@ namespace bigcast {
 //   chunk/<16-byte id><4-byte index>  ->  ChunkMeta, runs
 //   format                            ->  kFormat
 // A blob is there when its blob row is; chunk rows without one are rests of an unfinished commit.
-// Thread-safe. Errors: RESOURCE_EXHAUSTED when the file system is full (try again once there is
-// room), CORRUPT when what is there is damaged, else IO.
+// Thread-safe. Errors: CORRUPT when what is there is damaged, else IO. After a write that failed,
+// be it for want of room, all do until the database is opened again.
 class DiskIndex {
  public:
   static constexpr uint32_t kFormat = 3;
@@ -63,8 +62,7 @@ class DiskIndex {
   const std::string path_;
   rocksdb::Env* const env_;
   std::unique_ptr<rocksdb::DB> db_;
-  std::shared_mutex write_mutex_;      // shared by who writes; whoever reads the log has it alone
-  std::atomic<bool> was_full_{false};  // RocksDB takes no write after that until it is resumed
+  std::shared_mutex write_mutex_;  // shared by who writes; whoever reads the log has it alone
 };
 
 }  // namespace bigcast

@@ -13,9 +13,9 @@
 namespace bigcast {
 namespace {
 
-constexpr uint64_t kDisk = 12 * limits::kMiB;
+constexpr uint64_t kModelDisk = 12 * limits::kMiB;
 constexpr uint64_t kNames = 6;
-constexpr int kSteps = 400;
+constexpr int kModelSteps = 400;
 
 struct ModelBlob {
   CreateOptions options;
@@ -42,12 +42,12 @@ class Model {
   }
 
   void run() {
-    for (int step = 0; step < kSteps; ++step) {
+    for (int step = 0; step < kModelSteps; ++step) {
       INFO("step " << step);
       one_step();
       const StoreUsage usage = store_->usage();
       CHECK(usage.memory_used + usage.memory_spare <= kMemory);
-      CHECK(usage.disk_used <= kDisk);
+      CHECK(usage.disk_used <= kModelDisk);
       if (!machine_.has_power()) restart(true);
     }
     restart(false);
@@ -61,7 +61,7 @@ class Model {
   uint64_t below(uint64_t bound) { return random_() % bound; }
 
   void open() {
-    BlobStore::Options options = with_disk(directory_.path, kDisk);
+    BlobStore::Options options = with_disk(directory_.path, kModelDisk);
     options.clock = &clock_;
     options.policy = policy_;
     auto store = open_store(options, machine_.disk());
@@ -87,13 +87,14 @@ class Model {
       if (below(2) == 0) {
         store_->make_room_ahead();
       } else {
-        store_->scrub(below(kDisk));
+        store_->scrub(below(kModelDisk));
       }
       return;
     }
     if (choice < 950) return machine_.cut_power_after(below(40));
     if (choice < 970) return restart(below(2) == 0);
-    if (choice < 980) return machine_.set_full(below(2) == 0);
+    if (choice < 977) return machine_.set_full(below(2) == 0);
+    if (choice < 980) return machine_.set_index_full(below(3) == 0);
     if (choice < 985) return machine_.fail_next_write();
     if (choice < 990) return machine_.fail_next_sync();
     if (choice < 993) {
@@ -258,6 +259,7 @@ class Model {
       ++crashes;
     } else {
       machine_.set_full(false);
+      machine_.set_index_full(false);
     }
     open();
     std::map<uint64_t, ModelBlob> found;

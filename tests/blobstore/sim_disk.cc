@@ -110,6 +110,7 @@ class SimIndexFile final : public rocksdb::FSWritableFileOwnerWrapper {
                            rocksdb::IODebugContext* debug) override {
     const std::lock_guard lock(machine_.mutex_);
     if (!machine_.step()) return index_no_power();
+    if (machine_.is_index_full_) return rocksdb::IOStatus::NoSpace("No space left on device");
     machine_.index_files_[path_].written += data.size();
     return FSWritableFileOwnerWrapper::Append(data, options, debug);
   }
@@ -251,7 +252,7 @@ void SimMachine::crash() {
   index_files_.clear();
   has_power_ = true;
   operations_left_ = UINT64_MAX;
-  fails_read_ = fails_write_ = fails_sync_ = is_full_ = false;
+  fails_read_ = fails_write_ = fails_sync_ = is_full_ = is_index_full_ = false;
 }
 
 bool SimMachine::flip_bit() {
@@ -270,6 +271,11 @@ bool SimMachine::flip_bit() {
 void SimMachine::set_full(bool full) {
   const std::lock_guard lock(mutex_);
   is_full_ = full;
+}
+
+void SimMachine::set_index_full(bool full) {
+  const std::lock_guard lock(mutex_);
+  is_index_full_ = full;
 }
 
 void SimMachine::fail_next_read() {

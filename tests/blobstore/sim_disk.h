@@ -36,7 +36,8 @@ class SimMachine {
   // One bit of one extent changes; false if there is no extent.
   bool flip_bit();
   void set_full(bool full);
-  void fail_next_read();  // of an extent
+  void set_index_full(bool full);  // its files grow no more
+  void fail_next_read();           // of an extent
   void fail_next_write();
   void fail_next_sync();
   uint64_t below(uint64_t bound);  // from the generator
@@ -71,6 +72,7 @@ class SimMachine {
   bool has_power_ = true;
   uint64_t operations_left_ = UINT64_MAX;
   bool is_full_ = false;
+  bool is_index_full_ = false;
   bool fails_read_ = false;
   bool fails_write_ = false;
   bool fails_sync_ = false;
