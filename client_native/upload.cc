@@ -353,13 +353,13 @@ kj::Promise<Result<std::string>> UploadJob::ask_to_seal(UploadHome& home) {
 }
 
 kj::Promise<Result<std::string>> UploadJob::ask_whether_sealed(Unanswered seal) {
-  return nodes_.bulk_of(seal.home)
-      .then([this, id = seal.id](Nodes::Session session) -> kj::Promise<Sealed> {
+  auto asked = nodes_.bulk_of(seal.home).then(
+      [this, id = seal.id](Nodes::Session session) -> kj::Promise<Sealed> {
         if (!session) return Sealed(tl::unexpected(session.error()));
         return open_sealed(**session, id);
-      })
-      .then([this,
-             seal = std::move(seal)](Sealed sealed) mutable -> kj::Promise<Result<std::string>> {
+      });
+  return asked.then(
+      [this, seal = std::move(seal)](Sealed sealed) mutable -> kj::Promise<Result<std::string>> {
         auto& timer = nodes_.loop().timer();
         if (!sealed || (!*sealed && timer.now() >= seal.until)) {
           return Result<std::string>(tl::unexpected(seal.why));

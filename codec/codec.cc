@@ -24,7 +24,7 @@ constexpr size_t kWorthwhilePercent = 90;
 
 static_assert(limits::kChunkSizeMax <= LZ4_MAX_INPUT_SIZE);
 
-const char* chars(std::span<const std::byte> bytes) {
+const char* text_of(std::span<const std::byte> bytes) {
   return reinterpret_cast<const char*>(bytes.data());
 }
 
@@ -37,8 +37,9 @@ bool sample_shrinks(std::span<const std::byte> raw) {
   if (raw.size() <= 2 * kSampleSize) return true;
   const auto sample = raw.subspan((raw.size() - kSampleSize) / 2, kSampleSize);
   std::array<char, LZ4_COMPRESSBOUND(kSampleSize)> scratch;
-  const int size = LZ4_compress_fast(chars(sample), scratch.data(), static_cast<int>(sample.size()),
-                                     static_cast<int>(scratch.size()), kLz4Acceleration);
+  const int size =
+      LZ4_compress_fast(text_of(sample), scratch.data(), static_cast<int>(sample.size()),
+                        static_cast<int>(scratch.size()), kLz4Acceleration);
   return size > 0 && worthwhile(static_cast<size_t>(size), sample.size());
 }
 
@@ -46,7 +47,7 @@ bool sample_shrinks(std::span<const std::byte> raw) {
 size_t compress(std::span<const std::byte> raw, std::span<std::byte> stored) {
   if (!sample_shrinks(raw)) return 0;
   const int size = LZ4_compress_fast(
-      chars(raw), reinterpret_cast<char*>(stored.data()), static_cast<int>(raw.size()),
+      text_of(raw), reinterpret_cast<char*>(stored.data()), static_cast<int>(raw.size()),
       static_cast<int>(std::min<size_t>(stored.size(), LZ4_MAX_INPUT_SIZE)), kLz4Acceleration);
   if (size <= 0 || !worthwhile(static_cast<size_t>(size), raw.size())) return 0;
   return static_cast<size_t>(size);
@@ -146,7 +147,7 @@ Result<void> decode_chunk(const ChunkMeta& meta, std::span<const std::byte> stor
                                                  static_cast<unsigned>(meta.codec)));
   }
   const int size =
-      LZ4_decompress_safe(chars(stored), reinterpret_cast<char*>(raw.data()),
+      LZ4_decompress_safe(text_of(stored), reinterpret_cast<char*>(raw.data()),
                           static_cast<int>(stored.size()), static_cast<int>(meta.raw_size));
   if (size < 0 || static_cast<uint32_t>(size) != meta.raw_size) {
     return fail(ErrorCode::kCorrupt, fmt::format("chunk {}: LZ4 does not decode to {} bytes",

@@ -12,17 +12,13 @@
 #include "base/limits.h"
 #include "rpc/polled_fd.h"
 #include "rpc/progress.h"
+#include "rpc/socket.h"
 
 namespace bigcast::rpc {
 namespace {
 
 // After so much of one transfer the others of its thread have a turn.
 constexpr size_t kBytesPerTurn = 1 * limits::kMiB;
-
-kj::Exception disconnected(const std::string& why) {
-  return kj::Exception(kj::Exception::Type::DISCONNECTED, __FILE__, __LINE__,
-                       kj::heapString(why.data(), why.size()));
-}
 
 bool would_block(int error_number) { return error_number == EAGAIN || error_number == EWOULDBLOCK; }
 

@@ -28,11 +28,6 @@ using MaybeMessage = kj::Maybe<kj::Own<capnp::IncomingRpcMessage>>;
 
 constexpr size_t kPiecesPerWrite = 64;
 
-kj::Exception disconnected(std::string_view why) {
-  return kj::Exception(kj::Exception::Type::DISCONNECTED, __FILE__, __LINE__,
-                       kj::heapString(why.data(), why.size()));
-}
-
 struct LinkOptions {
   bool is_unix = false;
   bool is_server = false;

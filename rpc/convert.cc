@@ -16,8 +16,6 @@ tl::unexpected<bigcast::Error> bad_ref(std::string_view why) {
   return fail(ErrorCode::kInvalidArgument, fmt::format("blob ref: {}", why));
 }
 
-std::string to_std(capnp::Text::Reader text) { return {text.begin(), text.size()}; }
-
 // One line of bounded length, whatever a peer sent.
 std::string as_message(std::string_view text) {
   std::string line(text.substr(0, limits::kErrorMessageMax));

@@ -17,6 +17,8 @@
 // Between the schema's structs and ours. What a peer declared is checked here, once.
 namespace bigcast::rpc {
 
+inline std::string to_std(capnp::Text::Reader text) { return {text.begin(), text.size()}; }
+
 // The id of a stripe of a striped blob (schema, BlobRef.stripes).
 inline BlobId stripe_id(BlobId blob, uint32_t stripe) { return {blob.hi, blob.lo ^ stripe}; }
 

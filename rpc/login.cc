@@ -9,6 +9,7 @@
 
 #include "base/limits.h"
 #include "rpc/convert.h"
+#include "rpc/socket.h"
 
 namespace bigcast::rpc {
 namespace {
@@ -25,8 +26,6 @@ std::optional<Nonce> to_nonce(capnp::Data::Reader data) {
   std::copy(data.begin(), data.end(), nonce.begin());
   return nonce;
 }
-
-std::string to_std(capnp::Text::Reader text) { return {text.begin(), text.size()}; }
 
 // ---- The server's half.
 
@@ -47,6 +46,7 @@ class LoginServer final : public Login::Server {
         challenge_(std::move(challenge)) {}
 
   kj::Promise<void> prove(ProveContext context) override {
+    if (*connection_ == nullptr) return disconnected("login: disconnected");
     auto session = attempt(context.getParams());
     auto result = context.getResults(kAnswerSize).initResult();
     if (session) {
@@ -76,11 +76,10 @@ class LoginServer final : public Login::Server {
     }
     std::ranges::replace_if(
         name, [](unsigned char c) { return c < 0x20 || c == 0x7F; }, ' ');
-    Connection* const connection = *connection_;
-    if (connection == nullptr) return fail(ErrorCode::kUnavailable, "login: disconnected");
+    Connection& connection = **connection_;
     auto session = options_->make_session(
-        {challenge_.key.name_space(), lease, std::move(name), params.getPeer(), *connection});
-    if (session) connection->allow_bulk();
+        {challenge_.key.name_space(), lease, std::move(name), params.getPeer(), connection});
+    if (session) connection.allow_bulk();
     return session;
   }
 
@@ -97,6 +96,7 @@ class BootstrapServer final : public Bootstrap::Server {
         options_(std::make_shared<const LoginOptions>(std::move(options))) {}
 
   kj::Promise<void> hello(HelloContext context) override {
+    if (*connection_ == nullptr) return disconnected("login: disconnected");
     auto challenge = attempt(context.getParams());
     auto result = context.getResults(kAnswerSize).initResult();
     if (!challenge) {

@@ -43,7 +43,8 @@ struct LoginOptions {
 };
 
 // The server's half, for Connection::serve: a capability that can do nothing but log in, once. It
-// allows bulk frames when the client has proven itself.
+// allows bulk frames when the client has proven itself. The options are called no more once the
+// connection has gone, though calls that had come by then are still run.
 //
 //   Connection::serve(loop, fd, is_unix,
 //                     [&](Connection& c) { return make_bootstrap(c, options); });

@@ -87,6 +87,11 @@ void set_tcp_options(int fd) {
   set(IPPROTO_TCP, TCP_KEEPCNT, kKeepAliveProbes);
 }
 
+kj::Exception disconnected(std::string_view why) {
+  return kj::Exception(kj::Exception::Type::DISCONNECTED, __FILE__, __LINE__,
+                       kj::heapString(why.data(), why.size()));
+}
+
 std::string peer_name(int fd) {
   SocketAddress peer;
   peer.size = sizeof peer.storage;

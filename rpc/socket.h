@@ -1,8 +1,10 @@
 #pragma once
 
+#include <kj/exception.h>
 #include <sys/socket.h>
 
 #include <string>
+#include <string_view>
 
 #include "base/error.h"
 #include "rpc/address.h"
@@ -24,6 +26,9 @@ Result<int> open_socket(const SocketAddress& address);
 
 // The port that a bound TCP socket got.
 uint16_t bound_port(int fd);
+
+// What becomes of a call whose connection has ended.
+kj::Exception disconnected(std::string_view why);
 
 // No Nagle delay; dead peers are noticed within about 30 s.
 void set_tcp_options(int fd);

@@ -7,13 +7,10 @@
 
 #include "base/log.h"
 #include "server/relay.h"
+#include "server/swarm.h"
 
 namespace bigcast {
 namespace {
-
-bool has(const std::vector<bool>& bits, uint32_t index) {
-  return index < bits.size() && bits[index];
-}
 
 void set(std::vector<bool>& bits, uint32_t index, bool value) {
   if (index >= bits.size()) bits.resize(index + 1);

@@ -23,8 +23,6 @@ namespace {
 
 constexpr uint32_t kChunkAlignment = 4096;
 
-std::string to_std(capnp::Text::Reader text) { return {text.begin(), text.size()}; }
-
 Result<void> check_chunk_size(uint32_t chunk_size) {
   if (chunk_size < limits::kChunkSizeMin || chunk_size > limits::kChunkSizeMax ||
       chunk_size % kChunkAlignment != 0) {
@@ -96,7 +94,7 @@ Result<bigcast::CreateOptions> SessionService::check_create(rpc::CreateOptions::
                                                             LeaseId lease) const {
   if (core_.draining) return fail(ErrorCode::kUnavailable, "this node is about to stop");
   bigcast::CreateOptions options;
-  options.name = to_std(in.getName());
+  options.name = rpc::to_std(in.getName());
   BIGCAST_TRY(check_name(options.name));
   if (in.getChunkSize() != 0) options.chunk_size = in.getChunkSize();
   BIGCAST_TRY(check_chunk_size(options.chunk_size));
@@ -308,7 +306,7 @@ Result<BlobStat> SessionService::find_home(const std::string& name) const {
 Result<BlobStat> SessionService::home_of(rpc::OpenTarget::Reader target) const {
   switch (target.which()) {
     case rpc::OpenTarget::NAME:
-      return find_home(to_std(target.getName()));
+      return find_home(rpc::to_std(target.getName()));
     case rpc::OpenTarget::COPY_ID:
       return stat_in(core_, state_->name_space, rpc::read(target.getCopyId()));
     case rpc::OpenTarget::HOME_ID:
@@ -383,7 +381,7 @@ void SessionService::reply_opened(OpenContext& context, const BlobStat& stat,
 
 kj::Promise<void> SessionService::stat(StatContext context) {
   heard();
-  const auto stat = find_home(to_std(context.getParams().getName()));
+  const auto stat = find_home(rpc::to_std(context.getParams().getName()));
   reply_stat(core_, stat, context.getResults().initResult());
   return kj::READY_NOW;
 }
@@ -394,8 +392,8 @@ kj::Promise<void> SessionService::list(ListContext context) {
   const size_t limit = params.getLimit() == 0
                            ? limits::kListPageMax
                            : std::min<size_t>(params.getLimit(), limits::kListPageMax);
-  auto blobs = core_.store->list(state_->name_space, to_std(params.getPrefix()),
-                                 to_std(params.getAfter()), limit + 1);
+  auto blobs = core_.store->list(state_->name_space, rpc::to_std(params.getPrefix()),
+                                 rpc::to_std(params.getAfter()), limit + 1);
   const bool more = blobs.size() > limit;
   if (more) blobs.resize(limit);
   auto results = context.getResults();

@@ -254,7 +254,7 @@ std::optional<HttpAnswer> health_page(const NodeCore& core, const HttpRequest& r
 
 std::optional<HttpAnswer> status_page(NodeCore& core, const HttpRequest& request) {
   constexpr std::string_view kBlobs = "/api/blobs";
-  if (request.path == "/") return HttpAnswer{200, kPage, "text/html; charset=utf-8"};
+  if (request.path == "/") return HttpAnswer{200, kPageHtml, "text/html; charset=utf-8"};
   if (request.path == "/metrics") {
     return HttpAnswer{200, core.metrics->render(core.store->usage(), core.store->namespaces()),
                       "text/plain; version=0.0.4; charset=utf-8"};

@@ -6,13 +6,6 @@
 #include "base/limits.h"
 
 namespace bigcast {
-namespace {
-
-bool has(const std::vector<bool>& bits, uint32_t index) {
-  return index < bits.size() && bits[index];
-}
-
-}  // namespace
 
 Swarm::Chunk& Swarm::chunk(uint32_t index) {
   if (index >= chunks_.size()) chunks_.resize(index + 1);

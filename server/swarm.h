@@ -8,6 +8,11 @@
 
 namespace bigcast {
 
+// Of chunks by index; those beyond the end are not.
+inline bool has(const std::vector<bool>& bits, uint32_t index) {
+  return index < bits.size() && bits[index];
+}
+
 // Who of a blob's followers fetches which chunk from whom. Kept by the blob's home; pure rules, no
 // I/O and no clock.
 //

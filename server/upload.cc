@@ -13,9 +13,9 @@
 namespace bigcast {
 namespace {
 
-constexpr uint64_t kPage = 4096;
+constexpr uint64_t kPageSize = 4096;
 
-uint64_t in_pages(uint64_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
+uint64_t in_pages(uint64_t bytes) { return (bytes + kPageSize - 1) / kPageSize * kPageSize; }
 
 std::span<const std::byte> as_bytes(capnp::Data::Reader data, size_t size) {
   return {reinterpret_cast<const std::byte*>(data.begin()), size};

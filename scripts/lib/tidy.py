@@ -2,9 +2,9 @@
 
     tidy.py BUILD_DIR CACHE_DIR [--all]
 
-BUILD_DIR holds compile_commands.json. Checked is what ships, without the tests; a file is checked
-again when it, a file of the project that it includes, the clang-tidy configuration or clang-tidy
-itself changed. --all checks every one, those of the tests, too.
+BUILD_DIR holds compile_commands.json. Checked is what ships, without the tests; a file, or what CMake
+compiles as one, is checked again when it, a file of the project that it includes, the clang-tidy
+configuration or clang-tidy itself changed. --all checks every one, those of the tests, too.
 """
 
 import concurrent.futures
@@ -20,6 +20,17 @@ JOBS = 2
 INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
 
 
+def in_root(path):
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+def sources(path):
+    """The file, or those that CMake put together in it (CMAKE_UNITY_BUILD)."""
+    if path.suffix != ".cxx":
+        return [path]
+    return [pathlib.Path(name) for name in INCLUDE.findall(path.read_text(encoding="utf-8"))]
+
+
 def ours(build, patterns):
     """The entries of compile_commands.json for tracked files, by path inside the repository."""
     listed = subprocess.run(
@@ -27,11 +38,13 @@ def ours(build, patterns):
     )
     tracked = set(listed.stdout.splitlines())
     entries = json.loads((build / "compile_commands.json").read_text(encoding="utf-8"))
-    found = {}
+    found, seen = {}, set()
     for entry in entries:
         path = pathlib.Path(entry["directory"], entry["file"]).resolve()
-        if path.is_relative_to(ROOT) and str(path.relative_to(ROOT)) in tracked:
-            found[str(path.relative_to(ROOT))] = entry["command"]
+        files = frozenset(map(in_root, sources(path)))
+        if tracked.issuperset(files) and files not in seen:  # some are in several programs
+            seen.add(files)
+            found[in_root(path)] = entry["command"]
     return found
 
 

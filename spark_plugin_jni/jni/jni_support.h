@@ -68,7 +68,7 @@ jlong to_handle(T* object) {
 }
 template <typename T>
 T* from_handle(jlong handle) {
-  return reinterpret_cast<T*>(handle);
+  return reinterpret_cast<T*>(handle);  // NOLINT(performance-no-int-to-ptr)
 }
 
 }  // namespace bigcast::jni

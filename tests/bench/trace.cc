@@ -16,14 +16,14 @@ constexpr size_t kRecordSize = 24;  // u32 time, u64 id, u32 size, i64 next acce
 constexpr size_t kIdAt = 4;
 constexpr size_t kSizeAt = 12;
 
-tl::unexpected<Error> bad(std::string message) {
+tl::unexpected<Error> bad_trace(std::string message) {
   return fail(ErrorCode::kInvalidArgument, "TRACE: " + std::move(message));
 }
 
 Result<std::ifstream> open_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file || file.peek() == std::ifstream::traits_type::eof()) {
-    return bad(fmt::format("'{}' can't be read or is empty", path));
+    return bad_trace(fmt::format("'{}' can't be read or is empty", path));
   }
   return file;
 }
@@ -92,7 +92,8 @@ Result<std::optional<Request>> TraceReader::next_record() {
   if (file_.gcount() == 0) return std::nullopt;
   ++count_;
   if (file_.gcount() != kRecordSize) {
-    return bad(fmt::format("record {}: has {} of {} bytes", count_, file_.gcount(), kRecordSize));
+    return bad_trace(
+        fmt::format("record {}: has {} of {} bytes", count_, file_.gcount(), kRecordSize));
   }
   return Request{little_endian<uint64_t>(record.data() + kIdAt),
                  little_endian<uint32_t>(record.data() + kSizeAt)};
@@ -109,7 +110,7 @@ Result<std::optional<Request>> TraceReader::next_line() {
     const auto id = number_in(take_field(rest));
     const auto size = number_in(take_field(rest));
     if (!is_time(time) || !id || !size || !rest.empty()) {
-      return bad(fmt::format("line {}: '{}' is not time,id,size", count_, line_));
+      return bad_trace(fmt::format("line {}: '{}' is not time,id,size", count_, line_));
     }
     return Request{*id, *size};
   }

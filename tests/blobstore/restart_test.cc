@@ -8,8 +8,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint64_t kDisk = 32 * limits::kMiB;
-
 bool whole(BlobStore& store, BlobId id, uint64_t size) {
   for (uint64_t at = 0; at < size; at += kSmallChunk) {
     const auto index = static_cast<uint32_t>(at / kSmallChunk);

@@ -14,8 +14,6 @@
 namespace bigcast {
 namespace {
 
-constexpr uint64_t kDisk = 32 * limits::kMiB;
-
 uint64_t allocated_bytes(int fd) {
   struct stat status {};
   REQUIRE(fstat(fd, &status) == 0);
@@ -148,7 +146,6 @@ TEST_CASE("a full disk refuses homes, drops relays and keeps what was stored") {
   Faults faults;
   const auto store =
       open_store(with_disk(directory.path, kDisk), std::make_unique<FaultyDisk>(faults)).value();
-  constexpr uint32_t kFit = kMemory / kSmallChunk;
   const CreateOptions home = blob_options(1, kMemory + 10 * kSmallChunk);
   REQUIRE(store->create(home));
   for (uint32_t i = 0; i < kFit; ++i) REQUIRE(put(*store, home.id, i, kSmallChunk));

@@ -12,7 +12,6 @@
 namespace bigcast {
 namespace {
 
-constexpr auto kChunks = static_cast<uint32_t>(kMemory / kSmallChunk);
 constexpr uint64_t kPinned = kMemory / 2 - limits::kMiB;
 
 // Writes wait while it is shut.
@@ -67,18 +66,18 @@ TEST_CASE("when everything is held, what is stored is served, and puts go on onc
     if (!view) break;
     views.push_back(std::move(*view));
   }
-  CHECK(views.size() == kChunks / 4);
+  CHECK(views.size() == kFit / 4);
 
   // The rest is on its way to a disk that takes nothing: as many puts as the disk has buffers.
   gate.set_shut(true);
-  const CreateOptions put_there = blob_options(4, uint64_t{kChunks} * kSmallChunk);
+  const CreateOptions put_there = blob_options(4, uint64_t{kFit} * kSmallChunk);
   REQUIRE(store.create(put_there));
   std::vector<std::thread> writers;
   std::atomic<uint32_t> next{0};
   std::atomic<uint32_t> stored{0};
   for (uint32_t i = 0; i < limits::kDiskBuffers; ++i) {
     writers.emplace_back([&] {
-      for (uint32_t index = next++; index < kChunks; index = next++) {
+      for (uint32_t index = next++; index < kFit; index = next++) {
         if (put(store, put_there.id, index, kSmallChunk)) ++stored;
       }
     });
@@ -94,7 +93,7 @@ TEST_CASE("when everything is held, what is stored is served, and puts go on onc
     std::array<std::byte, kSmallChunk> bytes;
   };
   const auto buffer = std::make_unique<Buffer>();
-  for (uint32_t i = 0; i < kChunks; ++i) {
+  for (uint32_t i = 0; i < kFit; ++i) {
     REQUIRE(store.read_chunk(on_disk.id, i, buffer->bytes));
     const Bytes expected = chunk_bytes(on_disk.id, i, kSmallChunk);
     CHECK(std::equal(expected.begin(), expected.end(), buffer->bytes.begin()));
@@ -104,9 +103,9 @@ TEST_CASE("when everything is held, what is stored is served, and puts go on onc
 
   gate.set_shut(false);
   for (std::thread& writer : writers) writer.join();
-  CHECK(stored == kChunks);
+  CHECK(stored == kFit);
   CHECK(store.stat(on_disk.id)->memory_bytes <= resident);
-  for (uint32_t i = 0; i < kChunks; ++i) {
+  for (uint32_t i = 0; i < kFit; ++i) {
     CHECK(reads_back(store, on_disk.id, i, kSmallChunk));
     CHECK(reads_back(store, put_there.id, i, kSmallChunk));
   }

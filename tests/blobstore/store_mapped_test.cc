@@ -60,18 +60,17 @@ void fill_relay(BlobStore& store, const CreateOptions& options, uint32_t first, 
   for (uint32_t i = 0; i < count; ++i) REQUIRE(put(store, options.id, first + i, kSmallChunk));
 }
 
-constexpr uint64_t kBlob = 8 * kSmallChunk - 100;
-constexpr auto kStoreChunks = static_cast<uint32_t>(kMemory / kSmallChunk);
+constexpr uint64_t kMappedBlob = 8 * kSmallChunk - 100;
 
 }  // namespace
 
 TEST_CASE("a mapped blob is whole in one file, which nobody can write, lengthen or punch") {
   const auto store = open_or_fail(memory_only());
-  const CreateOptions options = mappable(blob_options(1, kBlob));
-  write_blob(*store, options, kBlob);
+  const CreateOptions options = mappable(blob_options(1, kMappedBlob));
+  write_blob(*store, options, kMappedBlob);
   const Pin pin = hold_or_fail(*store, options.id);
   const auto mapped = map_or_fail(*store, options.id);
-  CHECK(mapped->size == kBlob);
+  CHECK(mapped->size == kMappedBlob);
   CHECK(mapped->shows(options.id));
   struct stat status {};
   REQUIRE(fstat(mapped->fd, &status) == 0);
@@ -89,13 +88,13 @@ TEST_CASE("a mapped blob is whole in one file, which nobody can write, lengthen 
   close(writer);
   CHECK(reads_back(*store, options.id, 3, kSmallChunk));  // who copies goes on
   CHECK(store->view_chunk(options.id, 4));
-  CHECK(store->usage().memory_mapped == whole_pages(kBlob));
+  CHECK(store->usage().memory_mapped == whole_pages(kMappedBlob));
 }
 
 TEST_CASE("only sealed blobs that were written for it can be mapped, with raw chunks") {
   const auto store = open_or_fail(memory_only());
   const CreateOptions plain = blob_options(1);
-  write_blob(*store, plain, kBlob);
+  write_blob(*store, plain, kMappedBlob);
   CHECK(code_of(store->hold(plain.id)) == ErrorCode::kNotMappable);
   const CreateOptions empty = mappable(blob_options(2));
   write_blob(*store, empty, 0);
@@ -120,31 +119,31 @@ TEST_CASE("only sealed blobs that were written for it can be mapped, with raw ch
 TEST_CASE("what is mapped does not leave; what was leaves whole") {
   const auto store = open_or_fail(memory_only());
   const CreateOptions options = mappable(relay_options(1));
-  write_blob(*store, options, kBlob);
+  write_blob(*store, options, kMappedBlob);
   Pin pin = hold_or_fail(*store, options.id);
   Pin second = hold_or_fail(*store, options.id);
   auto mapped = map_or_fail(*store, options.id);
   const CreateOptions other = relay_options(2);
   REQUIRE(store->create(other));
-  fill_relay(*store, other, 0, 2 * kStoreChunks);
+  fill_relay(*store, other, 0, 2 * kFit);
   CHECK(store->stat(options.id)->chunk_count == 8);
   CHECK(mapped->shows(options.id));
   pin = {};
-  fill_relay(*store, other, 2 * kStoreChunks, kStoreChunks);
+  fill_relay(*store, other, 2 * kFit, kFit);
   CHECK(store->stat(options.id)->chunk_count == 8);
   mapped = {};
   second = {};
   CHECK(store->usage().memory_mapped == 0);
-  fill_relay(*store, other, 3 * kStoreChunks, kStoreChunks);
+  fill_relay(*store, other, 3 * kFit, kFit);
   CHECK(store->stat(options.id)->chunk_count == 0);
   CHECK(store->usage().memory_used <= kMemory);
-  check_totals(*store, {options.id, other.id}, 5 * kStoreChunks);
+  check_totals(*store, {options.id, other.id}, 5 * kFit);
 }
 
 TEST_CASE("a chunk that left a frozen file finds its pages again") {
   const auto store = open_or_fail(memory_only());
   const CreateOptions options = mappable(relay_options(1));
-  write_blob(*store, options, kBlob);
+  write_blob(*store, options, kMappedBlob);
   Pin pin = hold_or_fail(*store, options.id);
   map_or_fail(*store, options.id);
   pin = {};
@@ -152,12 +151,12 @@ TEST_CASE("a chunk that left a frozen file finds its pages again") {
   const CreateOptions other = relay_options(2);
   REQUIRE(store->create(other));
   const uint64_t before = store->usage().memory_used;
-  fill_relay(*store, other, 0, kStoreChunks - 8);
+  fill_relay(*store, other, 0, kFit - 8);
   CHECK(store->stat(options.id)->chunk_count == 8);
   REQUIRE(store->locate(options.id, 5));  // of late use: it stays when one more chunk needs room
   CHECK(before == 8 * kSmallChunk);
   // Nothing is freed before all have left; so the other's chunks are next.
-  fill_relay(*store, other, kStoreChunks, 1);
+  fill_relay(*store, other, kFit, 1);
   const uint32_t left = store->stat(options.id)->chunk_count;
   CHECK(left < 8);
   CHECK(store->usage().memory_used <= kMemory);
@@ -178,7 +177,7 @@ TEST_CASE("what can't be brought back to be mapped is damaged, or a relay's and 
         open_store(with_disk(directory.path, 4 * kMemory), std::make_unique<FaultyDisk>(faults))
             .value();
     const CreateOptions options = mappable(is_relay ? relay_options(1) : blob_options(1));
-    write_blob(*store, options, kBlob);
+    write_blob(*store, options, kMappedBlob);
     write_blob(*store, blob_options(2), kMemory);
     REQUIRE(store->resident_chunks(options.id).empty());
     REQUIRE(store->remove({1, 2}));
@@ -200,7 +199,7 @@ TEST_CASE("a blob that is removed while it is mapped stays counted until it is r
   for (const bool is_relay : {false, true}) {
     const auto store = open_or_fail(memory_only());
     const CreateOptions options = mappable(is_relay ? relay_options(1) : blob_options(1));
-    write_blob(*store, options, kBlob);
+    write_blob(*store, options, kMappedBlob);
     Pin pin = hold_or_fail(*store, options.id);
     auto mapped = map_or_fail(*store, options.id);
     CHECK(!pin->is_left);
@@ -262,7 +261,7 @@ TEST_CASE("a mapping brings back what is on disk, and what is freed there can be
   CHECK(store->stat(options.id)->disk_bytes == 0);
   CHECK(store->usage().memory_used <= kMemory);
   CHECK(store->usage().disk_used == kMemory / 2);
-  check_totals(*store, {options.id, other.id}, 2 * kStoreChunks);
+  check_totals(*store, {options.id, other.id}, 2 * kFit);
   // The rest of both budgets, less the chunk that is kept free, is still to be had.
   const CreateOptions rest = blob_options(3);
   write_blob(*store, rest, 3 * kMemory - kMemory * 3 / 2 - kSmallChunk);
@@ -273,9 +272,9 @@ TEST_CASE("a mapping brings back what is on disk, and what is freed there can be
   const CreateOptions relay = relay_options(4);
   REQUIRE(store->remove(other.id));
   REQUIRE(store->create(relay));
-  fill_relay(*store, relay, 0, 2 * kStoreChunks);
-  check_totals(*store, {options.id, rest.id, relay.id}, 4 * kStoreChunks);
-  for (uint32_t i = 0; i < kStoreChunks / 2; ++i) {
+  fill_relay(*store, relay, 0, 2 * kFit);
+  check_totals(*store, {options.id, rest.id, relay.id}, 4 * kFit);
+  for (uint32_t i = 0; i < kFit / 2; ++i) {
     CHECK(reads_back(*store, options.id, i, kSmallChunk));
   }
   pin = hold_or_fail(*store, options.id);
@@ -289,7 +288,7 @@ TEST_CASE("a durable blob is mapped beside its place on disk") {
   write_blob(*store, options, kMemory / 2);
   const CreateOptions relay = relay_options(2);
   REQUIRE(store->create(relay));
-  fill_relay(*store, relay, 0, 2 * kStoreChunks);
+  fill_relay(*store, relay, 0, 2 * kFit);
   Pin pin = hold_or_fail(*store, options.id);
   CHECK(map_or_fail(*store, options.id)->shows(options.id));
   CHECK(store->stat(options.id)->disk_bytes == kMemory / 2);
@@ -338,8 +337,8 @@ TEST_CASE("mappings, puts, drops and removals from many threads") {
       std::mt19937 random(t);
       for (int round = 0; round < 60; ++round) {
         if (t == 0) {  // pushes the others out, and lets copies go
-          for (uint32_t i = 0; i < kStoreChunks / 2; ++i) {
-            put(*store, relay.id, random() % (2 * kStoreChunks), kSmallChunk);
+          for (uint32_t i = 0; i < kFit / 2; ++i) {
+            put(*store, relay.id, random() % (2 * kFit), kSmallChunk);
           }
           if (round % 8 == 7 && !store->drop_chunks(relay.id)) ++wrong;
           continue;

@@ -298,7 +298,6 @@ TEST_CASE("sealing gives back what was reserved and not used") {
 
 TEST_CASE("relays' chunks make way, the least recently used first; homes' never do") {
   const auto store = open_or_fail(memory_only());
-  constexpr uint32_t kFit = kMemory / kSmallChunk;
   const CreateOptions relay = relay_options(1);
   REQUIRE(store->create(relay));
   for (uint32_t i = 0; i < kFit; ++i) REQUIRE(put(*store, relay.id, i, kSmallChunk));

@@ -4,8 +4,6 @@
 namespace bigcast {
 namespace {
 
-constexpr auto kChunks = static_cast<uint32_t>(kMemory / kSmallChunk);
-
 bool is_here(BlobStore& store, BlobId id, uint32_t index) {
   const auto chunks = store.resident_chunks(id);
   return std::ranges::find(chunks, index) != chunks.end();
@@ -16,7 +14,7 @@ std::unique_ptr<BlobStore> relay_full_of(const CreateOptions& options, const cha
   store_options.policy = policy;
   auto store = open_or_fail(store_options);
   REQUIRE(store->create(options));
-  for (uint32_t i = 0; i < kChunks; ++i) REQUIRE(put(*store, options.id, i, kSmallChunk));
+  for (uint32_t i = 0; i < kFit; ++i) REQUIRE(put(*store, options.id, i, kSmallChunk));
   return store;
 }
 
@@ -37,8 +35,8 @@ TEST_CASE("with any policy relays' chunks make way and those that stay are right
     const auto store = relay_full_of(options, std::string(policy).c_str());
     std::mt19937_64 random(7);
     uint32_t hits = 0;
-    for (uint32_t i = 0; i < 6 * kChunks; ++i) {
-      const auto index = static_cast<uint32_t>(random() % (2 * kChunks));
+    for (uint32_t i = 0; i < 6 * kFit; ++i) {
+      const auto index = static_cast<uint32_t>(random() % (2 * kFit));
       const auto location = store->locate(options.id, index);
       REQUIRE(location);
       if (location->presence == Presence::kAbsent) {
@@ -50,7 +48,7 @@ TEST_CASE("with any policy relays' chunks make way and those that stay are right
     }
     CHECK(hits > 0);
     CHECK(store->usage().memory_used <= kMemory);
-    check_totals(*store, {options.id}, 2 * kChunks);
+    check_totals(*store, {options.id}, 2 * kFit);
   }
 }
 
@@ -59,19 +57,19 @@ TEST_CASE("demand keeps what an open stream is about to read") {
   const auto store = relay_full_of(read, "demand");
   const auto stream = store->open_stream(read.id, ReadOrder::kAscending);
   REQUIRE(stream);
-  for (uint32_t i = 0; i < kChunks / 2; ++i) REQUIRE(store->locate(read.id, i, *stream));
+  for (uint32_t i = 0; i < kFit / 2; ++i) REQUIRE(store->locate(read.id, i, *stream));
   const CreateOptions other = relay_options(2);
   REQUIRE(store->create(other));
   // First goes what the stream is past, though it was used last.
-  for (uint32_t i = 0; i < kChunks / 2; ++i) {
+  for (uint32_t i = 0; i < kFit / 2; ++i) {
     REQUIRE(put(*store, other.id, i, kSmallChunk));
     CHECK_FALSE(is_here(*store, read.id, i));
   }
-  CHECK(store->resident_chunks(read.id).size() == kChunks / 2);
+  CHECK(store->resident_chunks(read.id).size() == kFit / 2);
   store->close_stream(*stream);
   // Then nothing speaks for the rest any more.
-  for (uint32_t i = 0; i < kChunks; ++i) {
-    REQUIRE(put(*store, other.id, kChunks / 2 + i, kSmallChunk));
+  for (uint32_t i = 0; i < kFit; ++i) {
+    REQUIRE(put(*store, other.id, kFit / 2 + i, kSmallChunk));
   }
   CHECK(store->resident_chunks(read.id).empty());
   store->close_stream(*stream);
@@ -84,13 +82,13 @@ TEST_CASE("of released blobs nothing stays while others can") {
   const auto store = open_or_fail(memory_only());
   REQUIRE(store->create(old));
   REQUIRE(store->create(released));
-  for (uint32_t i = 0; i < kChunks / 2; ++i) REQUIRE(put(*store, old.id, i, kSmallChunk));
-  for (uint32_t i = 0; i < kChunks / 2; ++i) REQUIRE(put(*store, released.id, i, kSmallChunk));
+  for (uint32_t i = 0; i < kFit / 2; ++i) REQUIRE(put(*store, old.id, i, kSmallChunk));
+  for (uint32_t i = 0; i < kFit / 2; ++i) REQUIRE(put(*store, released.id, i, kSmallChunk));
   store->release(released.id);
-  for (uint32_t i = 0; i < kChunks / 2; ++i) {
-    REQUIRE(put(*store, old.id, kChunks / 2 + i, kSmallChunk));
+  for (uint32_t i = 0; i < kFit / 2; ++i) {
+    REQUIRE(put(*store, old.id, kFit / 2 + i, kSmallChunk));
   }
-  CHECK(store->resident_chunks(old.id).size() == kChunks);
+  CHECK(store->resident_chunks(old.id).size() == kFit);
   CHECK(store->resident_chunks(released.id).empty());
 }
 
@@ -98,7 +96,7 @@ TEST_CASE("a pinned blob stays in memory until all its pins are gone") {
   const TemporaryDirectory directory;
   const auto store = open_or_fail(with_disk(directory.path, 4 * kMemory));
   const CreateOptions pinned = blob_options(1);
-  constexpr uint32_t kPinned = kChunks / 4;
+  constexpr uint32_t kPinned = kFit / 4;
   write_blob(*store, pinned, uint64_t{kPinned} * kSmallChunk);
   REQUIRE(store->pin(pinned.id));
   REQUIRE(store->pin(pinned.id));

@@ -4,9 +4,6 @@
 namespace bigcast {
 namespace {
 
-constexpr auto kChunks = static_cast<uint32_t>(kMemory / kSmallChunk);
-constexpr uint64_t kDisk = 4 * kMemory;
-
 bool loads(BlobStore& store, BlobId id, uint32_t index) {
   Bytes buffer(kSmallChunk);
   const auto meta = store.load_chunk(id, index, buffer);
@@ -36,16 +33,16 @@ TEST_CASE("what is loaded from disk is in memory then, and leaves again without 
   const TemporaryDirectory directory;
   const auto store = all_on_disk(with_disk(directory.path, kDisk));
   const uint64_t demoted = store->usage().chunks_demoted;
-  for (uint32_t i = 0; i < kChunks; ++i) CHECK(loads(*store, {1, 1}, i));
-  CHECK(store->resident_chunks({1, 1}).size() == kChunks);
-  CHECK(store->usage().chunks_promoted == kChunks);
+  for (uint32_t i = 0; i < kFit; ++i) CHECK(loads(*store, {1, 1}, i));
+  CHECK(store->resident_chunks({1, 1}).size() == kFit);
+  CHECK(store->usage().chunks_promoted == kFit);
   const uint64_t read = store->usage().chunks_read_disk;
-  for (uint32_t i = 0; i < kChunks; ++i) CHECK(loads(*store, {1, 1}, i));
+  for (uint32_t i = 0; i < kFit; ++i) CHECK(loads(*store, {1, 1}, i));
   CHECK(store->usage().chunks_read_disk == read);
   write_blob(*store, blob_options(3), kMemory);
   CHECK(store->resident_chunks({1, 1}).empty());
   CHECK(store->usage().chunks_demoted == demoted);
-  for (uint32_t i = 0; i < kChunks; ++i) CHECK(reads_back(*store, {1, 1}, i, kSmallChunk));
+  for (uint32_t i = 0; i < kFit; ++i) CHECK(reads_back(*store, {1, 1}, i, kSmallChunk));
   REQUIRE(store->remove({1, 1}));
   REQUIRE(store->remove({1, 3}));
   CHECK(store->usage().memory_used == 0);
@@ -57,15 +54,15 @@ TEST_CASE("places on disk of what memory has, too, are in the way of nothing tha
     CAPTURE(pinned);
     const TemporaryDirectory directory;
     const auto store = all_on_disk(with_disk(directory.path, 2 * kMemory));
-    for (uint32_t i = 0; i < kChunks / 4; ++i) CHECK(loads(*store, {1, 1}, i));
+    for (uint32_t i = 0; i < kFit / 4; ++i) CHECK(loads(*store, {1, 1}, i));
     if (pinned) {
       write_blob(*store, blob_options(5), kMemory / 4);
       write_blob(*store, blob_options(6), kMemory);
       REQUIRE(store->pin({1, 5}));
-      for (uint32_t i = 0; i < kChunks / 4; ++i) CHECK(loads(*store, {1, 5}, i));
+      for (uint32_t i = 0; i < kFit / 4; ++i) CHECK(loads(*store, {1, 5}, i));
       REQUIRE(store->remove({1, 6}));
-      for (uint32_t i = 0; i < kChunks / 4; ++i) CHECK(loads(*store, {1, 5}, i));
-      REQUIRE(store->resident_chunks({1, 5}).size() == kChunks / 4);
+      for (uint32_t i = 0; i < kFit / 4; ++i) CHECK(loads(*store, {1, 5}, i));
+      REQUIRE(store->resident_chunks({1, 5}).size() == kFit / 4);
     }
     const CreateOptions rest = blob_options(9);
     REQUIRE(store->create(rest));
@@ -79,18 +76,18 @@ TEST_CASE("places on disk of what memory has, too, are in the way of nothing tha
     }
     REQUIRE(store->seal(rest.id, reserved, count));
     for (uint32_t i = 0; i < count; ++i) CHECK(reads_back(*store, rest.id, i, kSmallChunk));
-    for (uint32_t i = 0; i < kChunks; ++i) CHECK(reads_back(*store, {1, 1}, i, kSmallChunk));
+    for (uint32_t i = 0; i < kFit; ++i) CHECK(reads_back(*store, {1, 1}, i, kSmallChunk));
   }
 }
 
 TEST_CASE("a durable blob takes the places on disk of what memory has, too") {
   const TemporaryDirectory directory;
   const auto store = all_on_disk(with_disk(directory.path, kMemory + 2 * kSmallChunk));
-  for (uint32_t i = 0; i < kChunks; ++i) CHECK(loads(*store, {1, 1}, i));
+  for (uint32_t i = 0; i < kFit; ++i) CHECK(loads(*store, {1, 1}, i));
   REQUIRE(store->usage().disk_used == kMemory);
   write_blob(*store, durable_options(2, kMemory / 2), kMemory / 2);
   CHECK(store->usage().disk_used <= kMemory + 2 * kSmallChunk);
-  for (uint32_t i = 0; i < kChunks; ++i) CHECK(reads_back(*store, {1, 1}, i, kSmallChunk));
+  for (uint32_t i = 0; i < kFit; ++i) CHECK(reads_back(*store, {1, 1}, i, kSmallChunk));
 }
 
 TEST_CASE("a load without room gives the bytes; room is made ahead, and the next one stays") {
@@ -115,7 +112,7 @@ TEST_CASE("what no reader needs takes no place from what one does") {
   const TemporaryDirectory directory;
   const auto store = all_on_disk(with_disk(directory.path, kDisk));
   const CreateOptions needed = blob_options(3);
-  constexpr uint32_t kNeeded = kChunks * 95 / 100;
+  constexpr uint32_t kNeeded = kFit * 95 / 100;
   write_blob(*store, needed, uint64_t{kNeeded} * kSmallChunk);
   const auto stream = store->open_stream(needed.id, ReadOrder::kAscending);
   REQUIRE(stream);

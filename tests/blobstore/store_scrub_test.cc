@@ -10,7 +10,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint64_t kDisk = 4 * kMemory;
 constexpr uint32_t kCount = 4;
 constexpr uint64_t kSize = kCount * uint64_t{kSmallChunk};
 

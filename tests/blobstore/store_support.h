@@ -23,6 +23,8 @@ using Bytes = std::vector<std::byte>;
 
 constexpr uint64_t kMemory = 8 * limits::kMiB;  // the least a store takes
 constexpr uint32_t kSmallChunk = limits::kChunkSizeMin;
+constexpr uint32_t kFit = kMemory / kSmallChunk;  // so many are in memory at once
+constexpr uint64_t kDisk = 4 * kMemory;
 
 class TemporaryDirectory {
  public:

@@ -6,7 +6,7 @@ namespace bigcast::test {
 namespace {
 
 // One chunk of a megabyte in a frame: bytes at multiples of 400,000 lie in its payload.
-constexpr uint32_t kChunk = limits::kMiB;
+constexpr uint32_t kBadChunk = limits::kMiB;
 constexpr uint64_t kPeriod = 400'000;
 
 NodeOptions advertising(const FaultProxy& proxy) {
@@ -22,9 +22,9 @@ TEST_CASE("a source whose bytes are damaged is left for the next; the reader see
   FaultProxy liar;
   liar.forward_to(home.tcp());
   liar.flip_every(kPeriod);
-  const std::string bytes = random_bytes(5 * kChunk + 3);
+  const std::string bytes = random_bytes(5 * kBadChunk + 3);
   const auto writer = connect(options_for(home.tcp()));
-  const std::string ref = put(*writer, named("hit", kChunk), bytes);
+  const std::string ref = put(*writer, named("hit", kBadChunk), bytes);
   // By name it is the proxy that answers first; the ref it gives names the home.
   const auto reader = connect(options_for(liar.address()));
   auto download = reader->download_name("hit");
@@ -38,9 +38,9 @@ TEST_CASE("when every source is damaged the error is CORRUPT, and the stream nev
   FaultProxy liar;
   const NodeProcess home(advertising(liar));
   liar.forward_to(home.tcp());
-  const std::string bytes = random_bytes(5 * kChunk + 3);
+  const std::string bytes = random_bytes(5 * kBadChunk + 3);
   const auto writer = connect(options_for(home.tcp()));
-  const std::string ref = put(*writer, named("hit", kChunk), bytes);
+  const std::string ref = put(*writer, named("hit", kBadChunk), bytes);
   const auto reader = connect(options_for(liar.address()));
   check_same(read_all(*open_ref(*reader, ref)), bytes);  // undamaged, it works
 

@@ -9,7 +9,7 @@ namespace bigcast::test {
 
 namespace {
 
-constexpr uint32_t kChunk = limits::kChunkSizeMin;
+constexpr uint32_t kSourceChunk = limits::kChunkSizeMin;
 
 // The far side of one open blob: all chunks in one memory file, which is there or not as told.
 class ScriptedBlob final : public rpc::Blob::Server {
@@ -26,7 +26,7 @@ class ScriptedBlob final : public rpc::Blob::Server {
 
   kj::Promise<void> read(ReadContext context) override {
     const uint32_t index = context.getParams().getIndex();
-    const std::string bytes = script_.bytes.substr(uint64_t{index} * kChunk, kChunk);
+    const std::string bytes = script_.bytes.substr(uint64_t{index} * kSourceChunk, kSourceChunk);
     const auto meta = encode_chunk(index, std::as_bytes(std::span(bytes)), {}, Compression::kNever);
     auto result = context.getResults().initResult();
     if (context.getParams().getMode() == rpc::ReadMode::PREFER_LOCATED) {
@@ -68,7 +68,7 @@ class ScriptedBlob final : public rpc::Blob::Server {
 // A source over a real socket to a ScriptedBlob.
 struct Scripted {
   Scripted() {
-    script.bytes = random_bytes(4 * kChunk);
+    script.bytes = random_bytes(4 * kSourceChunk);
     script.fd = memfd_create("scripted", MFD_CLOEXEC);
     REQUIRE(pwrite(script.fd, script.bytes.data(), script.bytes.size(), 0) ==
             static_cast<ssize_t>(script.bytes.size()));
@@ -90,8 +90,8 @@ struct Scripted {
     auto blob = (*connected)->bootstrap().castAs<rpc::Blob>();
     auto session =
         kj::refcounted<NodeSession>(kj::mv(*connected), rpc::Session::Client(nullptr), "scripted");
-    SourceOptions options{&loop, limits::kProgressTimeoutMs, true, kChunk,
-                          std::make_shared<ChunkBuffers>(encode_bound(kChunk))};
+    SourceOptions options{&loop, limits::kProgressTimeoutMs, true, kSourceChunk,
+                          std::make_shared<ChunkBuffers>(encode_bound(kSourceChunk))};
     source = kj::refcounted<BlobSource>(std::move(options), kj::mv(session), kj::mv(blob));
     fetch(3);  // so that the connection is accepted before the listener goes
   }
@@ -104,7 +104,7 @@ struct Scripted {
   void fetch(uint32_t index) {
     const auto chunk = source->fetch(index, WaitsFor::kNode).wait(loop.wait_scope());
     REQUIRE(chunk);
-    const std::string expected = script.bytes.substr(uint64_t{index} * kChunk, kChunk);
+    const std::string expected = script.bytes.substr(uint64_t{index} * kSourceChunk, kSourceChunk);
     CHECK(std::memcmp(chunk->raw.data(), expected.data(), expected.size()) == 0);
   }
 

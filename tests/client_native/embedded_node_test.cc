@@ -16,8 +16,6 @@ namespace bigcast::test {
 
 namespace {
 
-const std::string kSecret = "a secret for tests, 32 bytes and more";
-
 EmbeddedNodeOptions embedded_options() {
   EmbeddedNodeOptions options;
   options.program = BIGCAST_BIN_DIR "/bigcastd";

@@ -8,8 +8,8 @@ namespace bigcast::test {
 namespace {
 
 const std::string kNodeSecret(32, 'n');
-constexpr uint32_t kChunk = limits::kChunkSizeMin;
-constexpr size_t kRoom = kChunk - kSealOverhead;
+constexpr uint32_t kEncryptedChunk = limits::kChunkSizeMin;
+constexpr size_t kRoom = kEncryptedChunk - kSealOverhead;
 
 Secret secret_of(char c) { return Secret::from_text(std::string(32, c), "test").value(); }
 
@@ -27,7 +27,7 @@ TEST_CASE("an encrypted blob reads back by whoever has the secret, from memory f
   const auto writer = connect(encrypted(node.tcp()));
   for (const size_t size : {size_t{0}, size_t{1}, kRoom, kRoom + 1, 40 * kRoom + 5}) {
     for (const std::string& bytes : {random_bytes(size), compressible_bytes(size)}) {
-      UploadOptions options = named("blob", kChunk);
+      UploadOptions options = named("blob", kEncryptedChunk);
       options.replace = true;
       options.size = size;
       const std::string ref = put(*writer, options, bytes);
@@ -53,7 +53,7 @@ TEST_CASE("stripes and relays carry sealed chunks like any others") {
   auto both = encrypted(one.tcp());
   both.servers.push_back(two.tcp());
   const auto writer = connect(std::move(both));
-  UploadOptions options = named("blob", kChunk);
+  UploadOptions options = named("blob", kEncryptedChunk);
   options.homes = 2;
   const std::string bytes = random_bytes(9 * kRoom + 1);
   const std::string ref = put(*writer, options, bytes);
@@ -65,8 +65,10 @@ TEST_CASE("two uploads of the same bytes have nothing in common") {
   const NodeProcess node;
   const auto writer = connect(encrypted(node.tcp()));
   const std::string bytes = compressible_bytes(3 * kRoom);
-  const auto one = rpc::BlobRefData::from_bytes(put(*writer, named("one", kChunk), bytes)).value();
-  const auto two = rpc::BlobRefData::from_bytes(put(*writer, named("two", kChunk), bytes)).value();
+  const auto one =
+      rpc::BlobRefData::from_bytes(put(*writer, named("one", kEncryptedChunk), bytes)).value();
+  const auto two =
+      rpc::BlobRefData::from_bytes(put(*writer, named("two", kEncryptedChunk), bytes)).value();
   CHECK(one.key_id != two.key_id);
   CHECK(one.root_digest != two.root_digest);
 }
@@ -74,7 +76,7 @@ TEST_CASE("two uploads of the same bytes have nothing in common") {
 TEST_CASE("without the secret, or with another, nothing is read") {
   const NodeProcess node;
   const auto writer = connect(encrypted(node.tcp()));
-  const std::string ref = put(*writer, named("blob", kChunk), random_bytes(5 * kRoom));
+  const std::string ref = put(*writer, named("blob", kEncryptedChunk), random_bytes(5 * kRoom));
 
   const auto stranger = connect(options_for(node.tcp()));
   check_error(stranger->download_ref(ref), ErrorCode::kPermissionDenied, "encrypted");
@@ -93,7 +95,7 @@ TEST_CASE("who has the secret reads nothing that is not encrypted, and nothing b
   const NodeProcess node;
   const auto plain = connect(options_for(node.tcp()));
   const std::string bytes = random_bytes(5 * kRoom);
-  const std::string plain_ref = put(*plain, named("plain", kChunk), bytes);
+  const std::string plain_ref = put(*plain, named("plain", kEncryptedChunk), bytes);
   const auto reader = connect(encrypted(node.tcp()));
   check_error(reader->download_ref(plain_ref), ErrorCode::kInvalidArgument, "not encrypted");
   check_error(reader->download_name("plain"), ErrorCode::kUnsupported, "ref");
@@ -123,7 +125,8 @@ TEST_CASE("a node that alters chunks and fixes their checksums is left; nothing 
   };
   const auto writer = connect_to({honest.tcp()});
   const std::string bytes = random_bytes(9 * kRoom);
-  auto ref = rpc::BlobRefData::from_bytes(put(*writer, named("blob", kChunk), bytes)).value();
+  auto ref =
+      rpc::BlobRefData::from_bytes(put(*writer, named("blob", kEncryptedChunk), bytes)).value();
   ref.homes = {rpc::Address::parse(liar.address()).value()};
 
   SUBCASE("another source is honest") {
@@ -148,8 +151,9 @@ TEST_CASE("without encryption the same lie is believed until the end: why shared
   const NodeProcess honest;
   LyingNode liar("127.0.0.1:0", honest.tcp(), Secret());
   const auto writer = connect(options_for(liar.address()));
-  const std::string bytes = random_bytes(3 * kChunk);
-  auto ref = rpc::BlobRefData::from_bytes(put(*writer, named("blob", kChunk), bytes)).value();
+  const std::string bytes = random_bytes(3 * kEncryptedChunk);
+  auto ref =
+      rpc::BlobRefData::from_bytes(put(*writer, named("blob", kEncryptedChunk), bytes)).value();
   ref.homes = {rpc::Address::parse(liar.address()).value()};
   const auto reader = connect(options_for(liar.address()));
   const auto download = open_ref(*reader, ref.to_bytes());

@@ -8,8 +8,6 @@ namespace bigcast::test {
 
 namespace {
 
-constexpr uint32_t kSmallChunk = 64 * 1024;
-
 ClientOptions options_for_all(const std::list<NodeProcess>& nodes, const std::string& local = "") {
   ClientOptions options = options_for("", local);
   for (const NodeProcess& node : nodes) options.servers.push_back(node.tcp());

@@ -10,10 +10,14 @@
 #include <string>
 #include <thread>
 
+#include "base/limits.h"
 #include "client_native/client.h"
 #include "tests/support/node_process.h"
 
 namespace bigcast::test {
+
+constexpr uint32_t kSmallChunk = limits::kChunkSizeMin;
+inline const std::string kSecret = "a secret for tests, 32 bytes and more";
 
 inline std::string random_bytes(size_t size, uint64_t seed = 1) {
   std::mt19937_64 generator(seed);
@@ -63,7 +67,7 @@ inline Result<void> send(Upload& upload, std::string_view bytes) {
   return {};
 }
 
-inline UploadOptions named(const std::string& name, uint32_t chunk_size = 64 * 1024) {
+inline UploadOptions named(const std::string& name, uint32_t chunk_size = kSmallChunk) {
   UploadOptions options;
   options.name = name;
   options.chunk_size = chunk_size;

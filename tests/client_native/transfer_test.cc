@@ -11,10 +11,7 @@
 
 namespace bigcast::test {
 
-namespace {
-constexpr uint32_t kSmallChunk = 64 * 1024;
-const std::string kSecret = "a secret for tests, 32 bytes and more";
-}  // namespace
+namespace {}  // namespace
 
 TEST_CASE("blobs of every awkward size come back as they were, by TCP and by descriptor") {
   const NodeProcess node;

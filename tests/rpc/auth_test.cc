@@ -11,12 +11,13 @@
 #include <string>
 #include <vector>
 
+#include "tests/rpc/support.h"
+
 using namespace bigcast;
 using namespace bigcast::rpc;
+using bigcast::rpc::testing::secret_of;
 
 namespace {
-
-Secret secret_of(char c) { return Secret::from_text(std::string(32, c), "test").value(); }
 
 // HKDF by OpenSSL's own implementation.
 std::vector<uint8_t> reference_key(std::string secret, std::string name_space) {

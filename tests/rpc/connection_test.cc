@@ -132,7 +132,6 @@ struct Fixture {
   TestServer server;
 };
 
-Address tcp() { return Address::tcp("127.0.0.1", 0); }
 Address unix_socket() { return Address::unix_socket(abstract_name("connection")); }
 
 Digest128 digest_of_reader(capnp::Data::Reader data) {

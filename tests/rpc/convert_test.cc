@@ -170,7 +170,7 @@ TEST_CASE("errors keep their code and become one bounded line") {
 TEST_CASE("a chunk's description is checked when it is read") {
   capnp::MallocMessageBuilder message;
   auto wire = message.initRoot<bigcast::rpc::ChunkMeta>();
-  const ChunkMeta meta{7, 100, 60, Codec::kLz4, {1, 2}};
+  const bigcast::ChunkMeta meta{7, 100, 60, Codec::kLz4, {1, 2}};
   rpc::write(meta, wire);
   CHECK(rpc::read(wire.asReader(), 100) == meta);
   CHECK_FALSE(rpc::read(wire.asReader(), 99));

@@ -18,8 +18,6 @@ using namespace bigcast::rpc::testing;
 
 namespace {
 
-Secret secret_of(char c) { return Secret::from_text(std::string(32, c), "test").value(); }
-
 class EmptySession final : public Session::Server {
  public:
   kj::Promise<void> renew(RenewContext) override { return kj::READY_NOW; }
@@ -61,8 +59,6 @@ struct Node {
   kj::Own<Connection> connection;
 };
 
-Address tcp() { return Address::tcp("127.0.0.1", 0); }
-
 ErrorCode code_of(const Result<Session::Client>& result) {
   return result ? ErrorCode::kOk : result.error().code;
 }
@@ -93,6 +89,26 @@ TEST_CASE("who does not know it gets nothing") {
   const auto full = node.log_in(NamespaceKey::derive(secret_of('s'), "full"));
   CHECK(code_of(full) == ErrorCode::kResourceExhausted);
   CHECK(full.error().message == "too many sessions");
+}
+
+TEST_CASE("a call that runs after its connection has gone reaches nobody") {
+  Node node(tcp());
+  const auto connection = node.server.connect();
+  REQUIRE(run_until(node.loop, [&] { return !node.server.connections().empty(); }));
+  LoginOptions nobodys;
+  nobodys.key_of = [](std::string_view) -> Result<NamespaceKey> {
+    throw std::logic_error("a key was asked for");
+  };
+  nobodys.on_hello = [](std::string_view) { throw std::logic_error("hello"); };
+  auto bootstrap = make_bootstrap(*node.server.connections().front(), nobodys).castAs<Bootstrap>();
+  node.server.connections().clear();
+  const auto gone = kj::runCatchingExceptions(
+      [&] { bootstrap.helloRequest().send().wait(node.loop.wait_scope()); });
+  KJ_IF_MAYBE (why, gone) {
+    CHECK(why->getType() == kj::Exception::Type::DISCONNECTED);
+  } else {
+    FAIL("it was answered");
+  }
 }
 
 namespace {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/secret.h"
 #include "rpc/bulk_socket.h"
 #include "rpc/connection.h"
 #include "rpc/uv_loop.h"
@@ -28,6 +29,10 @@ T value_of(Result<T> result) {
 inline std::string abstract_name(const std::string& what) {
   return "@bigcast-test-" + std::to_string(getpid()) + "-" + what;
 }
+
+inline Address tcp() { return Address::tcp("127.0.0.1", 0); }
+
+inline Secret secret_of(char c) { return Secret::from_text(std::string(32, c), "test").value(); }
 
 // With I/O threads, as a node.
 class TestServer {

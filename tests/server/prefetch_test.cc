@@ -7,7 +7,7 @@
 namespace bigcast::testing {
 namespace {
 
-constexpr uint32_t kChunks = 64;
+constexpr uint32_t kPrefetchedChunks = 64;
 
 uint64_t fetched(Metrics& metrics) {
   return metrics.chunks_fetched_home + metrics.chunks_fetched_peer;
@@ -65,11 +65,11 @@ struct Prefetching {
 
 TEST_CASE("a relay fetches what its home announces before anybody reads it") {
   Prefetching hosts;
-  const auto ref = hosts.put("blob", kChunks);
-  hosts.run_until_fetched(kChunks);
-  CHECK(hosts.relay.metrics().bytes_prefetched == uint64_t{kChunks} * kSmallChunk);
-  hosts.read_all(ref, kChunks);
-  CHECK(fetched(hosts.relay.metrics()) == kChunks);
+  const auto ref = hosts.put("blob", kPrefetchedChunks);
+  hosts.run_until_fetched(kPrefetchedChunks);
+  CHECK(hosts.relay.metrics().bytes_prefetched == uint64_t{kPrefetchedChunks} * kSmallChunk);
+  hosts.read_all(ref, kPrefetchedChunks);
+  CHECK(fetched(hosts.relay.metrics()) == kPrefetchedChunks);
   REQUIRE(hosts.at_home.remove_name("blob"));
   run_until(
       hosts.loop, [&] { return hosts.relay.metrics().relayed_blobs == 0; }, "its end");
@@ -79,16 +79,17 @@ TEST_CASE("a relay fetches what its home announces before anybody reads it") {
 TEST_CASE("a relay fetches while the blob is written") {
   Prefetching hosts;
   auto created = hosts.create({.until_removed = false, .announce_from = 1});
-  for (uint32_t i = 0; i < kChunks / 2; i++) {
+  for (uint32_t i = 0; i < kPrefetchedChunks / 2; i++) {
     REQUIRE(hosts.at_home.send(created.upload, make_chunk(i)));
   }
-  hosts.run_until_fetched(kChunks / 2);
-  for (uint32_t i = kChunks / 2; i < kChunks; i++) {
+  hosts.run_until_fetched(kPrefetchedChunks / 2);
+  for (uint32_t i = kPrefetchedChunks / 2; i < kPrefetchedChunks; i++) {
     REQUIRE(hosts.at_home.send(created.upload, make_chunk(i)));
   }
-  hosts.run_until_fetched(kChunks);
-  REQUIRE(hosts.at_home.seal(created.upload, uint64_t{kChunks} * kSmallChunk, kChunks));
-  hosts.read_all(created.ref, kChunks);
+  hosts.run_until_fetched(kPrefetchedChunks);
+  REQUIRE(hosts.at_home.seal(created.upload, uint64_t{kPrefetchedChunks} * kSmallChunk,
+                             kPrefetchedChunks));
+  hosts.read_all(created.ref, kPrefetchedChunks);
 }
 
 TEST_CASE("a blob is announced once it is known to have the size that its writer set") {
@@ -135,36 +136,36 @@ TEST_CASE("prefetch takes free memory only, and leaves before what was read") {
   constexpr uint32_t kFit = 128;  // chunks in 8 MiB
   Prefetching hosts(8 * limits::kMiB);
   const auto& metrics = hosts.relay.metrics();
-  const auto asked_for = hosts.put("asked for", kChunks, 0);
-  hosts.read_all(asked_for, kChunks);
+  const auto asked_for = hosts.put("asked for", kPrefetchedChunks, 0);
+  hosts.read_all(asked_for, kPrefetchedChunks);
   hosts.put("big", 2 * kFit);
   hosts.run_until_fetched(kFit);
-  hosts.read_all(asked_for, kChunks);
+  hosts.read_all(asked_for, kPrefetchedChunks);
   CHECK(metrics.chunks_refetched == 0);
   CHECK(hosts.relay.core().store->usage().chunks_dropped == 0);
 
   // What is read now needs room, which unread chunks make.
-  const auto also_asked_for = hosts.put("also asked for", kChunks / 2, 0);
-  hosts.read_all(also_asked_for, kChunks / 2);
-  CHECK(hosts.relay.core().store->usage().chunks_dropped >= kChunks / 2);
+  const auto also_asked_for = hosts.put("also asked for", kPrefetchedChunks / 2, 0);
+  hosts.read_all(also_asked_for, kPrefetchedChunks / 2);
+  CHECK(hosts.relay.core().store->usage().chunks_dropped >= kPrefetchedChunks / 2);
   const uint64_t before = fetched(hosts.relay.metrics());
-  hosts.read_all(asked_for, kChunks);
-  hosts.read_all(also_asked_for, kChunks / 2);
+  hosts.read_all(asked_for, kPrefetchedChunks);
+  hosts.read_all(also_asked_for, kPrefetchedChunks / 2);
   CHECK(fetched(hosts.relay.metrics()) == before);
 }
 
 TEST_CASE("copies that were asked to go are not fetched again before they are read") {
   Prefetching hosts;
-  const auto ref = hosts.put("blob", kChunks);
-  hosts.run_until_fetched(kChunks);
+  const auto ref = hosts.put("blob", kPrefetchedChunks);
+  hosts.run_until_fetched(kPrefetchedChunks);
   REQUIRE(hosts.at_home.drop_copies(ref.id));
   run_until(
       hosts.loop, [&] { return hosts.relay.core().store->usage().memory_used == 0; }, "the drop");
-  CHECK(hosts.relay.metrics().bytes_prefetch_wasted == uint64_t{kChunks} * kSmallChunk);
+  CHECK(hosts.relay.metrics().bytes_prefetch_wasted == uint64_t{kPrefetchedChunks} * kSmallChunk);
   // A relay that hears of all that is announced hears of it no more.
   TestClient late = login(hosts.loop, hosts.home.tcp(), {.lease = hosts.lease});
   CHECK_FALSE(late.session.announcementsRequest().send().poll(hosts.loop.wait_scope()));
-  hosts.read_all(ref, kChunks);
+  hosts.read_all(ref, kPrefetchedChunks);
 }
 
 TEST_CASE("a home is followed again when it is back, and no longer than its readers stay") {

@@ -12,7 +12,7 @@
 namespace bigcast::testing {
 namespace {
 
-constexpr uint32_t kChunks = 8;
+constexpr uint32_t kRelayedChunks = 8;
 
 // A home and a relay, a writer at the one and a reader at the other.
 struct Pair {
@@ -37,7 +37,7 @@ struct Pair {
 
 TEST_CASE("a relay pulls each chunk once, however many readers wait") {
   Pair pair([](Config& config) { config.link_speed = limits::kMiB; });
-  const auto ref = pair.at_home.put_blob({.until_removed = false}, kChunks);
+  const auto ref = pair.at_home.put_blob({.until_removed = false}, kRelayedChunks);
   std::vector<rpc::Blob::Client> blobs;
   for (int i = 0; i < 4; i++) {
     auto blob = pair.at_relay.open_ref(ref);
@@ -45,25 +45,26 @@ TEST_CASE("a relay pulls each chunk once, however many readers wait") {
     blobs.push_back(kj::mv(*blob));
   }
   std::vector<kj::Promise<ReadAnswer>> reads;
-  for (uint32_t i = 0; i < kChunks; i++) {
+  for (uint32_t i = 0; i < kRelayedChunks; i++) {
     for (auto& blob : blobs) reads.push_back(start_read(blob, i));
   }
   for (size_t i = 0; i < reads.size(); i++) {
     const auto index = static_cast<uint32_t>(i / blobs.size());
     CHECK(matches(reads[i].wait(pair.loop.wait_scope()), make_chunk(index)));
   }
-  CHECK(pair.home.metrics().chunks_served() == kChunks);
-  CHECK(pair.relay.metrics().chunks_fetched_home == kChunks);
+  CHECK(pair.home.metrics().chunks_served() == kRelayedChunks);
+  CHECK(pair.relay.metrics().chunks_fetched_home == kRelayedChunks);
   CHECK(pair.relay.metrics().chunks_refetched == 0);
   CHECK(pair.relay.metrics().relay_first_chunk_seconds.sum() > 0);
   CHECK(pair.relay.metrics().relay_complete_seconds.sum() > 0);
   CHECK(pair.relay.metrics().fanout_efficiency.sum() > 0);  // by the link_speed that it was told
   CHECK(pair.home.metrics().relay_complete_seconds.sum() == 0);
   CHECK(pair.relay.metrics().calls.read.sum() > 0);
-  CHECK(read(pair.loop, blobs.front(), kChunks).is_end);
+  CHECK(read(pair.loop, blobs.front(), kRelayedChunks).is_end);
   CHECK(matches(read(pair.loop, blobs.front(), 0), make_chunk(0)));
-  CHECK(pair.home.metrics().chunks_served() == kChunks);  // the second time from the relay's store
-  CHECK(pair.at_relay.list().empty());                    // a relay's copies are not its blobs
+  CHECK(pair.home.metrics().chunks_served() ==
+        kRelayedChunks);                // the second time from the relay's store
+  CHECK(pair.at_relay.list().empty());  // a relay's copies are not its blobs
 }
 
 TEST_CASE("readers at a relay follow the writer at home") {
@@ -109,10 +110,10 @@ TEST_CASE("readers at a relay get ABORTED when the writer at home gives up") {
 
 TEST_CASE("remove and dropCopies reach the relay") {
   Pair pair;
-  const auto ref = pair.at_home.put_blob({.until_removed = false}, kChunks);
+  const auto ref = pair.at_home.put_blob({.until_removed = false}, kRelayedChunks);
   auto blob = pair.at_relay.open_ref(ref);
   REQUIRE(blob);
-  for (uint32_t i = 0; i < kChunks; i++) read(pair.loop, *blob, i);
+  for (uint32_t i = 0; i < kRelayedChunks; i++) read(pair.loop, *blob, i);
   const auto& store = *pair.relay.core().store;
   CHECK(store.usage().memory_used > 0);
   for (int round = 0; round < 2; round++) {
@@ -150,10 +151,11 @@ void damage(BlobStore& store, BlobId id, uint64_t offset) {
 TEST_CASE(
     "a chunk that fails its reader's check is checked at the node, and fetched again by a relay") {
   Pair pair;
-  const auto ref = pair.at_home.put_blob({}, kChunks);
+  const auto ref = pair.at_home.put_blob({}, kRelayedChunks);
   auto blob = pair.at_relay.open_ref(ref);
   REQUIRE(blob);
-  for (uint32_t i = 0; i < kChunks; i++) CHECK(matches(read(pair.loop, *blob, i), make_chunk(i)));
+  for (uint32_t i = 0; i < kRelayedChunks; i++)
+    CHECK(matches(read(pair.loop, *blob, i), make_chunk(i)));
   BlobStore& at_relay = *pair.relay.core().store;
   damage(at_relay, ref.id, kSmallChunk + 5);
   const ReadAnswer damaged = read(pair.loop, *blob, 1);
@@ -230,7 +232,7 @@ TEST_CASE("a relay whose chunks are held up renews its lease and opens blobs") {
   proxy.forward_to(pair.home.tcp().to_string());
   proxy.clog_after(kLarge / 2);
   const auto large = pair.at_home.put_blob(
-      {.name = "large", .chunk_size = kLarge, .until_removed = false}, kChunks);
+      {.name = "large", .chunk_size = kLarge, .until_removed = false}, kRelayedChunks);
   TestClient other = login(pair.loop, pair.home.tcp());  // it holds no lease
   Caller writer(pair.loop, other.session);
   const auto third = writer.put_blob({.name = "third"}, 1);
@@ -245,7 +247,7 @@ TEST_CASE("a relay whose chunks are held up renews its lease and opens blobs") {
   auto blob = pair.at_relay.open_ref(large);
   REQUIRE(blob);
   std::vector<kj::Promise<ReadAnswer>> answers;
-  for (uint32_t i = 0; i < kChunks; i++) answers.push_back(start_read(*blob, i));
+  for (uint32_t i = 0; i < kRelayedChunks; i++) answers.push_back(start_read(*blob, i));
   { const TestClient gone = kj::mv(pair.writer); }  // from now on only the relay holds the lease
   const auto& served = pair.home.metrics().bytes_served_peer;
   const uint64_t held_up = kSmallChunk + uint64_t{limits::kFetchesPerBlobMax} * kLarge;
@@ -254,8 +256,8 @@ TEST_CASE("a relay whose chunks are held up renews its lease and opens blobs") {
   CHECK(pair.at_relay.open_ref(third));
   REQUIRE(writer.send(small->upload, make_chunk(1)));
   CHECK(pair.relay.metrics().chunks_fetched_home == 1);  // the rest was held up all the time
-  // Longer than a session's timeout and the grace, and on a slow machine, too, shorter than a transfer
-  // may stand.
+  // Longer than a session's timeout and the grace, and on a slow machine, too, shorter than a
+  // transfer may stand.
   const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(4800);
   while (std::chrono::steady_clock::now() < end) {
     run_for(pair.loop, std::chrono::milliseconds(100));
@@ -266,7 +268,7 @@ TEST_CASE("a relay whose chunks are held up renews its lease and opens blobs") {
 
   proxy.clog_after(0);
   CHECK(matches(next.wait(pair.loop.wait_scope()), make_chunk(1)));
-  for (uint32_t i = 0; i < kChunks; i++) {
+  for (uint32_t i = 0; i < kRelayedChunks; i++) {
     CHECK(matches(answers[i].wait(pair.loop.wait_scope()), make_chunk(i, kLarge)));
   }
 }

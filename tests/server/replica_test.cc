@@ -17,14 +17,14 @@
 namespace bigcast::testing {
 namespace {
 
-constexpr uint32_t kChunks = 24;
-constexpr uint64_t kSize = uint64_t{kChunks} * kSmallChunk;
+constexpr uint32_t kReplicatedChunks = 24;
+constexpr uint64_t kReplicatedSize = uint64_t{kReplicatedChunks} * kSmallChunk;
 
 void shorten_grace(Config& config) { config.lease_grace = std::chrono::milliseconds(300); }
 
-struct Cluster {
+struct ReplicaCluster {
   using Adjust = std::function<void(Config&)>;
-  explicit Cluster(uint32_t count, const Adjust& adjust = shorten_grace) {
+  explicit ReplicaCluster(uint32_t count, const Adjust& adjust = shorten_grace) {
     for (uint32_t i = 0; i < count; i++) hosts.emplace_back(loop, lease, adjust);
   }
   Host& host(size_t index) { return *std::next(hosts.begin(), static_cast<ptrdiff_t>(index)); }
@@ -48,18 +48,18 @@ struct Cluster {
     REQUIRE_MESSAGE(created, (created ? "" : created.error().to_string()));
     return *created;
   }
-  void send(Created& blob, uint32_t first = 0, uint32_t end = kChunks) {
+  void send(Created& blob, uint32_t first = 0, uint32_t end = kReplicatedChunks) {
     for (uint32_t i = first; i < end; i++) {
       REQUIRE(host(0).caller.send(blob.upload, make_chunk(i)));
     }
   }
-  rpc::BlobRefData seal(Created& blob, uint32_t chunks = kChunks) {
+  rpc::BlobRefData seal(Created& blob, uint32_t chunks = kReplicatedChunks) {
     const auto ref = host(0).caller.seal(blob.upload, uint64_t{chunks} * kSmallChunk, chunks,
                                          root_of_chunks(chunks));
     REQUIRE_MESSAGE(ref, (ref ? "" : ref.error().to_string()));
     return *ref;
   }
-  rpc::BlobRefData put(uint32_t chunks = kChunks) {
+  rpc::BlobRefData put(uint32_t chunks = kReplicatedChunks) {
     Created blob = create();
     send(blob, 0, chunks);
     return seal(blob, chunks);
@@ -73,11 +73,12 @@ struct Cluster {
     run_until(
         loop,
         [&] {
-          return at.chunks(id) == kChunks && host(0).node.metrics().blobs_under_replicated == 0;
+          return at.chunks(id) == kReplicatedChunks &&
+                 host(0).node.metrics().blobs_under_replicated == 0;
         },
         what);
   }
-  void check_reads(Host& at, const rpc::BlobRefData& ref, uint32_t chunks = kChunks) {
+  void check_reads(Host& at, const rpc::BlobRefData& ref, uint32_t chunks = kReplicatedChunks) {
     auto opened = at.caller.open_ref(ref);
     REQUIRE_MESSAGE(opened, (opened ? "" : opened.error().to_string()));
     for (uint32_t i = 0; i < chunks; i++) {
@@ -95,7 +96,7 @@ struct Cluster {
 // Hosts with a directory each, that can be restarted.
 struct Disks {
   // For the host that starts next, on a port of its own: the same when it is started again.
-  Cluster::Adjust next() {
+  ReplicaCluster::Adjust next() {
     return [this](Config& config) { adjust(config, started++); };
   }
   void adjust(Config& config, size_t index) {
@@ -104,13 +105,13 @@ struct Disks {
     config.disk_bytes = 64 * limits::kMiB;
     config.scrub_rate = limits::kGiB;
   }
-  void stop(Cluster& cluster, size_t index) {
+  void stop(ReplicaCluster& cluster, size_t index) {
     auto& host = cluster.host(index);
     address = *host.node.core().advertised;
     cluster.hosts.erase(std::next(cluster.hosts.begin(), static_cast<ptrdiff_t>(index)));
   }
   // The one that was stopped last.
-  Host& start(Cluster& cluster, size_t index, const Cluster::Adjust& adjust_more = {},
+  Host& start(ReplicaCluster& cluster, size_t index, const ReplicaCluster::Adjust& adjust_more = {},
               std::unique_ptr<Disk> disk = make_disk()) {
     return *cluster.hosts.emplace(
         std::next(cluster.hosts.begin(), static_cast<ptrdiff_t>(index)), cluster.loop,
@@ -138,7 +139,7 @@ struct Disks {
 };
 
 // Waits until all that is on the host's disk was looked at, and what was damaged is repaired.
-void until_mended(Cluster& cluster, Host& host) {
+void until_mended(ReplicaCluster& cluster, Host& host) {
   BlobStore& store = *host.node.core().store;
   const uint64_t cycles = store.usage().scrub_cycles;
   run_until(
@@ -151,13 +152,14 @@ void until_mended(Cluster& cluster, Host& host) {
 }
 
 TEST_CASE("a replica has the chunks while they come, and all of them when the blob is sealed") {
-  Cluster cluster(2);
+  ReplicaCluster cluster(2);
   Created blob = cluster.create();
-  cluster.send(blob, 0, kChunks / 2);
+  cluster.send(blob, 0, kReplicatedChunks / 2);
   run_until(
-      cluster.loop, [&] { return cluster.host(1).chunks(blob.ref.id) == kChunks / 2; }, "chunks");
+      cluster.loop, [&] { return cluster.host(1).chunks(blob.ref.id) == kReplicatedChunks / 2; },
+      "chunks");
   CHECK(cluster.host(1).caller.open_home(blob.ref.id).error().code == ErrorCode::kNotFound);
-  cluster.send(blob, kChunks / 2);
+  cluster.send(blob, kReplicatedChunks / 2);
   const auto ref = cluster.seal(blob);
   CHECK(ref.homes.size() == 2);
   CHECK(ref.spares.empty());
@@ -166,25 +168,25 @@ TEST_CASE("a replica has the chunks while they come, and all of them when the bl
   CHECK(copy->sealed);
   CHECK(copy->role == BlobRole::kHome);
   CHECK(copy->lease == cluster.lease);
-  CHECK(copy->root_digest == root_of_chunks(kChunks));
-  CHECK(cluster.host(0).node.metrics().chunks_served() == kChunks);  // once each
+  CHECK(copy->root_digest == root_of_chunks(kReplicatedChunks));
+  CHECK(cluster.host(0).node.metrics().chunks_served() == kReplicatedChunks);  // once each
   CHECK(cluster.host(1).caller.stat("blob")->id == ref.id);
 }
 
 TEST_CASE("an upload that is given up leaves no copy") {
-  Cluster cluster(2);
+  ReplicaCluster cluster(2);
   BlobId id;
   {
     Created blob = cluster.create();
     id = blob.ref.id;
-    cluster.send(blob, 0, kChunks / 2);
+    cluster.send(blob, 0, kReplicatedChunks / 2);
   }
   cluster.until_gone(id);
 }
 
 // Hosts with a disk each, of which the second's fails as it is told.
 struct FaultyReplica {
-  explicit FaultyReplica(const Cluster::Adjust& adjust_more = [](Config&) {}) {
+  explicit FaultyReplica(const ReplicaCluster::Adjust& adjust_more = [](Config&) {}) {
     cluster.durable = true;
     for (int i = 0; i < 3; i++) {
       cluster.hosts.emplace_back(
@@ -200,22 +202,24 @@ struct FaultyReplica {
 
   Disks disks;
   Faults faults;
-  Cluster cluster{0};
+  ReplicaCluster cluster{0};
 };
 
 TEST_CASE("a replica whose own disk fails gives up at once, and a spare takes its place") {
   FaultyReplica replica;
-  Cluster& cluster = replica.cluster;
+  ReplicaCluster& cluster = replica.cluster;
   Created blob = cluster.create();
-  cluster.send(blob, 0, kChunks / 2);
+  cluster.send(blob, 0, kReplicatedChunks / 2);
   run_until(
-      cluster.loop, [&] { return cluster.host(1).chunks(blob.ref.id) == kChunks / 2; }, "chunks");
+      cluster.loop, [&] { return cluster.host(1).chunks(blob.ref.id) == kReplicatedChunks / 2; },
+      "chunks");
   replica.faults.write_io = true;
-  cluster.send(blob, kChunks / 2, kChunks / 2 + 1);
+  cluster.send(blob, kReplicatedChunks / 2, kReplicatedChunks / 2 + 1);
   run_until(
       cluster.loop, [&] { return !cluster.host(1).has(blob.ref.id); }, "the copy's end");
-  CHECK(cluster.host(0).node.metrics().chunks_served() == kChunks / 2 + 1);  // not once more
-  cluster.send(blob, kChunks / 2 + 1);
+  CHECK(cluster.host(0).node.metrics().chunks_served() ==
+        kReplicatedChunks / 2 + 1);  // not once more
+  cluster.send(blob, kReplicatedChunks / 2 + 1);
   const auto ref = cluster.seal(blob);
   CHECK(ref.homes == std::vector{replica.address(0), replica.address(2)});
   CHECK(cluster.host(1).node.metrics().peer_fetch_failures == 0);
@@ -225,7 +229,7 @@ TEST_CASE("a replica whose own disk fails gives up at once, and a spare takes it
 TEST_CASE("a replica whose disk hangs at the seal does not keep the put") {
   FaultyReplica replica(
       [](Config& config) { config.session_timeout = std::chrono::milliseconds(3000); });
-  Cluster& cluster = replica.cluster;
+  ReplicaCluster& cluster = replica.cluster;
   std::latch done(1);
   std::atomic<bool> hangs = true;
   replica.faults.before_sync = [&] {
@@ -234,10 +238,11 @@ TEST_CASE("a replica whose disk hangs at the seal does not keep the put") {
   Created blob = cluster.create();
   cluster.send(blob);
   std::optional<rpc::BlobRefData> sealed;
-  auto sealing = start_seal(blob.upload, kSize, kChunks).then([&](auto response) {
-    REQUIRE(response.getResult().isRef());
-    sealed = *rpc::read(response.getResult().getRef());
-  });
+  auto sealing =
+      start_seal(blob.upload, kReplicatedSize, kReplicatedChunks).then([&](auto response) {
+        REQUIRE(response.getResult().isRef());
+        sealed = *rpc::read(response.getResult().getRef());
+      });
   auto running = sealing.eagerlyEvaluate(nullptr);
   run_until(
       cluster.loop,
@@ -256,7 +261,7 @@ TEST_CASE("a replica whose disk hangs at the seal does not keep the put") {
 }
 
 TEST_CASE("a spare that has another blob of the name leaves the copy to the next") {
-  Cluster cluster(4);
+  ReplicaCluster cluster(4);
   const auto ref = cluster.put();
   const NewBlob other{};
   cluster.host(2).caller.put_blob(other, 1);
@@ -266,12 +271,12 @@ TEST_CASE("a spare that has another blob of the name leaves the copy to the next
 }
 
 TEST_CASE("a put that failed leaves nothing at a home that had sealed its copy") {
-  Cluster cluster(3);
+  ReplicaCluster cluster(3);
   cluster.copies = 3;
   Created blob = cluster.create();
   cluster.send(blob);
   cluster.hosts.pop_back();
-  const auto sealed = cluster.host(0).caller.seal(blob.upload, kSize, kChunks);
+  const auto sealed = cluster.host(0).caller.seal(blob.upload, kReplicatedSize, kReplicatedChunks);
   REQUIRE_FALSE(sealed);
   CHECK(sealed.error().code == ErrorCode::kUnavailable);
   cluster.hosts.pop_front();  // nobody is left to say so later
@@ -287,14 +292,14 @@ TEST_CASE("what is removed while its first home seals it is removed at all") {
   faults.before_sync = [&] {
     if (!is_sealing.exchange(true)) removed.wait();
   };
-  Cluster cluster(0);
+  ReplicaCluster cluster(0);
   cluster.durable = true;
   cluster.hosts.emplace_back(cluster.loop, cluster.lease, disks.next(),
                              std::make_unique<FaultyDisk>(faults));
   cluster.hosts.emplace_back(cluster.loop, cluster.lease, disks.next());
   Created blob = cluster.create();
   cluster.send(blob);
-  auto sealing = start_seal(blob.upload, kSize, kChunks);
+  auto sealing = start_seal(blob.upload, kReplicatedSize, kReplicatedChunks);
   run_until(
       cluster.loop, [&] { return is_sealing.load(); }, "the seal");
   CHECK(cluster.host(1).node.core().store->stat(blob.ref.id)->sealed);
@@ -312,7 +317,7 @@ TEST_CASE("what is removed while its first home seals it is removed at all") {
 TEST_CASE("what is removed at one home is removed at all, and a lease's end ends every copy") {
   for (const bool is_removed : {true, false}) {
     CAPTURE(is_removed);
-    Cluster cluster(3);
+    ReplicaCluster cluster(3);
     const auto ref = cluster.put();
     if (is_removed) {
       CHECK(cluster.host(1).caller.remove_name("blob"));
@@ -327,14 +332,14 @@ TEST_CASE("what is removed at one home is removed at all, and a lease's end ends
 }
 
 TEST_CASE("a relay goes on at the other home when one is gone, and a spare takes its place") {
-  Cluster cluster(3);
+  ReplicaCluster cluster(3);
   const auto ref = cluster.put();
   Host relay(cluster.loop, cluster.lease, shorten_grace);
   auto opened = relay.caller.open_ref(ref);
   REQUIRE(opened);
   CHECK(matches(read(cluster.loop, *opened, 0), make_chunk(0)));
   cluster.hosts.pop_front();
-  for (uint32_t i = 1; i < kChunks; i++) {
+  for (uint32_t i = 1; i < kReplicatedChunks; i++) {
     CHECK(matches(read(cluster.loop, *opened, i), make_chunk(i)));
   }
   CHECK(relay.node.metrics().chunks_refetched == 0);
@@ -348,7 +353,7 @@ TEST_CASE("a relay goes on at the other home when one is gone, and a spare takes
 TEST_CASE("what is damaged on a home's disk is repaired with what the other home has") {
   constexpr uint32_t kMany = 256;  // twice the memory
   Disks disks;
-  Cluster cluster(2, disks.next());
+  ReplicaCluster cluster(2, disks.next());
   const auto ref = cluster.put(kMany);
   Host& host = cluster.host(0);
   BlobStore& store = *host.node.core().store;
@@ -363,16 +368,16 @@ TEST_CASE("what is damaged on a home's disk is repaired with what the other home
 
 TEST_CASE("a durable home that is restarted knows the others, which repair what is damaged") {
   Disks disks;
-  Cluster cluster(2, disks.next());
+  ReplicaCluster cluster(2, disks.next());
   cluster.durable = true;
   const auto ref = cluster.put();
   disks.stop(cluster, 0);
-  disks.damage(0, kChunks);
+  disks.damage(0, kReplicatedChunks);
   disks.start(cluster, 0);
   Host& first = cluster.host(0);
   CHECK(first.caller.stat("blob")->homes == ref.homes);
   until_mended(cluster, first);
-  CHECK(first.node.metrics().chunks_mended == kChunks);
+  CHECK(first.node.metrics().chunks_mended == kReplicatedChunks);
   cluster.check_reads(first, ref);
   CHECK(first.node.metrics().blobs_under_replicated == 0);
   CHECK(cluster.host(1).node.metrics().blobs_under_replicated == 0);
@@ -388,11 +393,11 @@ TEST_CASE("a durable home that is restarted knows the others, which repair what 
 
 TEST_CASE("damage that no home can repair stays a typed error, and ends with the other's return") {
   Disks disks;
-  Cluster cluster(2, disks.next());
+  ReplicaCluster cluster(2, disks.next());
   cluster.durable = true;
   const auto ref = cluster.put();
   disks.stop(cluster, 0);
-  disks.damage(0, kChunks);
+  disks.damage(0, kReplicatedChunks);
   const rpc::Address first_address = disks.address;
   disks.stop(cluster, 0);  // the second
   const rpc::Address second_address = std::exchange(disks.address, first_address);
@@ -400,7 +405,8 @@ TEST_CASE("damage that no home can repair stays a typed error, and ends with the
   Host& first = cluster.host(0);
   BlobStore& store = *first.node.core().store;
   run_until(
-      cluster.loop, [&] { return store.usage().chunks_damaged == kChunks; }, "all in quarantine");
+      cluster.loop, [&] { return store.usage().chunks_damaged == kReplicatedChunks; },
+      "all in quarantine");
   auto opened = first.caller.open_home(ref.id);
   REQUIRE(opened);
   const auto answer = read(cluster.loop, *opened, 3);
@@ -422,7 +428,7 @@ struct DamagedHome {
     cluster.copies = 3;
     ref = cluster.put();
     disks.stop(cluster, 0);
-    disks.damage(0, kChunks);
+    disks.damage(0, kReplicatedChunks);
     const auto no_scrub = [](Config& config) { config.scrub_rate = 0; };
     Host& host = disks.start(cluster, 0, no_scrub, std::make_unique<FaultyDisk>(faults));
     store = host.node.core().store.get();
@@ -433,15 +439,16 @@ struct DamagedHome {
   // To be called before the loop runs on: the first round begins at its next tick.
   void find_damage() {
     std::vector<std::byte> buffer(kSmallChunk);
-    for (uint32_t i = 0; i < kChunks; i++) CHECK_FALSE(store->read_chunk(ref.id, i, buffer));
-    REQUIRE(store->usage().chunks_damaged == kChunks);
+    for (uint32_t i = 0; i < kReplicatedChunks; i++)
+      CHECK_FALSE(store->read_chunk(ref.id, i, buffer));
+    REQUIRE(store->usage().chunks_damaged == kReplicatedChunks);
   }
   uint64_t served(size_t index) { return cluster.host(index).node.metrics().chunks_served(); }
   uint64_t served_by_others() { return served(1) + served(2); }
 
   Disks disks;
   Faults faults;  // of the first
-  Cluster cluster{3, disks.next()};
+  ReplicaCluster cluster{3, disks.next()};
   rpc::BlobRefData ref;
   BlobStore* store;
   Metrics* metrics;
@@ -477,7 +484,7 @@ TEST_CASE("a damaged chunk that is being moved keeps none of the others from the
   });
   moving.wait();
   run_until(
-      home.cluster.loop, [&] { return home.metrics->chunks_mended == kChunks - 1; },
+      home.cluster.loop, [&] { return home.metrics->chunks_mended == kReplicatedChunks - 1; },
       "the others' repair");
   CHECK(home.store->usage().chunks_damaged == 1);
   moved.count_down();
@@ -507,12 +514,12 @@ uint64_t copies_begun(const std::string& audit_log) {
 }
 
 TEST_CASE("a relay that dropped its chunks unheard does not end a copy that asks it for them") {
-  Cluster cluster(2);
+  ReplicaCluster cluster(2);
   const auto ref = cluster.put();
   Host relay(cluster.loop, cluster.lease, shorten_grace);
   auto opened = relay.caller.open_ref(ref);
   REQUIRE(opened);
-  for (uint32_t i = 0; i < kChunks; i++) {
+  for (uint32_t i = 0; i < kReplicatedChunks; i++) {
     CHECK(matches(read(cluster.loop, *opened, i), make_chunk(i)));
   }
   const TemporaryDirectory directory;
@@ -525,7 +532,7 @@ TEST_CASE("a relay that dropped its chunks unheard does not end a copy that asks
     config.audit_log = directory.path("audit");
   });
   run_until(
-      cluster.loop, [&] { return empty.chunks(ref.id) == kChunks; }, "the copy");
+      cluster.loop, [&] { return empty.chunks(ref.id) == kReplicatedChunks; }, "the copy");
   run_until(
       cluster.loop, [&] { return cluster.host(0).node.metrics().blobs_under_replicated == 0; },
       "a home more");
@@ -535,7 +542,7 @@ TEST_CASE("a relay that dropped its chunks unheard does not end a copy that asks
 }
 
 TEST_CASE("bad plans are refused before anything is stored") {
-  Cluster cluster(2);
+  ReplicaCluster cluster(2);
   const auto refused = [&](const std::function<void(NewBlob&)>& change) {
     NewBlob blob = cluster.new_blob();
     change(blob);

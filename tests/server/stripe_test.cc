@@ -10,8 +10,8 @@
 namespace bigcast::testing {
 namespace {
 
-constexpr uint32_t kChunks = 48;
-constexpr uint64_t kSize = uint64_t{kChunks} * kSmallChunk;
+constexpr uint32_t kStripedChunks = 48;
+constexpr uint64_t kStripedSize = uint64_t{kStripedChunks} * kSmallChunk;
 
 // A blob that is being written, a stripe at each home.
 struct Striped {
@@ -19,8 +19,8 @@ struct Striped {
   kj::Vector<rpc::Upload::Client> uploads;
 };
 
-struct Cluster {
-  explicit Cluster(uint32_t home_count) {
+struct StripeCluster {
+  explicit StripeCluster(uint32_t home_count) {
     for (uint32_t i = 0; i < home_count; i++) homes.emplace_back(loop, lease);
   }
   Host& home(size_t index) { return *std::next(homes.begin(), static_cast<ptrdiff_t>(index)); }
@@ -51,7 +51,7 @@ struct Cluster {
     }
     return blob;
   }
-  void send(Striped& blob, uint32_t first = 0, uint32_t end = kChunks) {
+  void send(Striped& blob, uint32_t first = 0, uint32_t end = kStripedChunks) {
     for (uint32_t i = first; i < end; i++) {
       const size_t at = i % homes.size();
       REQUIRE(home(at).caller.send(blob.uploads[at], make_chunk(i)));
@@ -59,8 +59,8 @@ struct Cluster {
   }
   void seal(Striped& blob) {
     for (size_t i = homes.size(); i-- > 0;) {
-      const auto ref =
-          home(i).caller.seal(blob.uploads[i], kSize, kChunks, root_of_chunks(kChunks));
+      const auto ref = home(i).caller.seal(blob.uploads[i], kStripedSize, kStripedChunks,
+                                           root_of_chunks(kStripedChunks));
       REQUIRE_MESSAGE(ref, (ref ? "" : ref.error().to_string()));
       if (i == 0) blob.ref = *ref;
     }
@@ -103,12 +103,12 @@ struct Cluster {
   std::list<Host> homes;
   std::list<Host> relays;
   std::vector<kj::Promise<uint32_t>> reads;
-  const uint32_t reads_right = kChunks;
+  const uint32_t reads_right = kStripedChunks;
 };
 
 // The chunks `index`, `index` + `step`, ..., one after the other; gives how many were right.
 kj::Promise<uint32_t> read_from(rpc::Blob::Client blob, uint32_t index, uint32_t step) {
-  if (index >= kChunks) return uint32_t{0};
+  if (index >= kStripedChunks) return uint32_t{0};
   return start_read(blob, index).then([blob, index, step](const ReadAnswer& answer) mutable {
     const uint32_t right = matches(answer, make_chunk(index)) ? 1 : 0;
     if (answer.error) MESSAGE("chunk " << index << ": " << answer.error->to_string());
@@ -118,7 +118,7 @@ kj::Promise<uint32_t> read_from(rpc::Blob::Client blob, uint32_t index, uint32_t
   });
 }
 
-void Cluster::start(std::list<Host>& at, const rpc::BlobRefData& ref) {
+void StripeCluster::start(std::list<Host>& at, const rpc::BlobRefData& ref) {
   for (Host& host : at) {
     kj::Vector<kj::Promise<uint32_t>> stripes;
     for (uint32_t i = 0; i < ref.stripes; i++) {
@@ -136,44 +136,46 @@ void Cluster::start(std::list<Host>& at, const rpc::BlobRefData& ref) {
 TEST_CASE("relays get a blob of several homes from them and from each other, each chunk once") {
   for (const uint32_t count : {2u, 3u}) {
     CAPTURE(count);
-    Cluster cluster(count);
+    StripeCluster cluster(count);
     for (int i = 0; i < 4; i++) cluster.add_relay();
     const Striped blob = cluster.put();
     CHECK(blob.ref.stripes == count);
     CHECK(blob.ref.homes.size() == count);
-    CHECK(blob.ref.size == kSize);
-    CHECK(blob.ref.root_digest == root_of_chunks(kChunks));
+    CHECK(blob.ref.size == kStripedSize);
+    CHECK(blob.ref.root_digest == root_of_chunks(kStripedChunks));
     cluster.start(cluster.relays, blob.ref);
     cluster.check_all_right();
     uint64_t from_homes = 0;
     for (Host& host : cluster.relays) {
-      CHECK(host.fetched() == kChunks);
+      CHECK(host.fetched() == kStripedChunks);
       CHECK(host.node.metrics().chunks_refetched == 0);
       from_homes += host.node.metrics().chunks_fetched_home;
     }
-    CHECK(from_homes <= 2 * kChunks);  // of 4: the rest came from each other
-    for (Host& home : cluster.homes) CHECK(home.node.metrics().chunks_served() >= kChunks / count);
+    CHECK(from_homes <= 2 * kStripedChunks);  // of 4: the rest came from each other
+    for (Host& home : cluster.homes)
+      CHECK(home.node.metrics().chunks_served() >= kStripedChunks / count);
   }
 }
 
 TEST_CASE("relays spread a striped blob while it is written") {
-  Cluster cluster(2);
+  StripeCluster cluster(2);
   for (int i = 0; i < 3; i++) cluster.add_relay();
   Striped blob = cluster.create();
   cluster.start(cluster.relays, blob.ref);
-  cluster.send(blob, 0, kChunks / 2);
+  cluster.send(blob, 0, kStripedChunks / 2);
   run_until(
-      cluster.loop, [&] { return cluster.relays.back().fetched() >= kChunks / 4; }, "chunks");
-  cluster.send(blob, kChunks / 2, kChunks);
+      cluster.loop, [&] { return cluster.relays.back().fetched() >= kStripedChunks / 4; },
+      "chunks");
+  cluster.send(blob, kStripedChunks / 2, kStripedChunks);
   cluster.seal(blob);
   cluster.check_all_right();
 }
 
 TEST_CASE(
     "an announcement of stripe 0 has a relay fetch all stripes, whatever is known of the size") {
-  for (const int64_t size : {int64_t{-1}, int64_t{kSize}}) {
+  for (const int64_t size : {int64_t{-1}, int64_t{kStripedSize}}) {
     CAPTURE(size);
-    Cluster cluster(2);
+    StripeCluster cluster(2);
     Host& relay = cluster.add_relay();
     auto request = relay.client.session.followHomeRequest();
     rpc::write(*cluster.home(0).node.core().advertised, request.initHome());
@@ -190,20 +192,20 @@ TEST_CASE(
     cluster.send(blob);
     cluster.seal(blob);
     run_until(
-        cluster.loop, [&] { return relay.fetched() >= kChunks; }, "all chunks");
+        cluster.loop, [&] { return relay.fetched() >= kStripedChunks; }, "all chunks");
     cluster.start(cluster.relays, blob.ref);
     cluster.check_all_right();
-    CHECK(relay.fetched() == kChunks);
-    CHECK(relay.node.metrics().bytes_prefetched == kSize);
+    CHECK(relay.fetched() == kStripedChunks);
+    CHECK(relay.node.metrics().bytes_prefetched == kStripedSize);
   }
 }
 
 TEST_CASE("a home reads the others' stripes as a relay and never drops its own") {
-  Cluster cluster(2);
+  StripeCluster cluster(2);
   const Striped blob = cluster.put();
   cluster.start(cluster.homes, blob.ref);
   cluster.check_all_right();
-  for (Host& home : cluster.homes) CHECK(home.fetched() == kChunks / 2);
+  for (Host& home : cluster.homes) CHECK(home.fetched() == kStripedChunks / 2);
 
   REQUIRE(cluster.home(0).caller.drop_copies(blob.ref.id));
   // Each drops what it has of the other's stripe.
@@ -217,21 +219,21 @@ TEST_CASE("a home reads the others' stripes as a relay and never drops its own")
                cluster.home(1).node.core().store->stat(blob.ref.id)->chunk_count == 0;
       },
       "the drop of copies");
-  CHECK(cluster.home(0).node.core().store->stat(blob.ref.id)->chunk_count == kChunks / 2);
+  CHECK(cluster.home(0).node.core().store->stat(blob.ref.id)->chunk_count == kStripedChunks / 2);
   CHECK(cluster.home(1).node.core().store->stat(rpc::stripe_id(blob.ref.id, 1))->chunk_count ==
-        kChunks / 2);
+        kStripedChunks / 2);
   cluster.start(cluster.homes, blob.ref);
   cluster.check_all_right();
 }
 
 TEST_CASE("whoever reads at the end of a stripe learns where the whole ends") {
-  Cluster cluster(2);
+  StripeCluster cluster(2);
   cluster.add_relay();
   const Striped blob = cluster.put();
   for (const uint32_t stripe : {0u, 1u}) {
     for (Host* host : {&cluster.home(stripe), &cluster.relays.front()}) {
       auto opened = cluster.open(*host, blob.ref.of_stripe(stripe));
-      CHECK(read(cluster.loop, opened, kChunks + stripe).is_end);
+      CHECK(read(cluster.loop, opened, kStripedChunks + stripe).is_end);
       const auto other = read(cluster.loop, opened, 1 - stripe);
       REQUIRE(other.error);
       CHECK(other.error->code == ErrorCode::kInvalidArgument);
@@ -240,7 +242,7 @@ TEST_CASE("whoever reads at the end of a stripe learns where the whole ends") {
 }
 
 TEST_CASE("only stripe 0 has the name, and what ends it ends the others") {
-  Cluster cluster(3);
+  StripeCluster cluster(3);
   cluster.add_relay();
   Striped blob = cluster.put("name");
   const auto by_name = cluster.home(0).caller.stat("name");
@@ -269,17 +271,18 @@ TEST_CASE("only stripe 0 has the name, and what ends it ends the others") {
 }
 
 TEST_CASE("a writer that gives up leaves nothing at any home, sealed stripes or not") {
-  Cluster cluster(2);
+  StripeCluster cluster(2);
   Striped blob = cluster.create();
   cluster.send(blob);
-  REQUIRE(cluster.home(1).caller.seal(blob.uploads[1], kSize, kChunks, root_of_chunks(kChunks)));
+  REQUIRE(cluster.home(1).caller.seal(blob.uploads[1], kStripedSize, kStripedChunks,
+                                      root_of_chunks(kStripedChunks)));
   blob.uploads.clear();
   cluster.until_gone(blob.ref);
   CHECK(cluster.home(0).node.core().store->usage().reserved == 0);
 }
 
 TEST_CASE("stripes wait for a home of stripe 0 that is away, and end if it has forgotten it") {
-  Cluster cluster(2);
+  StripeCluster cluster(2);
   const Striped blob = cluster.put();
   const auto stripe = rpc::stripe_id(blob.ref.id, 1);
   Host& other = cluster.home(1);
@@ -292,7 +295,7 @@ TEST_CASE("stripes wait for a home of stripe 0 that is away, and end if it has f
 }
 
 TEST_CASE("a home that forgot its stripe is a typed error for readers, through a relay, too") {
-  Cluster cluster(2);
+  StripeCluster cluster(2);
   Host& relay = cluster.add_relay();
   const Striped blob = cluster.put();
   const auto stripe = blob.ref.of_stripe(1);
@@ -304,21 +307,22 @@ TEST_CASE("a home that forgot its stripe is a typed error for readers, through a
 }
 
 TEST_CASE("a stripe is sealed when all of its chunks came, with the root digest of the whole") {
-  Cluster cluster(2);
+  StripeCluster cluster(2);
   Striped blob = cluster.create();
-  cluster.send(blob, 0, kChunks - 1);
+  cluster.send(blob, 0, kStripedChunks - 1);
   const auto seal = [&](uint32_t stripe, Digest128 root) {
-    return cluster.home(stripe).caller.seal(blob.uploads[stripe], kSize, kChunks, root);
+    return cluster.home(stripe).caller.seal(blob.uploads[stripe], kStripedSize, kStripedChunks,
+                                            root);
   };
-  CHECK(seal(1, root_of_chunks(kChunks)).error().code == ErrorCode::kInvalidArgument);
+  CHECK(seal(1, root_of_chunks(kStripedChunks)).error().code == ErrorCode::kInvalidArgument);
   CHECK(seal(0, {}).error().code == ErrorCode::kInvalidArgument);
-  cluster.send(blob, kChunks - 1, kChunks);
-  CHECK(seal(1, root_of_chunks(kChunks)));
+  cluster.send(blob, kStripedChunks - 1, kStripedChunks);
+  CHECK(seal(1, root_of_chunks(kStripedChunks)));
   CHECK(seal(1, root_of_chunks(1)).error().code == ErrorCode::kAlreadyExists);
 }
 
 TEST_CASE("bad stripes are refused before anything is stored") {
-  Cluster cluster(2);
+  StripeCluster cluster(2);
   const auto ref = cluster.new_ref("blob");
   const auto refused = [&](const std::function<void(NewBlob&)>& change) {
     NewBlob stripe = cluster.stripe_of(ref, 0);
@@ -342,7 +346,7 @@ TEST_CASE("bad stripes are refused before anything is stored") {
 }
 
 TEST_CASE("an id that is in use is refused, and a foreign namespace reaches no stripe by it") {
-  Cluster cluster(2);
+  StripeCluster cluster(2);
   Striped blob = cluster.create();
   auto again = cluster.stripe_of(blob.ref, 0);
   again.name = again.striped->name = "another";
@@ -362,7 +366,7 @@ TEST_CASE("an id that is in use is refused, and a foreign namespace reaches no s
 }
 
 TEST_CASE("chunks of another stripe are refused and do no harm") {
-  Cluster cluster(2);
+  StripeCluster cluster(2);
   Striped blob = cluster.create();
   const auto sent = cluster.home(0).caller.send(blob.uploads[0], make_chunk(1));
   CHECK(sent.error().code == ErrorCode::kInvalidArgument);

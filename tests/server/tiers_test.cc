@@ -17,7 +17,7 @@ namespace {
 
 constexpr uint64_t kMemory = 8 * limits::kMiB;
 constexpr uint32_t kChunk = 1 * limits::kMiB;
-constexpr uint32_t kChunks = 24;
+constexpr uint32_t kTieredChunks = 24;
 
 struct TieredHome {
   explicit TieredHome(rpc::UvLoop& loop)
@@ -65,7 +65,7 @@ TEST_CASE("a chunk on disk is read once, however many ask, and is in memory then
   TestClient far = login(loop, home.node.tcp());
   const auto ref =
       Caller(loop, far.session)
-          .put_blob({.size = int64_t{kChunks} * kChunk, .chunk_size = kChunk}, kChunks);
+          .put_blob({.size = int64_t{kTieredChunks} * kChunk, .chunk_size = kChunk}, kTieredChunks);
   // Room is made ahead of need, without anybody's call.
   run_until(
       loop, [&] { return home.store().usage().memory_used <= kMemory * 90 / 100; }, "room");
@@ -96,7 +96,7 @@ TEST_CASE("a chunk on disk is read once, however many ask, and is in memory then
   CHECK(read(loop, *near_blob, 0, rpc::ReadMode::PREFER_LOCATED).is_located);
   // All of it, by turns: what comes back makes way for the next.
   for (int round = 0; round < 2; ++round) {
-    for (uint32_t i = 0; i < kChunks; ++i) {
+    for (uint32_t i = 0; i < kTieredChunks; ++i) {
       CHECK(matches(read(loop, *far_blob, i), make_chunk(i, kChunk)));
     }
   }
@@ -178,8 +178,8 @@ class Stalled {
           }
           // Different chunks: one that several want at a time is loaded once for all of them.
           for (uint32_t reader = 0; reader < blobs.size(); ++reader) {
-            for (uint32_t index = 0; index < kChunks; ++index) {
-              answers.push_back(start_read(blobs[reader], (index + 8 * reader) % kChunks));
+            for (uint32_t index = 0; index < kTieredChunks; ++index) {
+              answers.push_back(start_read(blobs[reader], (index + 8 * reader) % kTieredChunks));
             }
           }
           answers.back().poll(own.wait_scope());  // sends them, and reads next to nothing
@@ -224,7 +224,7 @@ TEST_CASE("three readers that take nothing, and all else held: a fourth is serve
       loop,
       [&] {
         return buffers.bytes_used() >= uint64_t{3} * kUsual &&
-               home.node.metrics().serves_waiting >= 3 * (kChunks - 8);
+               home.node.metrics().serves_waiting >= 3 * (kTieredChunks - 8);
       },
       "readers that hold what they may");
 
