@@ -120,12 +120,13 @@ class Cli(unittest.TestCase):
             time.sleep(0.05)
         self.fail("did not come about")
 
-    def is_writing(self, process):
-        """Whether the process has a file of the test's directory open, with or without a name."""
+    def has_written(self, process):
+        """Whether there are bytes in a file of the test's directory that the process has open, with or
+        without a name."""
         for descriptor in pathlib.Path(f"/proc/{process.pid}/fd").iterdir():
             with contextlib.suppress(FileNotFoundError):  # closed meanwhile
                 if os.readlink(descriptor).startswith(f"{self.dir}/"):
-                    return True
+                    return descriptor.stat().st_size > 0
         return False
 
     def test_put_get_stat_ls_rm(self):
@@ -537,7 +538,7 @@ class Cli(unittest.TestCase):
             writer.stdin.flush()
             self.eventually(lambda: self.memory_used() > 0)
             with subprocess.Popen(self.command("get", "ns/slow", target), env=CLEAN) as reader:
-                self.eventually(lambda: self.is_writing(reader))
+                self.eventually(lambda: self.has_written(reader))
                 reader.send_signal(signal.SIGTERM)
                 self.assertEqual(143, reader.wait(timeout=60))
             writer.kill()
@@ -552,7 +553,7 @@ class Cli(unittest.TestCase):
             self.eventually(lambda: self.memory_used() > 0)
             with subprocess.Popen(self.command("get", "ns/gone", self.dir / "x"), env=CLEAN,
                                   stderr=subprocess.PIPE) as reader:
-                self.eventually(lambda: self.is_writing(reader))
+                self.eventually(lambda: self.has_written(reader))
                 writer.kill()
                 self.assertIn(b"ABORTED", reader.stderr.read())
                 self.assertEqual(1, reader.wait(timeout=60))
