@@ -93,6 +93,7 @@ class CrowdTest(FaultTest):
         time."""
         slack = SLACK_SANITIZED_S if self.is_sanitized() else SLACK_S
         calm = self.p99_us(self.reader(node, "t", "x", CALLS)) / 1000
+        eventually(lambda: not node.metrics()["sessions"], "its end")
         client = self.reader(node, "t", "x", CALLS)
         # Before that it is one of the crowd, of whom some are turned away.
         eventually(lambda: node.metrics()["sessions"] or client.poll() is not None, "its login")
