@@ -133,6 +133,7 @@ constexpr uint32_t kFlightLateBeatsMax = 20;
 constexpr uint32_t kLateTimesUsual = 4;
 // Who waits for it leaves the peer a little later, or places for fetches stay taken.
 constexpr uint32_t kFetchLateMsMin = 2 * kFlightLateBeatsMin * kFollowerBeatMs;
+constexpr uint32_t kFetchLateMsMax = 2 * kFlightLateBeatsMax * kFollowerBeatMs;
 constexpr size_t kAnnouncedMax = 1024;        // blobs that a home announces at once
 constexpr size_t kHomesFollowedMax = 64;      // whose announcements a lease's sessions hear
 constexpr uint32_t kPrefetchRetryMs = 1'000;  // memory that was full is looked at again this often

@@ -293,7 +293,8 @@ Result<void> DiskTier::check_writable() const {
   return fail(ErrorCode::kIo, "the disk tier is read-only since a failure: " + failure());
 }
 
-// Of a write or sync: one that failed makes the tier read-only, unless room was all it lacked.
+// Of a write or sync: one that failed makes the tier read-only, unless room for an extent was all
+// it lacked.
 Result<void> DiskTier::note_failure(Result<void> result) {
   if (result || result.error().code == ErrorCode::kResourceExhausted) return result;
   const std::lock_guard lock(failure_mutex_);

@@ -62,8 +62,9 @@ class DiskBuffers {
 // never name bytes that are not there. Blocks that no row names are free at the next start, and
 // blocks that a row names may be released only after `erase` has succeeded.
 //
-// After a write or sync that failed (but for want of room) the tier is read-only until it is opened
-// again: what the system still writes of what it was given is unknown. Writes then fail with IO.
+// After a write or sync that failed (but for want of room for an extent) the tier is read-only
+// until it is opened again: what the system still writes of what it was given is unknown. Writes
+// then fail with IO.
 //
 // Thread-safe: all I/O is outside its locks, but for syncs, of which there is one at a time.
 class DiskTier {

@@ -421,8 +421,9 @@ void Puller::on_not_kept(uint32_t index, const Error& error) {
 void Puller::give_up_late() {
   if (!usual_) return;
   const TimePoint now = core_.clock.now();
-  const Duration late_after = std::max<Duration>(
-      limits::kLateTimesUsual * *usual_, std::chrono::milliseconds(limits::kFetchLateMsMin));
+  const Duration late_after = std::clamp<Duration>(
+      limits::kLateTimesUsual * *usual_, std::chrono::milliseconds(limits::kFetchLateMsMin),
+      std::chrono::milliseconds(limits::kFetchLateMsMax));
   for (auto it = transfers_.begin(); it != transfers_.end();) {
     const Transfer& transfer = *it->second;
     const bool is_late = now - transfer.started > late_after;

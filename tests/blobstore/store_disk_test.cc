@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "blobstore/block_map.h"
+#include "tests/blobstore/sim_disk.h"
 #include "tests/blobstore/store_support.h"
 #include "tests/support/faulty_disk.h"
 
@@ -236,6 +237,29 @@ TEST_CASE("after a failed write the disk only gives what it has, and memory goes
   REQUIRE(store->remove({1, 1}));
   write_blob(*store, blob_options(6, kMemory / 2), kMemory / 2);
   CHECK(reads_back(*store, {1, 6}, 0, kSmallChunk));
+}
+
+TEST_CASE("an index without room makes the disk read-only until it is opened again") {
+  const TemporaryDirectory directory;
+  SimMachine machine(1);
+  {
+    const auto store = open_store(with_disk(directory.path, kDisk), machine.disk()).value();
+    write_blob(*store, durable_options(1, kSmallChunk), kSmallChunk);
+    REQUIRE(store->create(durable_options(2)));
+    REQUIRE(put(*store, {1, 2}, 0, kSmallChunk));
+    machine.set_index_full(true);
+    CHECK(code_of(store->seal({1, 2}, kSmallChunk, 1)) == ErrorCode::kIo);
+    machine.set_index_full(false);
+    CHECK(code_of(store->seal({1, 2}, kSmallChunk, 1)) == ErrorCode::kIo);
+    CHECK(code_of(store->create(durable_options(3))) == ErrorCode::kIo);
+    CHECK(store->usage().disk_read_only);
+    CHECK(store->disk_failure().find("No space left on device") != std::string::npos);
+    CHECK(reads_back(*store, {1, 1}, 0, kSmallChunk));
+  }
+  const auto store = open_store(with_disk(directory.path, kDisk), machine.disk()).value();
+  CHECK(store->usage().blobs == 1);
+  CHECK(reads_back(*store, {1, 1}, 0, kSmallChunk));
+  write_blob(*store, durable_options(2, kSmallChunk), kSmallChunk);
 }
 
 // Also for want of room: what was given to the system before is lost then, too.

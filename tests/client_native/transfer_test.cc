@@ -11,8 +11,6 @@
 
 namespace bigcast::test {
 
-namespace {}  // namespace
-
 TEST_CASE("blobs of every awkward size come back as they were, by TCP and by descriptor") {
   const NodeProcess node;
   const auto by_tcp = connect(options_for(node.tcp()));

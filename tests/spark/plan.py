@@ -77,5 +77,5 @@ def names(line, part="default", plain=False):
         return suite
     more = ["connect-defaults"] if "connect" in suite else []
     if line == "4":
-        more.append("pyspark-arrays")
+        more += ["pyspark-arrays", "unreachable"]
     return [*suite, "pyspark-kryo-defaults", *more, "local-mode"]

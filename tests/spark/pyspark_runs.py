@@ -64,7 +64,7 @@ def execute_with_package(run, area, jar, master, conf, program, timeout_s=CASES_
 
 
 def arrays(run):
-    """The Python package: its broadcasts in four workers, and the example."""
+    """The Python package: its broadcasts in four workers."""
     if not run.jar:
         run.report.skip("all", "the package needs the plugin")
         return
