@@ -75,10 +75,9 @@ constexpr size_t kLoggedTextMax = 256;  // of what a stranger sent, in a line of
 // Deadlines. All are on progress, on a monotonic clock.
 constexpr uint32_t kConnectTimeoutMs = 5'000;
 constexpr uint32_t kLoginTimeoutMs = 10'000;
-constexpr uint32_t kNextServerMs = 2'000;     // a client asks its next server after this ...
-constexpr uint32_t kSilentServerMs = 30'000;  // ... and the silent one last for so long
-constexpr uint32_t kProgressTimeoutMs =
-    30'000;  // moving less than kProgressBytesMin for this fails
+constexpr uint32_t kNextServerMs = 2'000;        // a client asks its next server after this ...
+constexpr uint32_t kSilentServerMs = 30'000;     // ... and the silent one last for so long
+constexpr uint32_t kProgressTimeoutMs = 30'000;  // less than kProgressBytesMin in this fails
 constexpr uint32_t kProgressTimeoutMsMax = 24 * 3600 * 1000;  // that a client may ask for
 constexpr uint32_t kReservationTimeoutMs = 5'000;   // a reservation step that is not granted fails
 constexpr uint32_t kSessionRenewMs = 5'000;         // clients renew this often ...
@@ -95,8 +94,7 @@ constexpr uint32_t kOpensPerSessionMax = 4096;
 constexpr size_t kPinsPerSessionMax = 1024;
 constexpr uint32_t kCreditsPerUploadMax = 64;      // granted or waited for at once
 constexpr uint64_t kServeBytesPerPeer = 8 * kMiB;  // on their way to a peer, at least one chunk ...
-constexpr uint64_t kLoadBytesPerPeer =
-    kServeBytesPerPeer / 2;                         // ... of those, in the serve reserve
+constexpr uint64_t kLoadBytesPerPeer = kServeBytesPerPeer / 2;  // ... and in the serve reserve
 constexpr uint32_t kReservationRetryMs = 100;       // a full store is asked again this often
 constexpr uint32_t kRereadsMax = 8;                 // a chunk that moves while it is read
 constexpr uint32_t kCorruptFetchesMax = 3;          // of one chunk from its home, then CORRUPT

@@ -13,6 +13,7 @@
 
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/pages.h"
 
 namespace bigcast {
 namespace {
@@ -91,8 +92,7 @@ Result<void> Memfd::read(uint64_t offset, std::span<std::byte> buffer) const {
 }
 
 Result<void> Memfd::overwrite(uint64_t offset, std::span<const std::byte> bytes) {
-  constexpr size_t kPage = 4096;
-  const size_t whole = (bytes.size() + kPage - 1) / kPage * kPage;
+  const size_t whole = whole_pages(bytes.size());
   BIGCAST_TRY(lengthen(offset + whole));
   BIGCAST_ASSIGN(const auto target, map(offset, whole));
   populate(target);

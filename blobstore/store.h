@@ -11,6 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/pages.h"
 #include "blobstore/blob_store.h"
 #include "blobstore/disk_tier.h"
 #include "blobstore/memfd.h"
@@ -425,8 +426,5 @@ class Store final : public BlobStore {
 inline eviction::Entry entry_of(const StoredChunk& chunk) {
   return eviction::entry_of(chunk.blob->serial, chunk.meta.index);
 }
-
-constexpr uint64_t kPage = 4096;
-constexpr uint64_t whole_pages(uint64_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
 
 }  // namespace bigcast

@@ -6,16 +6,17 @@
 #include <new>
 #include <utility>
 
+#include "base/pages.h"
+
 namespace bigcast {
 
 namespace {
-constexpr size_t kPage = 4096;
 std::atomic<size_t> bytes_of_all_buffers = 0;
 }  // namespace
 
 // Mapped, not malloc'ed: a transfer's memory must go back to the system when it ends, and a JVM's
 // allocator arenas would keep it.
-ChunkBuffer::ChunkBuffer(size_t capacity) : capacity_((capacity + kPage - 1) / kPage * kPage) {
+ChunkBuffer::ChunkBuffer(size_t capacity) : capacity_(whole_pages(capacity)) {
   void* memory =
       mmap(nullptr, capacity_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();

@@ -5,11 +5,12 @@
 #include <cstdlib>
 #include <new>
 
+#include "base/pages.h"
+
 namespace bigcast::rpc {
 namespace {
 
 constexpr size_t kGranule = 64 * 1024;
-constexpr size_t kPage = 4096;
 
 }  // namespace
 
@@ -51,8 +52,7 @@ kj::Own<BufferPool::Buffer> BufferPool::take(size_t rounded) {
       std::free(free_.begin()->second);
       free_.erase(free_.begin());
     }
-    data =
-        static_cast<std::byte*>(std::aligned_alloc(kPage, (rounded + kPage - 1) / kPage * kPage));
+    data = static_cast<std::byte*>(std::aligned_alloc(kPage, whole_pages(rounded)));
     if (data == nullptr) throw std::bad_alloc();
     ++made_;
   }

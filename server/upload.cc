@@ -6,16 +6,13 @@
 #include <span>
 
 #include "base/log.h"
+#include "base/pages.h"
 #include "server/announcements.h"
 #include "server/copy_maker.h"
 #include "server/replicas.h"
 
 namespace bigcast {
 namespace {
-
-constexpr uint64_t kPageSize = 4096;
-
-uint64_t in_pages(uint64_t bytes) { return (bytes + kPageSize - 1) / kPageSize * kPageSize; }
 
 std::span<const std::byte> as_bytes(capnp::Data::Reader data, size_t size) {
   return {reinterpret_cast<const std::byte*>(data.begin()), size};
@@ -155,7 +152,7 @@ kj::Promise<void> UploadService::credit(CreditContext context) {
 
 kj::Promise<Result<void>> UploadService::reserve(uint64_t bytes) {
   if (size_) return Result<void>();  // reserved whole at create
-  bytes_wanted_ += in_pages(bytes);
+  bytes_wanted_ += whole_pages(bytes);
   return reserve_until(core_.clock.now() +
                        std::chrono::milliseconds(limits::kReservationTimeoutMs));
 }
