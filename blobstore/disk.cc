@@ -4,9 +4,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <filesystem>
+
+#include "base/limits.h"
 
 namespace bigcast {
 namespace {
@@ -17,6 +20,36 @@ tl::unexpected<Error> disk_error(const std::string& what, int error_number) {
   return fail(exhausted ? ErrorCode::kResourceExhausted : ErrorCode::kIo,
               errno_message(what, error_number));
 }
+
+// What carries references to a file's pages to another file: neither a copy nor page tables.
+class PagePipe {
+ public:
+  static constexpr size_t kSize = limits::kMiB;  // what the kernel allows without privileges
+
+  PagePipe() {
+    if (pipe2(ends_, O_CLOEXEC) != 0) return;
+    usable_ = fcntl(ends_[1], F_SETPIPE_SZ, static_cast<int>(kSize)) >= static_cast<int>(kSize);
+  }
+  PagePipe(const PagePipe&) = delete;
+  PagePipe& operator=(const PagePipe&) = delete;
+  ~PagePipe() {
+    for (const int end : ends_) {
+      if (end >= 0) close(end);
+    }
+  }
+  bool is_usable() const { return usable_; }
+
+  ssize_t fill(int fd, off_t from, size_t size) {
+    return splice(fd, &from, ends_[1], nullptr, std::min(size, kSize), 0);
+  }
+  ssize_t drain(int fd, off_t to, size_t size) {
+    return splice(ends_[0], nullptr, fd, &to, size, 0);
+  }
+
+ private:
+  int ends_[2] = {-1, -1};
+  bool usable_ = false;
+};
 
 class RealDiskFile final : public DiskFile {
  public:
@@ -36,15 +69,29 @@ class RealDiskFile final : public DiskFile {
       bytes = bytes.subspan(static_cast<size_t>(n));
       offset += static_cast<uint64_t>(n);
     }
-    if (direct_) return {};
-    // Only clean pages can be dropped from the cache.
-    if (sync_file_range(fd_, start, length,
-                        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
-                            SYNC_FILE_RANGE_WAIT_AFTER) != 0) {
-      return disk_error(path_ + ": sync", errno);
+    return leave_cache(start, length);
+  }
+
+  Result<bool> write_from(uint64_t offset, int fd, uint64_t from, uint64_t size) override {
+    PagePipe pipe;
+    if (!pipe.is_usable()) return false;
+    for (uint64_t done = 0; done < size;) {
+      ssize_t filled = pipe.fill(fd, static_cast<off_t>(from + done), size - done);
+      if (filled < 0 && errno == EINTR) continue;
+      if (filled < 0 && done == 0) return false;
+      if (filled <= 0) return disk_error(path_ + ": write from memory", filled < 0 ? errno : EIO);
+      while (filled > 0) {
+        const ssize_t n =
+            pipe.drain(fd_, static_cast<off_t>(offset + done), static_cast<size_t>(filled));
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0 && errno == EINVAL && done == 0) return false;
+        if (n <= 0) return disk_error(path_ + ": write", n < 0 ? errno : EIO);
+        filled -= n;
+        done += static_cast<uint64_t>(n);
+      }
     }
-    posix_fadvise(fd_, start, length, POSIX_FADV_DONTNEED);
-    return {};
+    BIGCAST_TRY(leave_cache(static_cast<off_t>(offset), static_cast<off_t>(size)));
+    return true;
   }
 
   Result<void> read(uint64_t offset, std::span<std::byte> buffer) override {
@@ -71,6 +118,18 @@ class RealDiskFile final : public DiskFile {
   }
 
  private:
+  Result<void> leave_cache(off_t start, off_t length) {
+    if (direct_) return {};
+    // Only clean pages can be dropped from the cache.
+    if (sync_file_range(fd_, start, length,
+                        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+                            SYNC_FILE_RANGE_WAIT_AFTER) != 0) {
+      return disk_error(path_ + ": sync", errno);
+    }
+    posix_fadvise(fd_, start, length, POSIX_FADV_DONTNEED);
+    return {};
+  }
+
   int fd_;
   bool direct_;
   std::string path_;

@@ -22,6 +22,12 @@ class DiskFile {
  public:
   virtual ~DiskFile() = default;
   virtual Result<void> write(uint64_t offset, std::span<const std::byte> bytes) = 0;
+  // Writes `size` bytes of the memory file `fd`, from `from` on. False: that can't be done here,
+  // and nothing was written.
+  virtual Result<bool> write_from(uint64_t /*offset*/, int /*fd*/, uint64_t /*from*/,
+                                  uint64_t /*size*/) {
+    return false;
+  }
   virtual Result<void> read(uint64_t offset, std::span<std::byte> buffer) = 0;
   // What was written before the call, and the file itself, survive a crash from now on. After an
   // error nothing is known of what was written, even if a later call succeeds.

@@ -419,8 +419,8 @@ Result<DiskRuns> DiskTier::write(uint64_t size, const Source& source) {
 }
 
 Result<void> DiskTier::write_runs(const DiskRuns& runs, uint64_t size, const Source& source) {
-  const auto in_place = source.in_place ? source.in_place() : Result<std::span<const std::byte>>();
-  if (in_place && !in_place->empty()) return write_in_place(runs, *in_place);
+  BIGCAST_ASSIGN(const bool written, write_in_place(runs, source));
+  if (written) return {};
   const auto lent = buffers_.acquire();
   uint64_t offset = 0;  // in the chunk
   for (const DiskRun& run : runs) {
@@ -442,13 +442,18 @@ Result<void> DiskTier::write_runs(const DiskRuns& runs, uint64_t size, const Sou
 // Needs none of the buffers, which bound the writes that do: a job of the process's thread pool
 // (UV_THREADPOOL_SIZE; bigcastd takes two threads a processor, at least 8) does one write at a
 // time, and what puts chunks has half of them (NodeCore::put_on_pool).
-Result<void> DiskTier::write_in_place(const DiskRuns& runs, std::span<const std::byte> blocks) {
+Result<bool> DiskTier::write_in_place(const DiskRuns& runs, const Source& source) {
+  const auto fd = source.file ? source.file() : Result<int>(-1);
+  if (!fd || *fd < 0) return false;
+  uint64_t from = source.file_offset;
   for (const DiskRun& run : runs) {
     const uint64_t run_size = run.count * kBlock;
-    BIGCAST_TRY(note_failure(file(run.extent)->write(run.block * kBlock, blocks.first(run_size))));
-    blocks = blocks.subspan(run_size);
+    auto written = file(run.extent)->write_from(run.block * kBlock, *fd, from, run_size);
+    if (!written) BIGCAST_TRY(note_failure(tl::unexpected<Error>(std::move(written).error())));
+    if (!*written) return false;  // all is written again
+    from += run_size;
   }
-  return {};
+  return true;
 }
 
 // One at a time: the system reports a failure to write back once, to one caller, and whoever syncs

@@ -105,10 +105,9 @@ Result<std::span<const std::byte>> Memfd::view(uint64_t offset, size_t length) {
   return map(offset, length);
 }
 
-Result<std::span<const std::byte>> Memfd::view_all(uint64_t offset, size_t length) {
-  BIGCAST_ASSIGN(const auto bytes, map(offset, length));
-  populate(bytes);
-  return bytes;
+Result<int> Memfd::descriptor_up_to(uint64_t end) {
+  BIGCAST_TRY(lengthen(end));
+  return fd_;
 }
 
 Result<std::span<std::byte>> Memfd::map(uint64_t offset, size_t length) {

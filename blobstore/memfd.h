@@ -34,8 +34,9 @@ class Memfd {
   // The bytes in place, mapped for as long as this object lives. IO if they can't be mapped.
   // Requires: they were written. Touching what was punched since takes new pages.
   Result<std::span<const std::byte>> view(uint64_t offset, size_t length);
-  // The same for who is about to read all of it.
-  Result<std::span<const std::byte>> view_all(uint64_t offset, size_t length);
+  // The descriptor, which stays this object's, for who is about to take whole pages up to `end`, up
+  // to which the file is lengthened. IO if it is frozen and shorter.
+  Result<int> descriptor_up_to(uint64_t end);
   // Seals it: from now on nobody can write, lengthen or punch it, and no new mapping can write.
   // What was mapped before still could: that is this process alone.
   Result<void> freeze();

@@ -143,8 +143,8 @@ Result<DiskSpeeds> measure_disk(const std::string& disk_path, uint64_t size, uin
                  }));
   BIGCAST_ASSIGN(speeds.demote,
                  measured([&](uint64_t offset, std::span<std::byte>) -> Result<void> {
-                   const auto in_place = [&] { return source->view_all(offset, kChunk); };
-                   BIGCAST_ASSIGN(places[offset / kChunk], tier->write(kChunk, {{}, in_place}));
+                   const auto file = [&] { return source->descriptor_up_to(offset + kChunk); };
+                   BIGCAST_ASSIGN(places[offset / kChunk], tier->write(kChunk, {{}, file, offset}));
                    return {};
                  }));
   BIGCAST_ASSIGN(speeds.raw_read, measured([&](uint64_t offset, std::span<std::byte> buffer) {

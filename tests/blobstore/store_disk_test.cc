@@ -7,7 +7,9 @@
 #include <csignal>
 #include <fstream>
 
+#include "base/pages.h"
 #include "blobstore/block_map.h"
+#include "blobstore/memfd.h"
 #include "tests/blobstore/sim_disk.h"
 #include "tests/blobstore/store_support.h"
 #include "tests/support/faulty_disk.h"
@@ -205,6 +207,37 @@ TEST_CASE("a write that the system cuts short is no write") {
   buffer->bytes.fill(std::byte{0});
   REQUIRE(file->read(0, buffer->bytes));
   CHECK(buffer->bytes[limits::kMiB - 1] == std::byte{7});
+}
+
+TEST_CASE("pages of a memory file reach the disk where they are wanted, or none do") {
+  const TemporaryDirectory directory;
+  const auto disk = make_disk();
+  const uint64_t size = 2 * limits::kMiB + 3 * kPage;
+  const auto file = disk->create(directory.path + "/extent-000001", 2 * size).value();
+  const auto memory = Memfd::create("test").value();
+  const Bytes bytes = noise(size - 100, 1);
+  REQUIRE(memory->write(kPage, bytes));
+  const int fd = memory->descriptor_up_to(kPage + size).value();
+  REQUIRE(file->write_from(size, fd, kPage, size).value());
+
+  const auto read = [&](uint64_t offset) {
+    std::unique_ptr<std::byte, decltype(&std::free)> buffer(
+        static_cast<std::byte*>(std::aligned_alloc(limits::kDiskAlignment, size)), std::free);
+    REQUIRE(file->read(offset, {buffer.get(), size}));
+    return Bytes(buffer.get(), buffer.get() + size);
+  };
+  Bytes padded = bytes;
+  padded.resize(size);
+  CHECK(read(size) == padded);
+  CHECK(read(0) == Bytes(size));
+
+  const int directory_fd = open(directory.path.c_str(), O_RDONLY | O_CLOEXEC);
+  CHECK_FALSE(file->write_from(0, directory_fd, 0, size).value());
+  close(directory_fd);
+  CHECK(read(0) == Bytes(size));
+  REQUIRE(memory->freeze());
+  CHECK(memory->descriptor_up_to(kPage + size).value() == fd);
+  CHECK(code_of(memory->descriptor_up_to(kPage + size + 1)) == ErrorCode::kIo);
 }
 
 TEST_CASE("after a failed write the disk only gives what it has, and memory goes on") {

@@ -29,10 +29,12 @@ class FaultyFile final : public DiskFile {
   FaultyFile(std::unique_ptr<DiskFile> file, Faults& faults)
       : file_(std::move(file)), faults_(faults) {}
   Result<void> write(uint64_t offset, std::span<const std::byte> bytes) override {
-    if (faults_.before_write) faults_.before_write();
-    if (faults_.write_full) return fail(ErrorCode::kResourceExhausted, "No space left on device");
-    if (faults_.write_io) return fail(ErrorCode::kIo, "Input/output error");
+    BIGCAST_TRY(may_write());
     return file_->write(offset, bytes);
+  }
+  Result<bool> write_from(uint64_t offset, int fd, uint64_t from, uint64_t size) override {
+    BIGCAST_TRY(may_write());
+    return file_->write_from(offset, fd, from, size);
   }
   Result<void> read(uint64_t offset, std::span<std::byte> buffer) override {
     if (faults_.before_read) faults_.before_read();
@@ -46,6 +48,13 @@ class FaultyFile final : public DiskFile {
   }
 
  private:
+  Result<void> may_write() {
+    if (faults_.before_write) faults_.before_write();
+    if (faults_.write_full) return fail(ErrorCode::kResourceExhausted, "No space left on device");
+    if (faults_.write_io) return fail(ErrorCode::kIo, "Input/output error");
+    return {};
+  }
+
   std::unique_ptr<DiskFile> file_;
   Faults& faults_;
 };
