@@ -10,6 +10,7 @@
 
 #include "client_native/client.h"
 #include "client_native/client_core.h"
+#include "tests/bench/stalls.h"
 
 namespace bigcast::bench {
 
@@ -84,21 +85,37 @@ Result<void> Probe::read_first_chunk() {
   return {};
 }
 
-// What it took each time, in microseconds.
-Result<std::vector<double>> repeat(const std::function<Result<void>()>& call, uint32_t count,
-                                   std::barrier<>& start) {
+// From when to when each call took.
+Result<std::vector<Stalls::Span>> repeat(const std::function<Result<void>()>& call, uint32_t count,
+                                         std::barrier<>& start) {
   Result<void> outcome;
   for (uint32_t i = 0; i < count / 10 + 1 && outcome; ++i) outcome = call();
   start.arrive_and_wait();
   BIGCAST_TRY(outcome);
-  std::vector<double> samples;
+  std::vector<Stalls::Span> samples;
   samples.reserve(count);
   for (uint32_t i = 0; i < count; ++i) {
     const auto started = Clock::now();
     BIGCAST_TRY(call());
-    samples.push_back(std::chrono::duration<double, std::micro>(Clock::now() - started).count());
+    samples.push_back({started, Clock::now()});
   }
   return samples;
+}
+
+double in_us(Clock::duration duration) {
+  return std::chrono::duration<double, std::micro>(duration).count();
+}
+
+// How long each took without what the stalls took of it, sorted.
+std::vector<double> sorted_us(const std::vector<Stalls::Span>& calls,
+                              const std::vector<Stalls::Span>& stalls) {
+  std::vector<double> sorted;
+  sorted.reserve(calls.size());
+  for (const Stalls::Span& call : calls) {
+    sorted.push_back(in_us(call.end - call.begin - Stalls::overlap(stalls, call)));
+  }
+  std::sort(sorted.begin(), sorted.end());
+  return sorted;
 }
 
 double quantile(const std::vector<double>& sorted, double share) {
@@ -109,26 +126,39 @@ double quantile(const std::vector<double>& sorted, double share) {
 }  // namespace
 
 Result<Latency> measure_calls(const std::vector<std::function<Result<void>()>>& calls,
-                              uint32_t count) {
+                              uint32_t count, bool watch_stalls) {
   std::barrier start(static_cast<std::ptrdiff_t>(calls.size()) + 1);
-  std::vector<Result<std::vector<double>>> results(calls.size());
+  std::vector<Result<std::vector<Stalls::Span>>> results(calls.size());
   std::vector<std::thread> threads;
   for (size_t i = 0; i < calls.size(); ++i) {
     threads.emplace_back([&, i] { results[i] = repeat(calls[i], count, start); });
   }
   start.arrive_and_wait();
+  std::optional<Stalls> watch;
+  if (watch_stalls) watch.emplace();
   const auto started = Clock::now();
   for (auto& thread : threads) thread.join();
-  const std::chrono::duration<double> took = Clock::now() - started;
+  const auto ended = Clock::now();
 
-  std::vector<double> all;
+  std::vector<Stalls::Span> all;
   for (const auto& samples : results) {
     if (!samples) return tl::unexpected(samples.error());
     all.insert(all.end(), samples->begin(), samples->end());
   }
-  std::sort(all.begin(), all.end());
-  return Latency{quantile(all, 0.5), quantile(all, 0.99), quantile(all, 0.999),
-                 static_cast<double>(all.size()) / took.count()};
+  const auto took = sorted_us(all, {});
+  Latency latency{quantile(took, 0.5),
+                  quantile(took, 0.99),
+                  quantile(took, 0.999),
+                  static_cast<double>(all.size()) / in_us(ended - started) * 1e6,
+                  {}};
+  if (watch) {
+    const auto stalls = watch->stop();
+    const auto running = sorted_us(all, stalls);
+    const auto stood_still = in_us(Stalls::overlap(stalls, {started, ended}));
+    latency.running = {quantile(running, 0.5), quantile(running, 0.99),
+                       stood_still / in_us(ended - started)};
+  }
+  return latency;
 }
 
 Result<Latency> measure_latency(const LatencyOptions& options) {
@@ -139,7 +169,7 @@ Result<Latency> measure_latency(const LatencyOptions& options) {
     calls.emplace_back([each = probe.get()] { return each->run(); });
     probes.push_back(std::move(probe));
   }
-  return measure_calls(calls, options.count);
+  return measure_calls(calls, options.count, options.watch_stalls);
 }
 
 }  // namespace bigcast::bench

@@ -22,8 +22,13 @@ void print(const Copied& copied) {
 
 void print(const bigcast::Result<bigcast::bench::Latency>& latency) {
   if (!latency) throw std::runtime_error(latency.error().to_string());
-  std::printf("{\"p50_us\":%.2f,\"p99_us\":%.2f,\"p999_us\":%.2f,\"calls_per_s\":%.1f}\n",
+  std::printf("{\"p50_us\":%.2f,\"p99_us\":%.2f,\"p999_us\":%.2f,\"calls_per_s\":%.1f",
               latency->p50_us, latency->p99_us, latency->p999_us, latency->calls_per_s);
+  if (const auto& running = latency->running) {
+    std::printf(",\"running_p50_us\":%.2f,\"running_p99_us\":%.2f,\"stood_still\":%.4f",
+                running->p50_us, running->p99_us, running->stood_still);
+  }
+  std::printf("}\n");
 }
 
 void print(const bigcast::Result<bigcast::bench::DiskSpeeds>& speeds) {
@@ -70,6 +75,7 @@ int run(int argc, char** argv) {
   latency->add_option("--clients", options.clients, "at once")->check(CLI::Range(1, 1024));
   latency->add_option("--count", options.count, "calls of each")->check(CLI::Range(1, 1 << 24));
   latency->add_flag("--locate", options.locate_only, "only ask where the first chunk is");
+  latency->add_flag("--stalls", options.watch_stalls, "see when the machine stands still");
   latency->callback([&] { print(bigcast::bench::measure_latency(options)); });
   bigcast::bench::RoundTripOptions trips;
   auto* round_trips = app.add_subcommand("round-trips", "raw sockets between two processes");
