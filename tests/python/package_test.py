@@ -7,11 +7,14 @@ import os
 import pathlib
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest
 import zipfile
+from unittest import mock
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 from harness import MIB, SECRET, EndToEnd, eventually  # noqa: E402
@@ -214,6 +217,83 @@ class Package(EndToEnd):
         found[1][0] ^= 1  # its reader's own
         with self.assertRaises(bigcast.BigcastError):
             _spark._unpickled(memoryview(bytes(4096)))
+
+    def place(self, ref, server="", local_node=""):
+        """As a task's closure has it; what the process keeps of it goes with the test."""
+        from bigcast import _spark
+
+        self.addCleanup(_spark._start_anew)
+        return _spark._Place(ref, "python-1", server, local_node, "", "default", os.urandom(16).hex())
+
+    def without_library(self):
+        """As on a host whose loader refuses it."""
+        from bigcast import _native
+
+        self.file("libbigcast.so", "of another architecture")
+        return mock.patch.multiple(_native, _loaded=None, __file__=str(self.scratch / "_native.py"))
+
+    def test_a_child_of_fork_reads_broadcasts_with_clients_and_locks_of_its_own(self):
+        from bigcast import _spark
+
+        [node] = self.nodes()
+        value = {"numbers": bytearray(pattern(MIB))}
+        with bigcast.connect(node.listen) as client:
+            ref = client.put("matrix", _spark._pickled(value), mappable=True)
+        place = self.place(ref, node.listen, node.local)
+        used = bigcast.Broadcast(place)
+        self.assertEqual(value, used.value)
+        with _spark._clients._lock, _spark._values._lock:  # as another thread may have them
+            child = os.fork()
+            if child == 0:
+                try:
+                    signal.alarm(60)
+                    same = bigcast.Broadcast(place).value == value and used.value == value
+                    os._exit(0 if same else 1)
+                finally:
+                    os._exit(2)
+        self.assertEqual(0, os.waitpid(child, 0)[1])
+
+    def test_a_driver_that_cant_load_the_library_broadcasts_by_spark(self):
+        class JavaClass(mock.Mock):  # what py4j has for the plugin's class
+            pass
+
+        support = JavaClass()
+        support.connection.return_value = {
+            "secret": "", "namespace": "default", "lease": os.urandom(16).hex(), "localNode": "",
+            "servers": "127.0.0.1:1", "home": "", "chunkSize": MIB, "minSize": 1, "announceFrom": 0,
+            "keepValue": "auto"}
+        context = mock.Mock()
+        context._jvm.io.bigcast.spark.PythonSupport = support
+        made = context.broadcast.return_value
+        made._jbroadcast.getClass().getSimpleName.return_value = "BigcastBroadcast"
+        with self.without_library():
+            self.assertIs(made, bigcast.broadcast(context, [1, pattern(9)]))
+        given = context.broadcast.call_args[0][0]
+        self.assertEqual([1, pattern(9)], pickle.loads(pickle.dumps(given)))
+        self.assertIn("libbigcast.so can't be loaded", support.warn.call_args[0][0])
+
+    def test_a_worker_that_cant_load_the_library_asks_its_executor(self):
+        from bigcast import _spark
+
+        value = [1, bytearray(pattern(MIB))]
+        file = self.file("value", b"".join(_spark._pickled(value)))
+        asked = []
+
+        def answer(listener):
+            worker, _ = listener.accept()
+            with worker, worker.makefile("rw") as stream:
+                asked.append(stream.readline())
+                stream.write(f"ok {file}\n")
+
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.file("bigcast-python", f"{listener.getsockname()[1]} token", 0o600)
+            executor = threading.Thread(target=answer, args=(listener,), daemon=True)
+            executor.start()
+            place = self.place(b"ref")
+            with self.without_library(), mock.patch.dict(os.environ, SPARK_LOCAL_DIRS=str(self.scratch)):
+                self.assertEqual(value, bigcast.Broadcast(place).value)
+            executor.join()
+        self.assertEqual([f"token {place.name}\n"], asked)
 
     def test_it_can_be_imported_from_a_zip(self):
         done = subprocess.run([sys.executable, "-c", "import bigcast; print(bigcast.__version__)"],

@@ -24,7 +24,8 @@ def connect(servers: Union[str, Iterable[str]] = (), *, local_node: Optional[str
     have one. ``lease``: 32 hexadecimal digits; blobs put without ``until_removed`` live as long as
     somebody is connected with it.
 
-    Raises BigcastError: UNAVAILABLE if nobody answers, UNAUTHENTICATED, INVALID_ARGUMENT.
+    Raises BigcastError: UNAVAILABLE if nobody answers, UNAUTHENTICATED, INVALID_ARGUMENT, UNSUPPORTED
+    if the native library can't be loaded.
     """
     return Client([servers] if isinstance(servers, str) else list(servers), local_node, secret,
                   secret_file, namespace, lease, name)

@@ -65,11 +65,14 @@ _loaded: Optional[ctypes.CDLL] = None
 
 
 def library() -> ctypes.CDLL:
-    """The library, loaded at the first call. OSError if this host can't load it."""
+    """The library, loaded at the first call. UNSUPPORTED if this host can't load it."""
     global _loaded
     with _lock:
         if _loaded is None:
-            loaded = _load()
+            try:
+                loaded = _load()
+            except OSError as error:  # musl, say, or nothing in the temporary directory may be run
+                raise BigcastError("UNSUPPORTED", f"libbigcast.so can't be loaded: {error}") from error
             for name, (result, arguments) in _SIGNATURES.items():
                 function = getattr(loaded, name)
                 function.restype, function.argtypes = result, arguments
