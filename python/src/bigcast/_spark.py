@@ -5,6 +5,7 @@ beginning on a page, in a mappable blob. A worker maps the blob and unpickles ar
 """
 
 import contextlib
+import functools
 import gc
 import io
 import mmap
@@ -15,7 +16,7 @@ import struct
 import threading
 import time
 import weakref
-from typing import Any, Dict, Generic, List, NamedTuple, Optional, Tuple, TypeVar
+from typing import Any, Callable, Dict, Generic, List, NamedTuple, Optional, Tuple, TypeVar
 
 from ._client import Blob, Client, is_content_of
 from ._native import BigcastError
@@ -42,7 +43,8 @@ def broadcast(sc: Any, value: T) -> "Broadcast[T]":
     The value lives until ``destroy()`` or the end of the application.
 
     Without the Bigcast plugin, below ``spark.bigcast.minSize``, and where Bigcast can't take it, this
-    is ``sc.broadcast(value)``. What can't be pickled raises what pickle raises.
+    is ``sc.broadcast(value)``, where ``bytes`` and ``bytearray`` stay what they are and a memoryview
+    comes as ``bytes``. What can't be pickled raises what pickle raises.
     """
     try:
         application = _application(sc)
@@ -57,12 +59,25 @@ def broadcast(sc: Any, value: T) -> "Broadcast[T]":
 
 def _by_spark(sc: Any, value: T, why: Optional[BigcastError] = None) -> "Broadcast[T]":
     """Of another type, which is used in the same way."""
-    made: Any = sc.broadcast(value)
+    made: Any = sc.broadcast(_ForSpark(value))
     # Bigcast may take it in that form. If it does not, the plugin has just said why.
     if why is not None and made._jbroadcast.getClass().getSimpleName() == "BigcastBroadcast":
         _support(sc).warn("a broadcast goes by sc.broadcast, so that each Python worker makes a value of"
                           f" its own: {why}")
     return made  # type: ignore[no-any-return]
+
+
+class _ForSpark:
+    """Is unpickled as the value. sc.broadcast pickles by Python's pickler, which can't send all that
+    Spark's can."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __reduce__(self) -> Any:
+        buffers: List[pickle.PickleBuffer] = []  # not in the inner pickle: they are not copied
+        stream = _dumped(self._value, buffers.append).getvalue()
+        return functools.partial(pickle.loads, buffers=buffers), (stream,)
 
 
 class _Place(NamedTuple):
@@ -276,9 +291,7 @@ def _pickled(value: Any) -> List[memoryview]:
         view = memoryview(value)
         buffers.append(pickle.PickleBuffer(view if view.c_contiguous else view.tobytes()).raw())
     else:
-        file = io.BytesIO()
-        _pickler()(file, protocol=5, buffer_callback=keep).dump(value)
-        stream = file.getbuffer()
+        stream = _dumped(value, keep).getbuffer()
     table = _HEADER.size + _BUFFER.size * len(buffers)
     offset = _pages(table + len(stream))
     header = bytearray(_HEADER.pack(_MAGIC, len(stream), len(buffers)))
@@ -310,13 +323,15 @@ def _pages(size: int) -> int:
     return -(-size // PAGE) * PAGE
 
 
-def _pickler() -> Any:
-    """Spark's, which can pickle functions and classes of the main program."""
+def _dumped(value: Any, buffer_callback: Callable[[pickle.PickleBuffer], Any]) -> io.BytesIO:
+    """By Spark's pickler, which can pickle functions and classes of the main program."""
     try:
-        from pyspark.cloudpickle import CloudPickler
+        from pyspark.cloudpickle import CloudPickler as Pickler
     except ImportError:
-        return pickle.Pickler
-    return CloudPickler
+        from pickle import Pickler
+    file = io.BytesIO()
+    Pickler(file, protocol=5, buffer_callback=buffer_callback).dump(value)
+    return file
 
 
 # ---- What a process has; a child of fork starts with nothing.

@@ -18,6 +18,13 @@ MIB = 1 << 20
 PATTERN = bytes(range(256))
 
 
+class Scale:
+    """Of the main program: only Spark's pickler can send it."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+
 class Fallback:
     """Each case has a context of its own, over what spark-submit was given."""
 
@@ -36,8 +43,12 @@ class Fallback:
             context.stop()
 
     def check(self, master, settings):
+        data = PATTERN * (3 * MIB // len(PATTERN))
         with self.context(master, settings) as context:
-            goes_through_spark(context, PATTERN * (3 * MIB // len(PATTERN)))
+            goes_through_spark(context, data)
+            goes_through_spark(context, memoryview(data)[::-1])
+            goes_through_spark(context, [Scale(3), lambda x: x + 4],
+                               lambda value: (value[0].factor, value[1](1)), list)
 
     def py_encrypted(self):
         """What is mapped can't be encrypted."""
@@ -74,13 +85,13 @@ class Fallback:
         self.check(CLUSTER, {"spark.plugins": ""})
 
 
-def goes_through_spark(context, value):
+def goes_through_spark(context, value, look=lambda value: zlib.crc32(bytes(value)), kind=bytes):
     broadcast = bigcast.broadcast(context, value)
     equal(isinstance(broadcast, bigcast.Broadcast), False, "its type is Bigcast's")
     found = context.parallelize(range(2), 2).map(
-        lambda _: (type(broadcast.value), zlib.crc32(broadcast.value))).collect()
-    equal(found, [(bytes, zlib.crc32(value))] * 2, "in tasks")
-    equal(broadcast.value, value, "on the driver")
+        lambda _: (type(broadcast.value), look(broadcast.value))).collect()
+    equal(found, [(kind, look(value))] * 2, "in tasks")
+    equal((type(broadcast.value), look(broadcast.value)), (kind, look(value)), "on the driver")
     broadcast.destroy()
 
 
