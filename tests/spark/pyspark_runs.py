@@ -72,6 +72,7 @@ def arrays(run):
     watch = execute_with_package(run, area, run.jar, "local-cluster[2,2,1024]", {
         "spark.bigcasttest.filter": run.case_filter,
         "spark.bigcast.node.memory": "256m",
+        "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "1s",  # until all are there
     }, [sparks.HERE / "python" / "arrays.py"])
     run.report.cases(sparks.read(area.out))
     # One case kills the node, maybe before it was seen, and is told of two broadcasts.

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from cases import Runner, equal
+from pyspark import BarrierTaskContext
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import LongType
@@ -19,6 +20,7 @@ from pyspark.sql.types import LongType
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 ROWS = 8192
 TASKS = 8
+WORKERS = 4  # at a time
 
 
 def matrix_of(rows, seed=1):
@@ -74,14 +76,15 @@ def differences(expected, got):
     return [name for name in {**expected, **got} if not same(expected[name], got[name])]
 
 
-def memory_of(array):
-    """What is mapped where an array's bytes are, as /proc has it."""
-    address = array.__array_interface__["data"][0]
+def memory_of(buffer):
+    """Where in the node's memory a buffer begins: device, inode and offset; None if elsewhere."""
+    address = np.frombuffer(buffer, np.uint8).ctypes.data
     for line in open("/proc/self/maps", encoding="ascii"):
-        begin, end = (int(part, 16) for part in line.split()[0].split("-"))
-        if begin <= address < end:
-            return line
-    return ""
+        span, _, offset, device, inode, *name = line.split()
+        begin, end = (int(part, 16) for part in span.split("-"))
+        if begin <= address < end and "memfd:bigcast" in "".join(name):
+            return device, inode, int(offset, 16) + address - begin
+    return None
 
 
 def kill_node(broadcast):
@@ -119,6 +122,14 @@ class Arrays(Runner):
     def seen_in_tasks(self, function):
         return self.context.parallelize(range(TASKS), TASKS).map(function).collect()
 
+    def seen_in_workers(self, function):
+        """In all at once, so that each has a process of its own."""
+        def one(_):
+            BarrierTaskContext.get().barrier()
+            return [function()]
+
+        return self.context.parallelize(range(WORKERS), WORKERS).barrier().mapPartitions(one).collect()
+
     def shared(self, value):
         broadcast = bigcast.broadcast(self.context, value)
         equal(type(broadcast), bigcast.Broadcast, "what it is")
@@ -128,10 +139,12 @@ class Arrays(Runner):
         matrix = matrix_of(ROWS)
         broadcast = self.shared(matrix)
         found = self.seen_in_tasks(lambda i: (
-            float(broadcast.value[i].sum()), broadcast.value.flags.writeable,
-            "memfd:bigcast" in memory_of(broadcast.value), os.getpid()))
-        equal([seen[:3] for seen in found],
-              [(float(matrix[i].sum()), False, True) for i in range(TASKS)], "in tasks")
+            float(broadcast.value[i].sum()), broadcast.value.flags.writeable))
+        equal(found, [(float(matrix[i].sum()), False) for i in range(TASKS)], "in tasks")
+        seen = self.seen_in_workers(lambda: (os.getpid(), memory_of(broadcast.value)))
+        equal(len({pid for pid, _ in seen}), WORKERS, f"processes in {seen}")
+        places = {place for _, place in seen}
+        equal((len(places), None in places), (1, False), f"one place in the node's memory: {seen}")
         equal(broadcast.value is matrix, True, "the driver has its own")
         broadcast.destroy()
 
@@ -144,12 +157,17 @@ class Arrays(Runner):
 
         def look(_):
             got = broadcast.value
+            buffers = {f"{name} {i}": buffer for name in ("key", "name")
+                       for i, buffer in enumerate(got["table"][name].chunk(0).buffers()) if buffer}
+            buffers |= {name: got["frame"][name].to_numpy() for name in ("x", "y")}
+            buffers["fortran"] = got["fortran"].T
+            elsewhere = [name for name, buffer in buffers.items() if memory_of(buffer) is None]
             return (got["table"].column("key").to_numpy().sum(), str(got["table"]["name"][99_999]),
                     got["frame"].x.sum(), got["scale"].factor, list(got["small"]),
-                    float(got["fortran"][7, 9]))
+                    float(got["fortran"][7, 9]), len(buffers), elsewhere)
 
         expected = (4_999_950_000, "99999", 4_999_950_000.0, 3, [0, 1, 2],
-                    float(value["fortran"][7, 9]))
+                    float(value["fortran"][7, 9]), 6, [])
         equal(self.seen_in_tasks(look), [expected] * TASKS, "in tasks")
 
     def py_odd_values(self):
@@ -162,8 +180,9 @@ class Arrays(Runner):
         data = bytes(range(256)) * 8192
         broadcast = self.shared(data)
         found = self.seen_in_tasks(lambda i: (bytes(broadcast.value[i:i + 9]),
-                                              len(broadcast.value), broadcast.value.readonly))
-        equal(found, [(data[i:i + 9], len(data), True) for i in range(TASKS)], "in tasks")
+                                              len(broadcast.value), broadcast.value.readonly,
+                                              memory_of(broadcast.value) is None))
+        equal(found, [(data[i:i + 9], len(data), True, False) for i in range(TASKS)], "in tasks")
 
     def py_udfs(self):
         matrix = matrix_of(ROWS)
