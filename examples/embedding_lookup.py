@@ -1,14 +1,15 @@
 """Embedding look-up in a pandas UDF: k Python workers of a host share one copy of the matrix.
 
-    spark-submit --conf spark.plugins=io.bigcast.spark.BigcastPlugin \\
+    spark-submit --master spark://HOST:7077 \\
+        --conf spark.plugins=io.bigcast.spark.BigcastPlugin \\
         --conf spark.driver.extraClassPath=bigcast-spark-plugin.jar \\
         --conf spark.executor.extraClassPath=bigcast-spark-plugin.jar \\
         --conf spark.bigcast.node.memory=3g \\
         examples/embedding_lookup.py --rows 1048576
 
 `bigcast` (the wheel), NumPy, pandas and PyArrow must be installed where the workers run. Without the
-plugin it runs all the same, and each worker has a copy of its own. At most half of a node's memory
-can be mapped, hence 3g for a matrix of 1 GiB.
+plugin, and in local mode, it runs all the same, and each worker has a copy of its own. At most half of
+a node's memory can be mapped, hence 3g for a matrix of 1 GiB.
 """
 
 import argparse
