@@ -157,6 +157,7 @@ constexpr uint64_t kExtentSize = 256 * kMiB;
 constexpr uint32_t kDiskAlignment = 4096;
 constexpr uint32_t kDiskBuffers = 4;               // aligned, for demotion and unaligned reads ...
 constexpr uint64_t kDiskBufferSize = 1 * kMiB;     // ... each
+constexpr uint64_t kPagePipeSize = 1 * kMiB;       // of a chunk on its way to disk without a copy
 constexpr uint64_t kIndexWriteBuffer = 2 * kMiB;   // RocksDB
 constexpr uint64_t kIndexBlockCache = 512 * kKiB;  // RocksDB
 constexpr int kIndexOpenFilesMax = 32;             // RocksDB

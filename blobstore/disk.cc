@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <filesystem>
@@ -21,14 +22,14 @@ tl::unexpected<Error> disk_error(const std::string& what, int error_number) {
               errno_message(what, error_number));
 }
 
-// What carries references to a file's pages to another file: neither a copy nor page tables.
+// Carries references to a file's pages to another file: neither a copy nor page tables, and the
+// pages need not be pinned one by one.
 class PagePipe {
  public:
-  static constexpr size_t kSize = limits::kMiB;  // what the kernel allows without privileges
-
-  PagePipe() {
-    if (pipe2(ends_, O_CLOEXEC) != 0) return;
-    usable_ = fcntl(ends_[1], F_SETPIPE_SZ, static_cast<int>(kSize)) >= static_cast<int>(kSize);
+  explicit PagePipe(uint64_t size) {
+    const auto wanted = static_cast<int>(std::min(size, limits::kPagePipeSize));
+    if (pipe2(ends_.data(), O_CLOEXEC) != 0) return;
+    usable_ = fcntl(ends_[1], F_SETPIPE_SZ, wanted) >= wanted;
   }
   PagePipe(const PagePipe&) = delete;
   PagePipe& operator=(const PagePipe&) = delete;
@@ -39,15 +40,17 @@ class PagePipe {
   }
   bool is_usable() const { return usable_; }
 
-  ssize_t fill(int fd, off_t from, size_t size) {
-    return splice(fd, &from, ends_[1], nullptr, std::min(size, kSize), 0);
+  ssize_t fill(int fd, uint64_t from, uint64_t size) {
+    auto offset = static_cast<off_t>(from);
+    return splice(fd, &offset, ends_[1], nullptr, std::min(size, limits::kPagePipeSize), 0);
   }
-  ssize_t drain(int fd, off_t to, size_t size) {
-    return splice(ends_[0], nullptr, fd, &to, size, 0);
+  ssize_t drain(int fd, uint64_t to, uint64_t size) {
+    auto offset = static_cast<off_t>(to);
+    return splice(ends_[0], nullptr, fd, &offset, size, 0);
   }
 
  private:
-  int ends_[2] = {-1, -1};
+  std::array<int, 2> ends_{-1, -1};
   bool usable_ = false;
 };
 
@@ -73,18 +76,17 @@ class RealDiskFile final : public DiskFile {
   }
 
   Result<bool> write_from(uint64_t offset, int fd, uint64_t from, uint64_t size) override {
-    PagePipe pipe;
+    PagePipe pipe(size);
     if (!pipe.is_usable()) return false;
     for (uint64_t done = 0; done < size;) {
-      ssize_t filled = pipe.fill(fd, static_cast<off_t>(from + done), size - done);
+      ssize_t filled = pipe.fill(fd, from + done, size - done);
       if (filled < 0 && errno == EINTR) continue;
-      if (filled < 0 && done == 0) return false;
-      if (filled <= 0) return disk_error(path_ + ": write from memory", filled < 0 ? errno : EIO);
+      if (filled <= 0) return false;  // no fault of the disk's
       while (filled > 0) {
-        const ssize_t n =
-            pipe.drain(fd_, static_cast<off_t>(offset + done), static_cast<size_t>(filled));
+        const ssize_t n = pipe.drain(fd_, offset + done, static_cast<uint64_t>(filled));
         if (n < 0 && errno == EINTR) continue;
-        if (n < 0 && errno == EINVAL && done == 0) return false;
+        // Whoever can't do this at all says so at once, each in its own way; write() knows better.
+        if (n <= 0 && done == 0) return false;
         if (n <= 0) return disk_error(path_ + ": write", n < 0 ? errno : EIO);
         filled -= n;
         done += static_cast<uint64_t>(n);

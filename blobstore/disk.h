@@ -22,8 +22,8 @@ class DiskFile {
  public:
   virtual ~DiskFile() = default;
   virtual Result<void> write(uint64_t offset, std::span<const std::byte> bytes) = 0;
-  // Writes `size` bytes of the memory file `fd`, from `from` on. False: that can't be done here,
-  // and nothing was written.
+  // Writes `size` bytes of the memory file `fd`, from `from` on, without a copy. False: that can't
+  // be done here; all or part of it may have been written.
   virtual Result<bool> write_from(uint64_t /*offset*/, int /*fd*/, uint64_t /*from*/,
                                   uint64_t /*size*/) {
     return false;

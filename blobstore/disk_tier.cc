@@ -419,7 +419,7 @@ Result<DiskRuns> DiskTier::write(uint64_t size, const Source& source) {
 }
 
 Result<void> DiskTier::write_runs(const DiskRuns& runs, uint64_t size, const Source& source) {
-  BIGCAST_ASSIGN(const bool written, write_in_place(runs, source));
+  BIGCAST_ASSIGN(const bool written, write_from_memory(runs, source));
   if (written) return {};
   const auto lent = buffers_.acquire();
   uint64_t offset = 0;  // in the chunk
@@ -439,21 +439,21 @@ Result<void> DiskTier::write_runs(const DiskRuns& runs, uint64_t size, const Sou
   return {};
 }
 
-// Needs none of the buffers, which bound the writes that do: a job of the process's thread pool
-// (UV_THREADPOOL_SIZE; bigcastd takes two threads a processor, at least 8) does one write at a
-// time, and what puts chunks has half of them (NodeCore::put_on_pool).
-Result<bool> DiskTier::write_in_place(const DiskRuns& runs, const Source& source) {
-  const auto fd = source.file ? source.file() : Result<int>(-1);
-  if (!fd || *fd < 0) return false;
-  uint64_t from = source.file_offset;
-  for (const DiskRun& run : runs) {
-    const uint64_t run_size = run.count * kBlock;
-    auto written = file(run.extent)->write_from(run.block * kBlock, *fd, from, run_size);
-    if (!written) BIGCAST_TRY(note_failure(tl::unexpected<Error>(std::move(written).error())));
-    if (!*written) return false;  // all is written again
-    from += run_size;
-  }
-  return true;
+// False: it has to be copied. Needs none of the buffers, but a pipe and its two descriptors, as
+// often as writes are under way: a job of the process's thread pool (UV_THREADPOOL_SIZE; bigcastd
+// takes two threads a processor, at least 8) does one at a time, and what puts chunks has half of
+// them (NodeCore::put_on_pool).
+Result<bool> DiskTier::write_from_memory(const DiskRuns& runs, const Source& source) {
+  if (!source.memory_file || runs.size() != 1) return false;
+  const auto fd = source.memory_file();
+  if (!fd) return false;
+  const DiskRun& run = runs.front();
+  auto written =
+      file(run.extent)
+          ->write_from(run.block * kBlock, *fd, source.memory_offset, run.count * kBlock);
+  if (written) return written;
+  (void)note_failure(tl::unexpected<Error>(written.error()));
+  return written;
 }
 
 // One at a time: the system reports a failure to write back once, to one caller, and whoever syncs

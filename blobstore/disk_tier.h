@@ -74,10 +74,10 @@ class DiskTier {
     // Copies those at `offset` of the chunk into the buffer.
     std::function<Result<void>(uint64_t offset, std::span<std::byte> buffer)> copy;
     // If it is there, and answers: the descriptor of a memory file that has all of them from
-    // `file_offset` on, up to the end of the last block. They are written from where they are, if
-    // the file system can.
-    std::function<Result<int>()> file = {};
-    uint64_t file_offset = 0;  // a multiple of the page size
+    // `memory_offset` on, up to the end of the last block. They are written from where they are,
+    // if the file system can.
+    std::function<Result<int>()> memory_file = {};
+    uint64_t memory_offset = 0;  // a multiple of the page size
   };
 
   struct Found {
@@ -145,7 +145,7 @@ class DiskTier {
   void delete_empty_extents();
   std::shared_ptr<DiskFile> file(uint32_t extent);
   Result<void> write_runs(const DiskRuns& runs, uint64_t size, const Source& source);
-  Result<bool> write_in_place(const DiskRuns& runs, const Source& source);
+  Result<bool> write_from_memory(const DiskRuns& runs, const Source& source);
   Result<void> read_pieces(const DiskRuns& runs, uint64_t size,
                            const std::function<void(std::span<const std::byte>)>& visit);
   Result<void> sync(const std::set<uint32_t>& extents);

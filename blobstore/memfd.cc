@@ -63,13 +63,14 @@ Result<void> Memfd::write(uint64_t offset, std::span<const std::byte> bytes) {
     }
     bytes = bytes.subspan(static_cast<size_t>(n));
     offset += static_cast<uint64_t>(n);
-    end_ = std::max(end_, offset);
+    end_ = std::max(end_.load(), offset);
   }
   return {};
 }
 
 // A mapping does not lengthen the file.
 Result<void> Memfd::lengthen(uint64_t end) {
+  if (end <= end_) return {};  // the usual case, which need not wait for a write
   const std::scoped_lock lock(write_mutex_);
   if (end <= end_) return {};
   if (ftruncate(fd_, static_cast<off_t>(end)) != 0) {

@@ -58,8 +58,8 @@ class Memfd {
 
   int fd_;
   std::atomic<bool> frozen_{false};
-  std::mutex write_mutex_;         // guards the next one
-  uint64_t end_ = 0;               // of the file
+  std::mutex write_mutex_;         // held to write, and to change the next one
+  std::atomic<uint64_t> end_{0};   // of the file, which only grows
   std::mutex mutex_;               // guards what follows
   std::vector<Mapping> mappings_;  // of the file's beginning, each twice as long as the one before
 };

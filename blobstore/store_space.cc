@@ -281,11 +281,11 @@ DiskTier::Source Store::copying(const Source& source) {
   const auto copy = [&source](uint64_t offset, std::span<std::byte> buffer) {
     return source.memory_file->read(source.offset + offset, buffer);
   };
-  const auto file = [&source] {
+  const auto memory_file = [&source] {
     return source.memory_file->descriptor_up_to(source.offset +
                                                 whole_pages(source.meta.stored_size));
   };
-  return {copy, file, source.offset};
+  return {copy, memory_file, source.offset};
 }
 
 // Requires: the caller moves the chunk, and still does if this fails; else as leave_memory.

@@ -1,6 +1,7 @@
 #include "tests/blobstore/sim_disk.h"
 
 #include <rocksdb/file_system.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -30,6 +31,14 @@ class SimDiskFile final : public DiskFile {
     extent_->pending.push_back({offset, {bytes.begin(), bytes.end()}});
     if (fails) return fail(ErrorCode::kIo, "Input/output error");
     return {};
+  }
+
+  Result<bool> write_from(uint64_t offset, int fd, uint64_t from, uint64_t size) override {
+    std::vector<std::byte> bytes(size);
+    const ssize_t n = pread(fd, bytes.data(), size, static_cast<off_t>(from));
+    if (n != static_cast<ssize_t>(size)) return false;
+    BIGCAST_TRY(write(offset, bytes));
+    return true;
   }
 
   Result<void> read(uint64_t offset, std::span<std::byte> buffer) override {

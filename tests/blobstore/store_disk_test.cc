@@ -6,6 +6,7 @@
 #include <array>
 #include <csignal>
 #include <fstream>
+#include <functional>
 
 #include "base/pages.h"
 #include "blobstore/block_map.h"
@@ -21,6 +22,19 @@ uint64_t allocated_bytes(int fd) {
   struct stat status {};
   REQUIRE(fstat(fd, &status) == 0);
   return static_cast<uint64_t>(status.st_blocks) * 512;
+}
+
+// While `work` runs, writes beyond `bytes` of a file fail.
+void with_file_size_limit(uint64_t bytes, const std::function<void()>& work) {
+  rlimit old{};
+  REQUIRE(getrlimit(RLIMIT_FSIZE, &old) == 0);
+  rlimit less = old;
+  less.rlim_cur = bytes;
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  REQUIRE(setrlimit(RLIMIT_FSIZE, &less) == 0);
+  work();
+  REQUIRE(setrlimit(RLIMIT_FSIZE, &old) == 0);
+  std::signal(SIGXFSZ, handler);
 }
 
 }  // namespace
@@ -193,16 +207,8 @@ TEST_CASE("a write that the system cuts short is no write") {
   };
   const auto buffer = std::make_unique<Buffer>();
   buffer->bytes.fill(std::byte{7});
-  rlimit old{};
-  REQUIRE(getrlimit(RLIMIT_FSIZE, &old) == 0);
-  rlimit half = old;
-  half.rlim_cur = limits::kMiB / 2;
-  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
-  REQUIRE(setrlimit(RLIMIT_FSIZE, &half) == 0);
-  const auto written = file->write(0, buffer->bytes);
-  REQUIRE(setrlimit(RLIMIT_FSIZE, &old) == 0);
-  std::signal(SIGXFSZ, handler);
-  CHECK(code_of(written) == ErrorCode::kIo);
+  with_file_size_limit(limits::kMiB / 2,
+                       [&] { CHECK(code_of(file->write(0, buffer->bytes)) == ErrorCode::kIo); });
   REQUIRE(file->write(0, buffer->bytes));
   buffer->bytes.fill(std::byte{0});
   REQUIRE(file->read(0, buffer->bytes));
@@ -234,7 +240,13 @@ TEST_CASE("pages of a memory file reach the disk where they are wanted, or none 
   const int directory_fd = open(directory.path.c_str(), O_RDONLY | O_CLOEXEC);
   CHECK_FALSE(file->write_from(0, directory_fd, 0, size).value());
   close(directory_fd);
+  CHECK_FALSE(file->write_from(0, fd, 2 * size, size).value());  // behind the memory file's end
   CHECK(read(0) == Bytes(size));
+  with_file_size_limit(limits::kMiB, [&] {
+    CHECK(code_of(file->write_from(0, fd, kPage, size)) == ErrorCode::kIo);
+  });
+  REQUIRE(file->write_from(0, fd, kPage, size).value());
+  CHECK(read(0) == padded);
   REQUIRE(memory->freeze());
   CHECK(memory->descriptor_up_to(kPage + size).value() == fd);
   CHECK(code_of(memory->descriptor_up_to(kPage + size + 1)) == ErrorCode::kIo);
