@@ -281,9 +281,8 @@ class BlobStore {
   // finds it worth more than what would leave for it. It waits for nobody's room and writes nothing
   // to disk; what it found no room for counts for make_room_ahead.
   virtual Result<ChunkMeta> load_chunk(BlobId id, uint32_t index, std::span<std::byte> buffer) = 0;
-  // The stored bytes in place, for as long as it takes to send them. NOT_FOUND: not resident in a
-  // memory file, or limits::kServeReserve or a quarter of the memory budget is viewed: use
-  // read_chunk.
+  // The stored bytes in place, for as long as it takes to send them. NOT_FOUND: not resident, or
+  // limits::kServeReserve or a quarter of the memory budget is viewed: use read_chunk.
   virtual Result<ChunkView> view_chunk(BlobId id, uint32_t index) = 0;
   // Keeps a sealed mappable blob's chunks in memory, those that are there and those that come,
   // until the last copy of the result goes: hold it as long as a reader has the blob mapped. What

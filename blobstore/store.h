@@ -53,7 +53,8 @@ struct StoredChunk {
   uint64_t version = 0;
   uint32_t views = 0;                                   // while there are any it is not evicted
   uint64_t pages = 0;                                   // bytes of memory accounted for it
-  std::shared_ptr<const std::vector<std::byte>> small;  // instead of the memory file
+  std::shared_ptr<const std::vector<std::byte>> small;  // instead of the memory file; zeros behind
+                                                        // it, up to the next multiple of 8
   DiskRuns runs;
   uint64_t disk_bytes = 0;
   uint64_t charged = 0;       // of a home: its part of homes_used_

@@ -158,7 +158,9 @@ Result<void> Store::write_chunk(Lock& lock, const BlobPtr& blob, StoredChunk& ch
   Result<void> written;
   std::shared_ptr<const std::vector<std::byte>> copy;
   if (small) {
-    copy = std::make_shared<const std::vector<std::byte>>(stored.begin(), stored.end());
+    auto bytes = std::make_shared<std::vector<std::byte>>((stored.size() + 7) / 8 * 8);
+    std::copy(stored.begin(), stored.end(), bytes->begin());
+    copy = std::move(bytes);
   } else {
     written =
         write_to_file(*file, uint64_t{chunk.meta.index} * blob->options.chunk_size, stored, spare);
@@ -410,7 +412,7 @@ Result<ChunkView> Store::view_chunk(BlobId id, uint32_t index) {
   BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
   const auto it = blob->chunks.find(index);
   const bool here = it != blob->chunks.end() && it->second.readable() && it->second.in_memory &&
-                    !it->second.small && !it->second.busy && !it->second.damaged;
+                    !it->second.busy && !it->second.damaged;
   const uint64_t viewed_max = std::min<uint64_t>(limits::kServeReserve, memory_budget_ / 4);
   if (!here || viewed_ + it->second.meta.stored_size > viewed_max) {
     return fail(ErrorCode::kNotFound, fmt::format("chunk {}: can't be viewed now", index));
@@ -424,9 +426,13 @@ Result<ChunkView> Store::view_chunk(BlobId id, uint32_t index) {
   lock.unlock();
   ChunkView view;
   view.meta = source.meta;
-  view.pin = std::shared_ptr<const void>(
-      source.memory_file.get(), [this, blob, source](const void*) { end_view(blob, source); });
-  BIGCAST_ASSIGN(view.bytes, source.memory_file->view(source.offset, source.meta.stored_size));
+  const auto end = [this, blob, source](const void*) { end_view(blob, source); };
+  view.pin = std::shared_ptr<const void>(&chunk, end);
+  if (source.small) {
+    view.bytes = std::span(*source.small).first(source.meta.stored_size);
+  } else {
+    BIGCAST_ASSIGN(view.bytes, source.memory_file->view(source.offset, source.meta.stored_size));
+  }
   return view;
 }
 
@@ -437,7 +443,9 @@ void Store::end_view(const BlobPtr& blob, const Source& source) {
   const auto it = blob->chunks.find(source.meta.index);
   if (it == blob->chunks.end() || it->second.doomed) {
     // It was left to us; or whoever looked at it after it was punched gave it pages again.
-    source.memory_file->punch(source.offset, whole_pages(source.meta.stored_size));
+    if (source.memory_file) {
+      source.memory_file->punch(source.offset, whole_pages(source.meta.stored_size));
+    }
     return;
   }
   StoredChunk& chunk = it->second;

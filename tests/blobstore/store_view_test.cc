@@ -34,10 +34,32 @@ TEST_CASE("a view shows a chunk's bytes in place, zeros up to the next multiple 
   CHECK(code_of(store->view_chunk(BlobId{1, 99}, 0)) == ErrorCode::kNotFound);
 }
 
-TEST_CASE("what a memory file does not hold can't be viewed") {
+TEST_CASE("a small blob is viewed where it rests, and lives on in the view when it is removed") {
   const auto store = open_or_fail(memory_only());
   const CreateOptions small = blob_options(1);
+  write_blob(*store, small, 101);
+  auto view = store->view_chunk(small.id, 0);
+  REQUIRE(view);
+  REQUIRE(view->bytes.size() == 101);
+  for (size_t i = 101; i < 104; ++i) CHECK(view->bytes.data()[i] == std::byte{0});
+  REQUIRE(store->remove(small.id));
+  CHECK(shows(*view, small.id, 101));
+  view = {};
+  CHECK(store->usage().memory_used == 0);
+}
+
+TEST_CASE("a small blob that is viewed is not pushed out") {
+  const TemporaryDirectory directory;
+  const auto store = open_or_fail(with_disk(directory.path, kDisk));
+  const CreateOptions small = blob_options(1);
   write_blob(*store, small, 100);
+  auto view = store->view_chunk(small.id, 0);
+  REQUIRE(view);
+  write_blob(*store, blob_options(2), 2 * kMemory);
+  CHECK(store->stat(small.id)->memory_bytes > 0);
+  view = {};
+  write_blob(*store, blob_options(3), kMemory);
+  CHECK(store->stat(small.id)->memory_bytes == 0);
   CHECK(code_of(store->view_chunk(small.id, 0)) == ErrorCode::kNotFound);
 }
 
