@@ -63,9 +63,11 @@ kj::Promise<Result<void>> CopyService::seal(Figures figures) {
 
 kj::Promise<Result<void>> CopyService::seal_in_store(Figures figures) {
   return core_
-      .on_pool([store = core_.store, id = id_, figures] {
-        return store->seal(id, figures.size, figures.chunk_count, figures.root_digest);
-      })
+      .seal_on_pool(id_,
+                    [store = core_.store, id = id_, figures] {
+                      return store->seal(id, figures.size, figures.chunk_count,
+                                         figures.root_digest);
+                    })
       .then([this](Result<BlobStat> sealed) -> Result<void> {
         if (!sealed) return tl::unexpected<Error>(sealed.error());
         become_home(*sealed);

@@ -43,6 +43,7 @@ NodeCore::NodeCore(rpc::UvLoop& loop, const Config& config, const Clock& clock,
       leases(clock, config.lease_grace),
       started_at(clock.now()),
       put_turns_(kj::refcounted<CreditPool>(std::max(1U, rpc::UvLoop::pool_threads() / 2))),
+      sync_turns_(kj::refcounted<CreditPool>(std::max(1U, rpc::UvLoop::pool_threads() / 4))),
       tasks_(kj::heap<kj::TaskSet>(log_errors_)) {}
 
 NodeCore::~NodeCore() noexcept(false) = default;

@@ -65,10 +65,15 @@ class NodeCore final : public kj::Refcounted {
   // turn until it ends, though the promise be dropped; if that is dropped before, it never begins.
   template <typename Work>
   auto put_on_pool(Work work) {
-    return put_turns_->acquire(1).then([this, work = std::move(work)](
-                                           kj::Own<CreditPool::Credit> turn) mutable {
-      return on_pool([turn = kj::mv(turn), work = std::move(work)]() mutable { return work(); });
-    });
+    return on_pool_in_turn(*put_turns_, std::move(work));
+  }
+  // The same for what seals the blob: a durable one waits until the disk has everything, and a
+  // quarter of the pool's threads are for that.
+  template <typename Work>
+  auto seal_on_pool(BlobId id, Work work) {
+    const auto stat = store->stat(id);
+    const bool syncs = stat && stat->durability == Durability::kDisk;
+    return syncs ? on_pool_in_turn(*sync_turns_, std::move(work)) : on_pool(std::move(work));
   }
   bool pool_is_idle() const { return pool_use_.use_count() == 1; }
 
@@ -138,8 +143,17 @@ class NodeCore final : public kj::Refcounted {
   };
   kj::Promise<void> make_room_turns();
 
+  template <typename Work>
+  auto on_pool_in_turn(CreditPool& turns, Work work) {
+    return turns.acquire(1).then([this, work = std::move(work)](
+                                     kj::Own<CreditPool::Credit> turn) mutable {
+      return on_pool([turn = kj::mv(turn), work = std::move(work)]() mutable { return work(); });
+    });
+  }
+
   bool making_room_ = false;
   kj::Own<CreditPool> put_turns_;
+  kj::Own<CreditPool> sync_turns_;
   std::shared_ptr<int> pool_use_ = std::make_shared<int>(0);
   size_t running_ = 0;
   std::unordered_map<BlobId, kj::ForkedPromise<Result<void>>> removals_;

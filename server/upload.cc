@@ -299,7 +299,7 @@ kj::Promise<void> UploadService::seal(SealContext context) {
   return seal_copies(size, chunk_count, given)
       .then([this, size, chunk_count, root](Result<void> copied) -> kj::Promise<Result<BlobStat>> {
         if (!copied) return Result<BlobStat>(tl::unexpected<Error>(copied.error()));
-        return core_.on_pool([store = core_.store, id = id_, size, chunk_count, root] {
+        return core_.seal_on_pool(id_, [store = core_.store, id = id_, size, chunk_count, root] {
           return store->seal(id, size, chunk_count, root);
         });
       })

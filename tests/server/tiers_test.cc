@@ -5,11 +5,14 @@
 #include <cstdint>
 #include <deque>
 #include <future>
+#include <latch>
+#include <string>
 #include <thread>
 #include <vector>
 
 #include "rpc/frame.h"
 #include "tests/server/fixture.h"
+#include "tests/support/faulty_disk.h"
 
 // A home whose memory is smaller than its blobs, as its readers see it.
 namespace bigcast::testing {
@@ -56,6 +59,63 @@ TEST_CASE("reads have threads while every put waits for the disk") {
   disk.set_value();
   for (auto& put : puts) put.wait(loop.wait_scope());
   CHECK(waiting == 2 * rpc::UvLoop::pool_threads());
+}
+
+TEST_CASE("reads have threads while every seal waits for the disk") {
+  Faults faults;
+  std::latch disk_is_free(1);
+  std::atomic<uint32_t> syncing{0};
+  faults.before_sync = [&] {
+    ++syncing;
+    disk_is_free.wait();
+  };
+  rpc::UvLoop loop;
+  TemporaryDirectory directory;
+  const auto with_disk = [&](Config& config) {
+    config.disk_path = directory.path();
+    config.disk_bytes = 256 * limits::kMiB;
+  };
+  Host host(loop, LeaseId{}, with_disk, std::make_unique<FaultyDisk>(faults));
+  std::vector<kj::Promise<void>> seals;
+  std::deque<rpc::Upload::Client> uploads;
+  for (uint32_t i = 0; i < 2 * rpc::UvLoop::pool_threads(); ++i) {
+    auto blob = host.caller.create({.name = "blob-" + std::to_string(i), .durable = true});
+    REQUIRE(blob);
+    REQUIRE(host.caller.send(blob->upload, make_chunk(0)));
+    uploads.emplace_back(kj::mv(blob->upload));
+    seals.push_back(start_seal(uploads.back(), kSmallChunk, 1)
+                        .then([](auto response) { CHECK(response.getResult().isRef()); })
+                        .eagerlyEvaluate(nullptr));
+  }
+  run_until(
+      loop, [&] { return syncing > 0; }, "a seal that waits");
+  bool was_read = false;
+  auto reading = host.node.core().on_pool([] {}).then([&] { was_read = true; });
+  auto running = reading.eagerlyEvaluate(nullptr);
+  run_until(
+      loop, [&] { return was_read; }, "a read beside them");
+  disk_is_free.count_down();
+  for (auto& seal : seals) seal.wait(loop.wait_scope());
+}
+
+TEST_CASE("small blobs in memory are read though the disk keeps every other reader waiting") {
+  rpc::UvLoop loop;
+  TieredHome home(loop);
+  TestClient client = login(loop, home.node.tcp());
+  Caller caller(loop, client.session);
+  const auto ref = caller.put_blob({.size = kSmallChunk}, 1);
+  auto blob = caller.open_ref(ref);
+  REQUIRE(blob);
+  std::promise<void> disk;
+  const std::shared_future<void> disk_is_free = disk.get_future().share();
+  std::vector<kj::Promise<void>> loads;
+  for (uint32_t i = 0; i < 2 * rpc::UvLoop::pool_threads(); ++i) {
+    loads.push_back(home.node.core().on_pool([disk_is_free] { disk_is_free.wait(); }));
+  }
+  auto buffers = home.node.core().serve_buffers.acquire(limits::kServeReserve);
+  CHECK(matches(read(loop, *blob, 0), make_chunk(0)));
+  disk.set_value();
+  for (auto& load : loads) load.wait(loop.wait_scope());
 }
 
 TEST_CASE("a chunk on disk is read once, however many ask, and is in memory then") {
