@@ -32,7 +32,7 @@ COLUMNS = (
     ("raw file", "raw_gb_per_s", ".2f"),
     ("ratio", "ratio", ".2f"),
     ("CPU-s/GB", "cpu_s_per_gb", ".3f"),
-    ("raw file's", "raw_cpu_s_per_gb", ".3f"),
+    ("raw CPU-s/GB", "raw_cpu_s_per_gb", ".3f"),
 )
 
 

@@ -8,12 +8,15 @@ their 99th percentiles.
 A virtual machine whose processors and disk are all busy may be stopped by its host for a while, again
 and again; the 99th percentile is then what its host does. So each is told twice: as it is, and without
 the time in which the machine stood still ("running"), which real-time threads on all processors find
-(tests/bench/stalls.h).
+(tests/bench/stalls.h). And a fourth row shows what such a machine does to puts that push nothing out
+while somebody else, who has nothing to do with the node, writes to a raw O_DIRECT file as many bytes a
+second as the demotions did.
 """
 
 import argparse
 import contextlib
 import json
+import mmap
 import os
 import pathlib
 import sys
@@ -26,12 +29,13 @@ sys.path.insert(0, str(ROOT / "scripts" / "lib"))
 
 import measure  # noqa: E402
 from bigcast_nodes import RunningNode, parse_node_arguments  # noqa: E402
-from measure import MEBI  # noqa: E402
+from measure import GIGA, MEBI  # noqa: E402
 from netns import LocalHosts  # noqa: E402
 
 BAR = 2.0
 NAMESPACE = "bench"
-SIZES = (64 << 10, 4 * MEBI)
+CHUNK = 4 * MEBI
+SIZES = (64 << 10, CHUNK)
 PUT_MIB = 128
 MEMORY_MIB = 512
 DISK_MIB = 4096
@@ -76,6 +80,34 @@ class Puts:
         self._hosts.output(0, [*self._client, *argv])
 
 
+class RawWrites:
+    """Writes 4 MiB after 4 MiB to an O_DIRECT file in a thread of its own, so many bytes a second."""
+
+    def __init__(self, path, bytes_per_s):
+        self._path, self._pause = path, CHUNK / bytes_per_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self):
+        self._file = os.open(self._path, os.O_CREAT | os.O_WRONLY | os.O_DIRECT, 0o600)
+        os.posix_fallocate(self._file, 0, DISK_MIB * MEBI // 4)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join()
+        os.close(self._file)
+        os.unlink(self._path)
+
+    def _run(self):
+        chunk, offset, due = mmap.mmap(-1, CHUNK), 0, time.monotonic()
+        while not self._stop.wait(max(0, due - time.monotonic())):
+            os.pwrite(self._file, chunk, offset)
+            offset = (offset + CHUNK) % (DISK_MIB * MEBI // 4)
+            due += self._pause
+
+
 class Bench:
     def __init__(self, arguments, hosts, scratch):
         self._hosts = hosts
@@ -88,27 +120,34 @@ class Bench:
         self._node = RunningNode(hosts, 0, arguments.binaries, flags)
         self._server = socket
         self._client = [arguments.binaries / "bigcast", "--quiet", "--server", socket]
+        self._scratch = scratch
         self._source = scratch / "source"
         self._source.write_bytes(os.urandom(PUT_MIB * MEBI))
         for size in SIZES:
             put = [*self._client, "put", "-", "--key", f"{NAMESPACE}/{size}"]
             hosts.output(0, put, os.urandom(size))
 
-    def read(self, size):
+    def _read(self, size):
         before, started = self._node.metrics(), time.monotonic()
         argv = [self._binaries / "bigcast-bench", "latency", self._server, NAMESPACE, str(size)]
         output = self._hosts.output(0, [*argv, "--stalls", "--count", str(self._calls)])
         seconds, after = time.monotonic() - started, self._node.metrics()
         demoted = after["chunks_demoted_total"] - before["chunks_demoted_total"]
-        return {**json.loads(output), "demoted_gb_per_s": demoted * 4 * MEBI / 1e9 / seconds}
+        return {**json.loads(output), "demoted_gb_per_s": demoted * CHUNK / GIGA / seconds}
 
-    def row(self, size, beside):
-        """Beside: nothing, puts or demotions."""
-        kept = {"nothing": None, "puts": 1, "demotions": KEPT_ON_DISK}[beside]
-        with contextlib.ExitStack() as stack:
+    def rows(self, size):
+        rows = {"nothing": self._row(size), "puts": self._row(size, 1),
+                "demotions": self._row(size, KEPT_ON_DISK)}
+        demoted = max(rows["demotions"]["demoted_gb_per_s"] * GIGA, CHUNK)
+        rows["puts, raw file"] = self._row(size, 1, RawWrites(self._scratch / "raw", demoted))
+        return rows
+
+    def _row(self, size, kept=None, beside=contextlib.nullcontext()):
+        """Kept: so many blobs that were put meanwhile are, if it is not None."""
+        with beside, contextlib.ExitStack() as stack:
             if kept is not None:
                 stack.enter_context(Puts(self._hosts, self._client, self._source, kept))
-            row = self.read(size)
+            row = self._read(size)
         for key in self._keys_left():
             self._hosts.output(0, [*self._client, "rm", key])
         return row
@@ -152,14 +191,17 @@ def main():
     ) as scratch:
         bench = Bench(arguments, hosts, pathlib.Path(scratch))
         for size in SIZES:
-            ways = ("nothing", "puts", "demotions")
-            runs = [{way: bench.row(size, way) for way in ways} for _ in range(arguments.repeats)]
-            for way in ways:
-                row = {"bench": "reads-while-demoting", "size_bytes": size, "beside": way}
-                rows.append({**row, **measure.medians([run[way] for run in runs])})
-            for name in ("", "running_"):
-                p99 = name + "p99_us"
-                rows[-1][name + "ratio"] = rows[-1][p99] / rows[-2][p99]
+            runs = [bench.rows(size) for _ in range(arguments.repeats)]
+            of_size = {
+                way: {"bench": "reads-while-demoting", "size_bytes": size, "beside": way,
+                      **measure.medians([run[way] for run in runs])}
+                for way in ("nothing", "puts", "puts, raw file", "demotions")
+            }
+            for way in ("puts, raw file", "demotions"):
+                for name in ("", "running_"):
+                    p99 = name + "p99_us"
+                    of_size[way][name + "ratio"] = of_size[way][p99] / of_size["puts"][p99]
+            rows += of_size.values()
     print(f"\nmedians of {arguments.repeats}")
     measure.print_table(COLUMNS, rows)
     print(f"the bar: p99 at most {BAR} of that beside puts alone")

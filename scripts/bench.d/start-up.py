@@ -1,7 +1,7 @@
 """How long a node takes to be ready with many durable chunks on its disk.
 
 A tool writes the rows of a million chunks in a thousand blobs, as a killed node leaves them; then
-bigcastd starts on them, is asked for one blob, and is killed, five times.
+bigcastd starts on them, is asked for one blob, and is stopped, five times.
 """
 
 import argparse

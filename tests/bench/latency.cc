@@ -127,6 +127,8 @@ double quantile(const std::vector<double>& sorted, double share) {
 
 Result<Latency> measure_calls(const std::vector<std::function<Result<void>()>>& calls,
                               uint32_t count, bool watch_stalls) {
+  std::optional<Stalls> watch;
+  if (watch_stalls) watch.emplace();
   std::barrier start(static_cast<std::ptrdiff_t>(calls.size()) + 1);
   std::vector<Result<std::vector<Stalls::Span>>> results(calls.size());
   std::vector<std::thread> threads;
@@ -134,8 +136,6 @@ Result<Latency> measure_calls(const std::vector<std::function<Result<void>()>>& 
     threads.emplace_back([&, i] { results[i] = repeat(calls[i], count, start); });
   }
   start.arrive_and_wait();
-  std::optional<Stalls> watch;
-  if (watch_stalls) watch.emplace();
   const auto started = Clock::now();
   for (auto& thread : threads) thread.join();
   const auto ended = Clock::now();

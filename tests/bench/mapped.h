@@ -9,7 +9,7 @@ namespace bigcast::bench {
 // Seconds. What a mapped read takes beside what the machine allows, all over the same bytes.
 struct MappedRead {
   double first_s = 0;     // map_ref: asking the node, mapping, XXH3 of all
-  double second_s = 0;    // XXH3 of all again
+  double second_s = 0;    // XXH3 of all again: the median of some, in turn with the last one's
   double fresh_s = 0;     // mapping a resident memfd of our own, and XXH3 of all
   double retained_s = 0;  // XXH3 of all of a mapping that was read before
 };

@@ -44,6 +44,7 @@ class PolicySim(unittest.TestCase):
         lines = "".join(f"{t},{r[0]},{r[1]}\n" for t, r in enumerate(requests))
         for trace in (
             self.file("oracle", records),
+            self.file("brace", bytes([ord("{")]) + records[1:]),  # the first time's lowest byte
             self.file("plain.csv", lines),
             self.file("header.csv", "time,id,size\r\n" + lines.replace("\n", "\r\n")),
         ):

@@ -56,7 +56,7 @@ Stalls::Stalls() {
     int failed = pthread_setaffinity_np(thread, sizeof only, &only);
     if (failed == 0) failed = pthread_setschedparam(thread, SCHED_FIFO, &priority);
     if (failed != 0) stop();
-    check(failed, "a real-time thread on each processor");
+    check(failed, "a real-time thread on each processor (it needs root)");
   }
 }
 

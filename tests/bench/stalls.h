@@ -10,8 +10,9 @@ namespace bigcast::bench {
 
 // Sees when the whole machine stands still, as a virtual one does whose host takes its processors
 // away: a real-time thread on each processor sleeps for a millisecond over and over, and what all
-// of them oversleep by more than five no program on this machine could have used. Needs the right
-// to real-time priorities (CAP_SYS_NICE).
+// of them oversleep by more than five no program on this machine could have used. (What the kernel
+// does for a program on all processors at once, without a break, for so long would count, too.)
+// Needs the right to real-time priorities: root's, or RLIMIT_RTPRIO.
 class Stalls {
  public:
   using Clock = std::chrono::steady_clock;

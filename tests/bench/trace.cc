@@ -65,11 +65,11 @@ Result<TraceFormat> format_of(const std::string& path) {
   std::array<char, kRecordSize> begin{};
   file.read(begin.data(), begin.size());
   const std::string_view text(begin.data(), static_cast<size_t>(file.gcount()));
-  if (text.front() == '{') return TraceFormat::kBroadcast;
   const bool printable = std::all_of(text.begin(), text.end(), [](unsigned char c) {
     return std::isprint(c) != 0 || std::isspace(c) != 0;
   });
-  return printable ? TraceFormat::kCsv : TraceFormat::kOracleGeneral;
+  if (!printable) return TraceFormat::kOracleGeneral;  // though it may begin with any byte
+  return text.starts_with('{') ? TraceFormat::kBroadcast : TraceFormat::kCsv;
 }
 
 Result<TraceReader> TraceReader::open(const std::string& path, TraceFormat format) {
