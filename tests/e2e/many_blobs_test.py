@@ -103,6 +103,11 @@ class ManyBlobs(EndToEnd):
             expected = [f"many/b{i:06}" for i in range(first, first + ROWS)]
             eventually(lambda: page.value(shown) == expected, f"rows from {first} on")
             page.value("document.getElementById('next').click()")
+        for typed, first in (("many/b000123", 123), ("many/b000123x", 124), ("many/c", COUNT)):
+            page.value(f"document.getElementById('from').value = '{typed}';"
+                       "document.getElementById('from').dispatchEvent(new Event('change'))")
+            expected = [f"many/b{i:06}" for i in range(first, min(first + ROWS, COUNT))]
+            eventually(lambda: page.value(shown) == expected, f"rows that start at {typed}")
 
 
 if __name__ == "__main__":
