@@ -444,22 +444,39 @@ TEST_CASE("in the background: ready line, secret out of sight, exit when idle") 
   CHECK_FALSE(contains(log.str(), "not-to-be-seen"));
 }
 
-// Asks to log in and answers any challenge with a wrong proof.
-void forge_login(rpc::UvLoop& loop, const std::string& address, const std::string& name_space) {
+// Asks to log in and answers any challenge with a wrong proof: the error.
+Error forge_login(rpc::UvLoop& loop, const std::string& address, const std::string& name_space,
+                  uint32_t version = limits::kProtocolVersion) {
   auto connection = rpc::Connection::connect(loop, *rpc::Address::parse(address));
   auto connected = connection.wait(loop.wait_scope());
   REQUIRE(connected);
   auto hello = (*connected)->bootstrap().castAs<rpc::Bootstrap>().helloRequest();
   const std::string nonce(limits::kNonceSize, 'n');
   const capnp::Data::Reader bytes(reinterpret_cast<const kj::byte*>(nonce.data()), nonce.size());
-  hello.setProtocolVersion(limits::kProtocolVersion);
+  hello.setProtocolVersion(version);
   hello.setNameSpace(name_space.c_str());
   hello.setClientNonce(bytes);
   auto answer = hello.send().wait(loop.wait_scope());
-  if (!answer.getResult().isChallenge()) return;
+  if (answer.getResult().isError()) return rpc::read(answer.getResult().getError());
   auto prove = answer.getResult().getChallenge().getLogin().proveRequest();
   prove.setClientProof(bytes);
-  CHECK(prove.send().wait(loop.wait_scope()).getResult().isError());
+  return rpc::read(prove.send().wait(loop.wait_scope()).getResult().getError());
+}
+
+TEST_CASE("a client of the next protocol version is refused by a node, which says so to both") {
+  NodeProcess node;
+  rpc::UvLoop loop;
+  constexpr uint32_t kNext = limits::kProtocolVersion + 1;
+  const std::string why = fmt::format("protocol version: the client speaks {}, the node {}", kNext,
+                                      limits::kProtocolVersion);
+  for (const std::string& address : {node.tcp(), node.socket()}) {
+    const Error error = forge_login(loop, address, "later", kNext);
+    CHECK(error.code == ErrorCode::kUnsupported);
+    CHECK(error.message == why);
+  }
+  const std::string line = "namespace=\"later\" reason=\"UNSUPPORTED: " + why + "\"";
+  CHECK_MESSAGE(eventually([&] { return contains(node.log(), line); }), node.log());
+  CHECK(node.end(SIGTERM) == 0);
 }
 
 TEST_CASE("a denied login leaves one line with the peer and the namespace, whatever is in them") {
