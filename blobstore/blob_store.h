@@ -304,8 +304,8 @@ class BlobStore {
   // In order of name, homes only, after `after`, at most `limit`.
   virtual std::vector<BlobStat> list(std::string_view name_space, std::string_view prefix,
                                      std::string_view after, size_t limit) const = 0;
-  // As list(), of all namespaces, in order of "namespace/name".
-  virtual std::vector<BlobStat> list_all(std::string_view after_key, size_t limit) const = 0;
+  // As list(), of all namespaces, in order of "namespace/name", none before `first_key`.
+  virtual std::vector<BlobStat> list_all(std::string_view first_key, size_t limit) const = 0;
   virtual StoreUsage usage() const = 0;
   // In order of name: those that have a quota of their own, and those that have blobs.
   virtual std::vector<NamespaceUsage> namespaces() const = 0;

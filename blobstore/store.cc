@@ -504,9 +504,9 @@ std::vector<BlobStat> Store::list(std::string_view name_space, std::string_view 
       wanted, limit);
 }
 
-std::vector<BlobStat> Store::list_all(std::string_view after_key, size_t limit) const {
+std::vector<BlobStat> Store::list_all(std::string_view first_key, size_t limit) const {
   const Lock lock(mutex_);
-  return list_from(names_.upper_bound(after_key), "", std::min(limit, limits::kListPageMax));
+  return list_from(names_.lower_bound(first_key), "", std::min(limit, limits::kListPageMax));
 }
 
 std::vector<BlobStat> Store::list_from(Names::const_iterator it, std::string_view prefix,

@@ -187,7 +187,7 @@ class Store final : public BlobStore {
   std::vector<uint32_t> resident_chunks(BlobId id) const override;
   std::vector<BlobStat> list(std::string_view name_space, std::string_view prefix,
                              std::string_view after, size_t limit) const override;
-  std::vector<BlobStat> list_all(std::string_view after_key, size_t limit) const override;
+  std::vector<BlobStat> list_all(std::string_view first_key, size_t limit) const override;
   StoreUsage usage() const override;
   std::vector<NamespaceUsage> namespaces() const override;
   void set_quotas(std::map<std::string, uint64_t, std::less<>> quotas,

@@ -130,7 +130,8 @@ struct NodeReport {
   // Counted since its start.
   uint64_t received_bytes = 0, served_bytes = 0;            // to and from clients and other nodes
   uint64_t fetched_home_bytes = 0, fetched_peer_bytes = 0;  // of others' blobs
-  uint64_t chunks_demoted = 0, chunks_dropped = 0, chunks_quarantined = 0;
+  uint64_t chunks_demoted = 0, chunks_dropped = 0;
+  uint64_t chunks_quarantined = 0;  // ... but for this: those of now
   uint64_t checksum_failures = 0, login_failures = 0, peer_fetch_failures = 0;
   struct Peer {
     std::string address;

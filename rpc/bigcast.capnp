@@ -221,7 +221,7 @@ struct NodeReport {
   fetchedPeerBytes @22 :UInt64;
   chunksDemoted @23 :UInt64;
   chunksDropped @24 :UInt64;
-  chunksQuarantined @25 :UInt64;
+  chunksQuarantined @25 :UInt64;  # ... but for this: those of now
   checksumFailures @26 :UInt64;
   loginFailures @27 :UInt64;
   peerFetchFailures @28 :UInt64;

@@ -302,7 +302,28 @@ Result<void> apply_all(CommandLine& line, Flags& flags, const Environment& envir
   return {};
 }
 
+// All of them, and what they must be together.
+Result<CommandLine> settle(Flags& flags, const Environment& environment) {
+  CommandLine line;
+  if (flags.check_config) line.action = CommandLine::Action::kCheckConfig;
+  BIGCAST_TRY(apply_all(line, flags, environment));
+  BIGCAST_TRY(load_secret(line.config, environment));
+  BIGCAST_TRY(load_http_password(line.config));
+  BIGCAST_TRY(load_http_tls(line.config));
+  BIGCAST_TRY(check_together(line.config));
+  for (const auto& [key, chosen] : line.effective) {
+    line.text += fmt::format("{} = {}  # {}\n", key, chosen.text, chosen.source);
+  }
+  return line;
+}
+
 }  // namespace
+
+Result<CommandLine> parse_config_file(const std::string& path, const Environment& environment) {
+  Flags flags;
+  flags.config_path = path;
+  return settle(flags, environment);
+}
 
 Result<CommandLine> parse_command_line(int argc, const char* const* argv,
                                        const Environment& environment) {
@@ -326,18 +347,7 @@ Result<CommandLine> parse_command_line(int argc, const char* const* argv,
   if (flags.config_reference) return printing(settings_reference());
   if (flags.metrics_reference) return printing(Metrics::reference());
   if (flags.man) return printing(man_page());
-
-  CommandLine line;
-  if (flags.check_config) line.action = CommandLine::Action::kCheckConfig;
-  BIGCAST_TRY(apply_all(line, flags, environment));
-  BIGCAST_TRY(load_secret(line.config, environment));
-  BIGCAST_TRY(load_http_password(line.config));
-  BIGCAST_TRY(load_http_tls(line.config));
-  BIGCAST_TRY(check_together(line.config));
-  for (const auto& [key, chosen] : line.effective) {
-    line.text += fmt::format("{} = {}  # {}\n", key, chosen.text, chosen.source);
-  }
-  return line;
+  return settle(flags, environment);
 }
 
 std::vector<std::string> reload(CommandLine& running, CommandLine next) {

@@ -81,6 +81,9 @@ using Environment = std::function<const char*(const std::string&)>;
 Result<CommandLine> parse_command_line(int argc, const char* const* argv,
                                        const Environment& environment);
 
+// As `--config path` alone, but without a command line's cost: that is most of a small file's.
+Result<CommandLine> parse_config_file(const std::string& path, const Environment& environment);
+
 // Applies to a running node what is not its start's (Setting::reloads) of what was just read again.
 // Returns a sentence for each setting that changed, those that wait for the next start included.
 std::vector<std::string> reload(CommandLine& running, CommandLine next);

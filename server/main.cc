@@ -140,15 +140,16 @@ void reload(const Invocation& invocation, CommandLine& line, Node& node,
   manager.ready(node.ready_line());
 }
 
-// Each connection and each blob in memory is one, and nothing here uses select(2).
+// Each connection is one, and each blob that has a memory file; nothing here uses select(2).
 Result<void> raise_descriptor_limit() {
   rlimit files{};
   if (getrlimit(RLIMIT_NOFILE, &files) != 0) return {};
   if (files.rlim_max < limits::kDescriptorsMin) {
     return fail(ErrorCode::kResourceExhausted,
                 fmt::format("descriptors: its limit is {}, a node needs {}, and one more for each "
-                            "connection and each blob in memory: raise the hard limit "
-                            "(LimitNOFILE in its unit, or ulimit -Hn)",
+                            "connection and each blob in memory that is above 1 MiB, of several "
+                            "chunks or mappable: raise the hard limit (LimitNOFILE in its unit, or "
+                            "ulimit -Hn)",
                             files.rlim_max, limits::kDescriptorsMin));
   }
   if (files.rlim_cur == files.rlim_max) return {};

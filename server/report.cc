@@ -28,7 +28,7 @@ void write_usage(const StoreUsage& usage, rpc::NodeReport::Builder out) {
   out.setMappedBytes(usage.memory_mapped);
   out.setChunksDemoted(usage.chunks_demoted);
   out.setChunksDropped(usage.chunks_dropped);
-  out.setChunksQuarantined(usage.chunks_quarantined);
+  out.setChunksQuarantined(usage.chunks_damaged);
 }
 
 void write_metrics(const Metrics& metrics, uint64_t store_failures, rpc::NodeReport::Builder out) {

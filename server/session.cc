@@ -172,16 +172,19 @@ Result<void> SessionService::check_first_home(const bigcast::CreateOptions& opti
 
 kj::Promise<void> SessionService::create(CreateContext context) {
   heard();
+  const auto options = check_create(context.getParams().getOptions(), state_->lease);
   auto stat = [&]() -> Result<BlobStat> {
-    BIGCAST_ASSIGN(const bigcast::CreateOptions options,
-                   check_create(context.getParams().getOptions(), state_->lease));
-    BIGCAST_TRY(check_first_home(options));
-    if (core_.is_removing(options.id)) {
+    if (!options) return tl::unexpected(options.error());
+    BIGCAST_TRY(check_first_home(*options));
+    if (core_.is_removing(options->id)) {
       return fail(ErrorCode::kAlreadyExists, "placed: a blob of that id was just removed");
     }
-    BIGCAST_TRY(core_.store->create(options));
-    return core_.store->stat(options.id);
+    BIGCAST_TRY(core_.store->create(*options));
+    return core_.store->stat(options->id);
   }();
+  if (options && !stat) {
+    state_->audit("put", options->name, options->id, options->size, stat.error().to_string());
+  }
   auto result = context.getResults().initResult();
   if (!stat) {
     reply_error(result, stat.error());
@@ -189,20 +192,23 @@ kj::Promise<void> SessionService::create(CreateContext context) {
   }
   auto created = result.initCreated();
   write_ref(core_, *stat, created.initRef());
-  const auto options = context.getParams().getOptions();
-  auto upload = kj::heap<UploadService>(kj::addRef(*state_), *stat, options.getAnnounceFrom());
+  const auto asked = context.getParams().getOptions();
+  auto upload = kj::heap<UploadService>(kj::addRef(*state_), *stat, asked.getAnnounceFrom());
   const auto whole = whole_ref(*stat);
   if (whole && stat->stripe.index > 0) core_.stripes->keep(stat->id, *whole);
   if (!whole || whole->copies < 2) {
     created.setUpload(kj::mv(upload));
     return kj::READY_NOW;
   }
-  auto started = upload->start_copies(*stat, *whole, options.getReplace());
+  auto started = upload->start_copies(*stat, *whole, options->replace);
   rpc::Upload::Client client = kj::mv(upload);
   created.setUpload(client);
-  return started.then([context, client = kj::mv(client)](const Result<void>& copies) mutable {
-    if (!copies) reply_error(context.getResults().initResult(), copies.error());
-  });
+  return started.then(
+      [this, context, stat = *stat, client = kj::mv(client)](const Result<void>& copies) mutable {
+        if (copies) return;
+        state_->audit("put", stat.name, stat.id, stat.size, copies.error().to_string());
+        reply_error(context.getResults().initResult(), copies.error());
+      });
 }
 
 // ---- Between homes.

@@ -180,7 +180,7 @@ const std::array kSettings = {
             "the address that other nodes reach this one at; else the first of listen",
             [](C& c, const Text& text) { return set_address(c.advertise, text, kTcp); }},
     Setting{kNetwork, "http", "HOST:PORT", "127.0.0.1:7421",
-            "where to serve /metrics, /livez and /readyz; 'none'",
+            "where to serve the page and its /api, /metrics, /livez and /readyz; 'none'",
             [](C& c, const Text& text) { return set_address(c.http, text, kTcp); }},
     Setting{kNetwork, "link_speed", "SIZE", "0",
             "bytes a second that its network link carries (1 Gbit/s: 119m), for the metric "
@@ -260,8 +260,8 @@ const std::array kSettings = {
             [](C& c, const Text& text) { return set_path(c.http_key_file, text); }, false, true},
     Setting{
         kAccess, "audit_log", "FILE", "",
-        "append a line of JSON for each change of blobs and each denied login to this file; SIGHUP "
-        "opens it again",
+        "append a line of JSON for each change of blobs, each refused put and each denied login to "
+        "this file; SIGHUP opens it again",
         [](C& c, const Text& text) { return set_path(c.audit_log, text); }},
 
     Setting{kLogs, "log_file", "FILE", "",

@@ -175,8 +175,11 @@ HttpAnswer list_blobs(const NodeCore& core, const HttpRequest& request) {
           {{"error", "limit: must be 1 to " + std::to_string(limits::kPageBlobsMax)}}, 400);
     }
   }
+  std::string first = request.parameter("from").value_or("");
+  // No key stands between another and that one with a zero behind it.
+  if (auto after = request.parameter("after")) first = std::move(*after) + '\0';
   Json blobs = Json::array();
-  const auto page = core.store->list_all(request.parameter("after").value_or(""), limit + 1);
+  const auto page = core.store->list_all(first, limit + 1);
   for (size_t i = 0; i < std::min(limit, page.size()); i++) blobs.push_back(describe(page[i]));
   return json_answer({{"blobs", std::move(blobs)}, {"more", page.size() > limit}});
 }

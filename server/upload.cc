@@ -311,6 +311,7 @@ kj::Promise<void> UploadService::seal(SealContext context) {
       .then([this, context, running = core_.count_running(),
              timing = core_.time(core_.metrics->calls.seal)](Result<BlobStat> sealed) mutable {
         if (!sealed) {
+          session_->audit("put", name_, id_, size_, sealed.error().to_string());
           reply_error(context.getResults().initResult(), sealed.error());
           return;
         }

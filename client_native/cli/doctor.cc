@@ -15,7 +15,7 @@ namespace {
 using Findings = std::vector<Finding>;
 
 constexpr int64_t kClockToleranceMs = 5'000;
-// A node's connections, and as many blobs in memory.
+// A node's connections, and as many blobs that have a memory file.
 constexpr uint64_t kDescriptorsWanted = 2 * limits::kConnectionsMax;
 // What a node uses beside its budget (docs/OPERATIONS.md).
 constexpr uint64_t kMemoryBeside = 64 * limits::kMiB;
@@ -102,8 +102,8 @@ class Examination {
     const std::string state =
         fmt::format("{} of {} descriptors are open", node_.descriptors_open, limit);
     constexpr const char* kAdvice =
-        "raise the hard limit (LimitNOFILE=65536 in its unit, or ulimit -Hn): each connection and "
-        "each blob in memory needs one";
+        "raise the hard limit (LimitNOFILE=65536 in its unit, or ulimit -Hn): each connection "
+        "needs one, and each blob in memory that is above 1 MiB, of several chunks or mappable";
     if (node_.descriptors_open > limit / 10 * 8) return found("descriptors", true, state, kAdvice);
     if (limit < kDescriptorsWanted) found("descriptors", false, state, kAdvice);
   }

@@ -240,7 +240,7 @@ class Cli(unittest.TestCase):
                   "memory_of_machine: int\ndisk_free: 0\nblobs: 1\nrelayed_blobs: 0\n"
                   "reserved_bytes: 0\npinned_bytes: 0\nmapped_bytes: 0\nsessions: int\n"
                   "connections: int\nleases: 0\nuploads: 0\nrunning_calls: int\n"
-                  "received_bytes: 14\nserved_bytes: 14\nfetched_home_bytes: 0\n"
+                  "received_bytes: 14\nserved_bytes: 28\nfetched_home_bytes: 0\n"
                   "fetched_peer_bytes: 0\nchunks_demoted: 0\nchunks_dropped: 0\n"
                   "chunks_quarantined: 0\nchecksum_failures: 0\nlogin_failures: 0\n"
                   "peer_fetch_failures: 0\nunreachable: []")
@@ -250,6 +250,11 @@ class Cli(unittest.TestCase):
         a = self.file("a", b"x" * 1000)
         self.golden_json([transfer], "put", a, "--key", "ns/d/a")
         self.golden_json([transfer], "get", "ns/d/a", self.dir / "copy")
+        got = self.run_cli("--json", "get", "ns/d/a", "-")
+        self.assertEqual(b"x" * 1000, got.stdout)
+        self.compare_json([transfer], got.stderr.splitlines(), "get -")
+        self.assertEqual(self.run_cli("get", "--help").stdout,
+                         self.run_cli("--json", "get", "--help").stdout)
         self.golden_json([blob], "stat", "ns/d/a")
         self.golden_json([blob], "ls", "ns")
         self.golden_json([f"key: \"ns/d/\"\n{usage}", f"key: \"ns/\"\n{usage}"], "du", "ns")

@@ -187,6 +187,21 @@ class Documents(unittest.TestCase):
                    if key not in known and not any(k.startswith(key + ".") for k in known)]
         self.assertEqual([], unknown)
 
+    def test_the_plugin_s_metrics_are_those_that_it_registers(self):
+        folder = ROOT / "spark_plugin_jni/src/main/java/io/bigcast/spark"
+        source = (folder / "Metrics.java").read_text(encoding="utf-8")
+        source = source.replace('delegated_" + label + "_total"', 'delegated_REASON_total"')
+        of_driver, of_both = (set(re.findall(r'\(registry, "(\w+)"', part))
+                              for part in source.split("void registerExecutor"))
+        text = (ROOT / "docs/METRICS.md").read_text(encoding="utf-8")
+        rows = dict(re.findall(r"^\| `(\w+)` \| (driver(?:, executors)?) \|", text, re.M))
+        self.assertEqual({**dict.fromkeys(of_driver, "driver"),
+                          **dict.fromkeys(of_both, "driver, executors")}, rows)
+        reasons = re.findall(r"^    ([A-Z_]+)\(", (folder / "BigcastStats.java").read_text(
+            encoding="utf-8"), re.M)
+        [row] = re.findall(r"^\| `broadcasts_delegated_REASON_total` .*", text, re.M)
+        self.assertEqual([reason.lower() for reason in reasons], re.findall(r"`(\w+)`", row)[1:])
+
     def test_the_quick_start_works(self):
         text = (ROOT / "README.md").read_text(encoding="utf-8")
         [block] = re.findall(r"## On the command line\n\n((?: {4}.*\n)+)", text)

@@ -177,6 +177,13 @@ class Durability(EndToEnd):
         self.assert_ok(self.put(node, "t/new", b"still works"))
         self.assertEqual(b"still works", self.get(node, "t/new"))
 
+    def told_of_damage(self, node):
+        """By `info`: how many chunks; by `doctor`: whether it is serious, and what it is."""
+        [info] = self.json(self.bigcast(node, "--json", "info"))
+        found = self.json(self.bigcast(node, "--json", "doctor"), code=1)
+        [damage] = [each for each in found if each["check"] == "damage"]
+        return info["chunks_quarantined"], damage["serious"], damage["problem"]
+
     def test_a_changed_bit_on_disk_is_never_given(self):
         data = noise(3, 3 * MIB)
         node = self.durable_node()
@@ -194,9 +201,13 @@ class Durability(EndToEnd):
             self.assert_fails(self.bigcast(node, "get", "t/damaged", "-"), 1, "CORRUPT")
         self.assertEqual(data, self.get(node, "t/sound"))
         self.assertEqual(1, node.metrics()["chunks_quarantined_total"])
+        self.assertEqual((1, True, "1 chunks on its disk are damaged"), self.told_of_damage(node))
         self.assert_ok(self.put(node, "t/damaged", data, "--replace"))
         self.assertEqual(data, self.get(node, "t/damaged"))
         self.assertEqual(0, node.metrics()["chunks_damaged"])
+        quarantined, is_serious, problem = self.told_of_damage(node)
+        self.assertEqual((0, False), (quarantined, is_serious))
+        self.assertIn("failed their checksum since its start", problem)
 
     def test_a_damaged_index_is_a_start_error_that_says_what_to_do(self):
         node = self.durable_node()

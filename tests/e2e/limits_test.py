@@ -36,7 +36,8 @@ class FewDescriptors(EndToEnd):
         told = self.json(self.bigcast(node, "--json", "doctor"), code=1)
         self.assertEqual(["descriptors"], [finding["check"] for finding in told])
         self.assertRegex(told[0]["problem"], f"^[0-9]+ of {FEW} descriptors are open")
-        self.assertIn("LimitNOFILE", told[0]["advice"])
+        for word in ("LimitNOFILE", "above 1 MiB, of several chunks or mappable"):
+            self.assertIn(word, told[0]["advice"])
         crowd = []
         self.addCleanup(lambda: [peer.close() for peer in crowd])
         host, port = node.listen.rsplit(":", 1)
@@ -59,10 +60,27 @@ class FewDescriptors(EndToEnd):
         self.assertEqual(b"x" * MIB, self.bigcast(node, "get", "t/x", "-").stdout)
         self.assertEqual(0, node.stop())
 
+    def test_half_of_them_are_for_blobs_that_are_not_small(self):
+        node = self.node("--memory", "64m", within=self.at_most(2 * FEW))
+
+        def put(*arguments, **options):
+            return self.bigcast(node, "put", *arguments, **options)
+        small = [self.file(f"small-{i}", b"x" * 100) for i in range(2 * FEW)]
+        self.assert_ok(put(*small, "--key", "t/"))
+        self.assertEqual(0, node.metrics()["store_descriptors"])
+        self.assert_ok(put("-", "--key", "t/large", input=os.urandom(MIB + 1)))
+        self.assert_ok(put(small[0], "--key", "t/mappable", "--mappable"))
+        several = [self.file(f"several-{i}", b"x" * 70_000) for i in range(FEW - 2)]
+        self.assert_ok(put(*several, "--key", "t/", "--chunk-size", "64k"))
+        self.assertEqual(FEW, node.metrics()["store_descriptors"])
+        self.assert_fails(put(several[0], "--key", "t/more", "--chunk-size", "64k"), 1,
+                          "RESOURCE_EXHAUSTED", f"{FEW} are open, half of")
+
     def test_it_does_not_start_where_there_are_too_few_for_anybody(self):
         done = self.bigcastd("--listen", "127.0.0.1:0", "--http", "none",
                              within=self.at_most(TOO_FEW))
-        self.assert_fails(done, 1, "descriptors", f"its limit is {TOO_FEW}", "LimitNOFILE")
+        self.assert_fails(done, 1, "descriptors", f"its limit is {TOO_FEW}", "LimitNOFILE",
+                          "above 1 MiB, of several chunks or mappable")
 
 
 class ToldToGo(EndToEnd):

@@ -33,6 +33,11 @@ class Page(FaultTest):
             after = keys[-1]
         self.assertEqual(sorted(f"team-{i % 2}/blob-{i}" for i in range(7)), keys)
         self.assertEqual(3, pages)
+        for first, expected in (("", "team-0/blob-0"), ("team-0/blob-2", "team-0/blob-2"),
+                                ("team-0/blob-3", "team-0/blob-4"), ("team-0/c", "team-1/blob-1"),
+                                ("team-1/blob-5 ", None), ("u", None)):
+            begun = self.ask(node, f"/api/blobs?limit=1&from={quote(first, safe='')}")["blobs"]
+            self.assertEqual([expected] if expected else [], [blob["key"] for blob in begun], first)
         about = self.ask(node, "/api/node")
         self.assertEqual(7, about["blobs"])
         self.assertEqual(7 * 3 * CHUNK, about["tiers"][0]["used"])

@@ -135,6 +135,30 @@ class Prometheus(EndToEnd):
         eventually(lambda: float(self.ask(prometheus, f"sum(bigcast_{name})")[0]["value"][1]) ==
                    node.metrics()[name], "what the node counted")
 
+    def test_what_the_dashboard_calls_damaged_is_until_it_is_repaired(self):
+        flags = ["--memory", "64m", "--disk", self.scratch / "disk", "--disk-size", "64m",
+                 "--scrub-rate", "1g"]
+        put = ["put", "-", "--key", "t/x", "--durability", "disk", "--chunk-size", "64k"]
+        node = self.node(*flags)
+        self.assert_ok(self.bigcast(node, *put, input=os.urandom(3 * MIB)))
+        node.kill()
+        [extent] = (self.scratch / "disk/bigcast").glob("extent-*")
+        with extent.open("r+b") as file:
+            file.seek(MIB)
+            byte = file.read(1)[0]
+            file.seek(MIB)
+            file.write(bytes([byte ^ 1]))
+        node = self.node(*flags)
+        prometheus = self.scrape(node)
+        asked = [expression for title, expression in questions() if title == "Lost and damaged"]
+
+        def shown():
+            return [float(sample["value"][1]) for each in asked
+                    for sample in self.ask(prometheus, each)]
+        eventually(lambda: shown() == [0, 1], "a damaged chunk")
+        self.assert_ok(self.bigcast(node, *put, "--replace", input=os.urandom(3 * MIB)))
+        eventually(lambda: shown() == [0, 0], "nothing is damaged any more")
+
     def test_what_the_dashboard_calls_saved_is_saved(self):
         home = self.node("--memory", "64m")
         relays = []

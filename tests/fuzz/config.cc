@@ -22,9 +22,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (ftruncate(fd, 0) != 0 || pwrite(fd, data, size, 0) != static_cast<ssize_t>(size))
     std::abort();
   const std::string path = "/proc/self/fd/" + std::to_string(fd);
-  const char* const arguments[] = {"bigcastd", "--config", path.c_str()};
-  const auto parsed =
-      bigcast::parse_command_line(3, arguments, [](const std::string&) { return nullptr; });
+  const auto parsed = bigcast::parse_config_file(path, [](const std::string&) { return nullptr; });
   // An error says where.
   if (!parsed && parsed.error().message.empty()) std::abort();
   return 0;

@@ -1,9 +1,10 @@
-"""The checksums of the packages, the programs of the tar.gz, and the unit that comes with them.
+"""The checksums of the packages, the programs of each tar.gz, and the unit that comes with them.
 
 usage: archive_test.py PACKAGES"""
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,24 @@ def use(programs, folder):
         node.kill()
 
 
+def unpack(archive, folder):
+    """Its root, and the folder of its programs."""
+    folder.mkdir()
+    run("tar", "-C", folder, "-xzf", archive)
+    [root] = folder.iterdir()
+    [programs] = [path.parent for path in root.glob("**/bin/bigcastd")]
+    return root, programs
+
+
+def check_manuals(root):
+    """The unit names the manual pages that come with it, the node's first."""
+    [unit] = root.glob("**/bigcastd.service")
+    [named] = re.findall(r"^Documentation=(.*)$", unit.read_text(encoding="utf-8"), re.M)
+    assert named.startswith("man:bigcastd(8) "), named
+    for name, section in re.findall(r"man:(\w+)\((\d)\)", named):
+        assert list(root.glob(f"**/man{section}/{name}.{section}")), name
+
+
 def check_unit(root, programs, folder):
     """What systemd has to say of it, when the programs it names are there."""
     if not shutil.which("systemd-analyze"):
@@ -65,11 +84,16 @@ def main(packages):
     [archive] = [path for path in packages.glob("*.tar.gz") if "glibc" not in path.name]
     with tempfile.TemporaryDirectory(prefix="bigcast-archive-") as name:
         folder = pathlib.Path(name)
-        run("tar", "-C", folder, "-xzf", archive)
-        [root] = [path for path in folder.iterdir() if path.is_dir()]
-        [programs] = [path.parent for path in root.glob("**/bin/bigcastd")]
+        root, programs = unpack(archive, folder / "archive")
         use(programs, folder)
+        check_manuals(root)
         check_unit(root, programs, folder)
+        for portable in packages.glob("*-glibc*.tar.gz"):  # with --portable
+            root, programs = unpack(portable, folder / "portable")
+            use(programs, folder)
+            missing = {"LICENSE", "README.md", "docs"} - {path.name for path in root.iterdir()}
+            assert not missing, missing
+            print(f"{portable.name}, too")
     print("everything worked")
 
 

@@ -254,6 +254,10 @@ TEST_CASE("the audit log has a line for each change and each denial") {
   TestClient client = login(loop, address, {.secret = options.secret});
   Caller caller(loop, client.session);
   caller.put_blob({.name = "a\"b"}, 1);
+  CHECK(caller.create({.name = "a\"b"}).error().code == ErrorCode::kAlreadyExists);
+  auto half = caller.create({.name = "half"});
+  REQUIRE(half);
+  CHECK(caller.seal(half->upload, 1, 1).error().code == ErrorCode::kInvalidArgument);
   auto removal = client.session.removeRequest();
   removal.initTarget().setName("a\"b");
   CHECK(removal.send().wait(loop.wait_scope()).getResult().isOk());
@@ -264,18 +268,53 @@ TEST_CASE("the audit log has a line for each change and each denial") {
     for (std::string line; std::getline(file, line);) all.push_back(line);
     return all;
   };
-  REQUIRE(eventually([&] { return lines().size() == 3; }));
+  REQUIRE(eventually([&] { return lines().size() == 5; }));
   const std::string start = R"(^\{"time":"[0-9T:.-]+Z","operation":)";
-  const std::string blob =
-      R"("peer":"127\.0\.0\.1:[0-9]+","namespace":"app","name":"a\\"b","id":"[0-9a-f]{32}","bytes":[0-9]+,"outcome":"ok"\}$)";
+  const auto blob = [](const std::string& name, const std::string& bytes,
+                       const std::string& outcome) {
+    return R"(","client":"[^"]+","peer":"127\.0\.0\.1:[0-9]+","namespace":"app","name":")" + name +
+           R"(","id":"[0-9a-f]{32}","bytes":)" + bytes + R"(,"outcome":")" + outcome + R"("\}$)";
+  };
   const auto matches = [&](size_t i, const std::string& pattern) {
     CHECK_MESSAGE(std::regex_match(lines()[i], std::regex(start + pattern)), lines()[i]);
   };
-  matches(0, R"("put","client":"[^"]+",)" + blob);
-  matches(1, R"("remove","client":"[^"]+",)" + blob);
-  matches(2, R"("login","client":null,"peer":"127[^"]+","namespace":"other","name":null,"id":null,)"
+  const std::string name = R"(a\\"b)";
+  matches(0, R"("put)" + blob(name, "[0-9]+", "ok"));
+  matches(1, R"("put)" + blob(name, "null", "ALREADY_EXISTS: .*"));
+  matches(2, R"("put)" + blob("half", "null", "INVALID_ARGUMENT: .*"));
+  matches(3, R"("remove)" + blob(name, "[0-9]+", "ok"));
+  matches(4, R"("login","client":null,"peer":"127[^"]+","namespace":"other","name":null,"id":null,)"
              R"("bytes":null,"outcome":"UNAUTHENTICATED"\}$)");
   CHECK(node.end(SIGTERM) == 0);
+}
+
+TEST_CASE("SIGHUP opens the log and the audit log again where they were moved away") {
+  const TemporaryDirectory directory;
+  const std::vector<std::string> paths = {directory.path("log"), directory.path("audit")};
+  const auto content = [](const std::string& path) {
+    std::stringstream text;
+    text << std::ifstream(path).rdbuf();
+    return text.str();
+  };
+  NodeProcess node(with({"--log-file", paths[0], "--audit-log", paths[1]}));
+  rpc::UvLoop loop;
+  TestClient client = login(loop, *rpc::Address::parse(node.tcp()));
+  Caller caller(loop, client.session);
+  caller.put_blob({.name = "before"}, 1);
+  CHECK(eventually([&] { return contains(content(paths[1]), "\"before\""); }));
+  for (const std::string& path : paths) REQUIRE(rename(path.c_str(), (path + ".1").c_str()) == 0);
+  REQUIRE(kill(node.pid(), SIGHUP) == 0);
+  CHECK(eventually([&] { return contains(content(paths[0]), "reload: no setting has changed"); }));
+  caller.put_blob({.name = "after"}, 1);
+  CHECK(eventually([&] { return contains(content(paths[1]), "\"after\""); }));
+  CHECK(node.end(SIGTERM) == 0);
+  CHECK(contains(content(paths[0]), "stopped"));
+  CHECK(contains(content(paths[0] + ".1"), "is ready"));
+  for (const char* later : {"reload", "stopped"}) {
+    CHECK_FALSE(contains(content(paths[0] + ".1"), later));
+  }
+  CHECK_FALSE(contains(content(paths[1] + ".1"), "\"after\""));
+  CHECK_FALSE(contains(content(paths[1]), "\"before\""));
 }
 
 TEST_CASE(
@@ -405,22 +444,39 @@ TEST_CASE("in the background: ready line, secret out of sight, exit when idle") 
   CHECK_FALSE(contains(log.str(), "not-to-be-seen"));
 }
 
-// Asks to log in and answers any challenge with a wrong proof.
-void forge_login(rpc::UvLoop& loop, const std::string& address, const std::string& name_space) {
+// Asks to log in and answers any challenge with a wrong proof: the error.
+Error forge_login(rpc::UvLoop& loop, const std::string& address, const std::string& name_space,
+                  uint32_t version = limits::kProtocolVersion) {
   auto connection = rpc::Connection::connect(loop, *rpc::Address::parse(address));
   auto connected = connection.wait(loop.wait_scope());
   REQUIRE(connected);
   auto hello = (*connected)->bootstrap().castAs<rpc::Bootstrap>().helloRequest();
   const std::string nonce(limits::kNonceSize, 'n');
   const capnp::Data::Reader bytes(reinterpret_cast<const kj::byte*>(nonce.data()), nonce.size());
-  hello.setProtocolVersion(limits::kProtocolVersion);
+  hello.setProtocolVersion(version);
   hello.setNameSpace(name_space.c_str());
   hello.setClientNonce(bytes);
   auto answer = hello.send().wait(loop.wait_scope());
-  if (!answer.getResult().isChallenge()) return;
+  if (answer.getResult().isError()) return rpc::read(answer.getResult().getError());
   auto prove = answer.getResult().getChallenge().getLogin().proveRequest();
   prove.setClientProof(bytes);
-  CHECK(prove.send().wait(loop.wait_scope()).getResult().isError());
+  return rpc::read(prove.send().wait(loop.wait_scope()).getResult().getError());
+}
+
+TEST_CASE("a client of the next protocol version is refused by a node, which says so to both") {
+  NodeProcess node;
+  rpc::UvLoop loop;
+  constexpr uint32_t kNext = limits::kProtocolVersion + 1;
+  const std::string why = fmt::format("protocol version: the client speaks {}, the node {}", kNext,
+                                      limits::kProtocolVersion);
+  for (const std::string& address : {node.tcp(), node.socket()}) {
+    const Error error = forge_login(loop, address, "later", kNext);
+    CHECK(error.code == ErrorCode::kUnsupported);
+    CHECK(error.message == why);
+  }
+  const std::string line = "namespace=\"later\" reason=\"UNSUPPORTED: " + why + "\"";
+  CHECK_MESSAGE(eventually([&] { return contains(node.log(), line); }), node.log());
+  CHECK(node.end(SIGTERM) == 0);
 }
 
 TEST_CASE("a denied login leaves one line with the peer and the namespace, whatever is in them") {
