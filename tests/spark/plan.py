@@ -23,6 +23,7 @@ ALL = {
     "shared": shared.contexts_on_one_node,
     "shared-two-homes": shared.two_homes,
     "shared-server-killed": shared.server_killed,
+    "shared-executor-without-secret": shared.executor_without_secret,
     "shared-replicas": shared.replica_reads_on,
     "shared-rolling-restart": shared.rolling_restart,
     "driver-killed": shared.driver_killed,

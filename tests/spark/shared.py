@@ -210,6 +210,23 @@ def server_killed(run):
         job.replaced = {"replacedByTorrent": 1}
 
 
+def executor_without_secret(run):
+    """An executor's host has no secret any more, so that it reaches no node; the driver does, and
+    uploads again for nothing. One read comes to Spark's own broadcast all the same: a task that fails
+    would fail the job."""
+    if not run.jar:
+        run.report.skip("all", "means nothing on plain Spark")
+        return
+    with strike(run, "missing", 1, {"spark.bigcast.prefetch": "lazy",
+                                    "spark.task.maxFailures": "1"}) as job:
+        job.do("make", "value", 8)
+        job.servers[0].secret.unlink()
+        job.check("value", "equal")
+        job.replaced = {"replacedByUpload": 2, "replacedByTorrent": 1}
+        job.do("destroy", "value")
+        job.kill_first()
+
+
 def replica_reads_on(run):
     """The first of two homes dies after an upload and before it is read: the other is read, though the
     driver could not upload again: it has kept no value, or dropped it, or it has changed since."""

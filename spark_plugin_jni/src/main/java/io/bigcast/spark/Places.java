@@ -12,7 +12,9 @@ import org.apache.spark.broadcast.Broadcast;
  * that can't be read. Use it from one thread.
  */
 final class Places {
+  /** After so many a read asks for Spark's own broadcast: so it gets there, whatever others do. */
   private static final int FAILURES_MAX = 4;
+
   private static final long ASK_AGAIN_MS_MIN = 20;
   private static final long ASK_AGAIN_MS_MAX = 1_000;
   private static final int REPLACED_MAX = 1_000;
@@ -82,7 +84,7 @@ final class Places {
    */
   void failed(BigcastException why) throws IOException {
     failures++;
-    if (failures == FAILURES_MAX || Thread.currentThread().isInterrupted()) {
+    if (failures > FAILURES_MAX || Thread.currentThread().isInterrupted()) {
       throw why;
     }
     Warnings.LOG.info("broadcast {} can't be read: {}", id, why.getMessage());
@@ -119,9 +121,9 @@ final class Places {
   }
 
   private Replacement askDriver(BigcastException why) throws IOException {
-    ReplacementRequest request =
-        new ReplacementRequest(
-            id, place.ref, failures, trusted && ExecutorSide.canUseBigcast());
+    boolean canUseBigcast =
+        trusted && failures < FAILURES_MAX && ExecutorSide.canUseBigcast();
+    ReplacementRequest request = new ReplacementRequest(id, place.ref, failures, canUseBigcast);
     try {
       Replacement answer =
           ExecutorSide.askUntil(

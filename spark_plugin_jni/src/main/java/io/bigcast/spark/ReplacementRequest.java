@@ -12,7 +12,10 @@ final class ReplacementRequest extends DriverRequest<Replacement> {
   /** How often this read has failed, the first time included. */
   final int failures;
 
-  /** False: nothing of Bigcast can be used there, whatever the place, or must not: nodes lied. */
+  /**
+   * False: nothing of Bigcast can be used there, whatever the place, as far as this read can tell; or
+   * it must not be: nodes lied.
+   */
   final boolean canUseBigcast;
 
   ReplacementRequest(long id, byte[] ref, int failures, boolean canUseBigcast) {

@@ -12,6 +12,7 @@ import java.io.DataInputStream;
 import java.io.IOException;
 import java.io.ObjectInputStream;
 import java.lang.ref.WeakReference;
+import java.lang.reflect.Proxy;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
@@ -20,6 +21,7 @@ import java.util.Random;
 import org.apache.spark.SparkConf;
 import org.apache.spark.SparkEnv;
 import org.apache.spark.api.java.JavaSparkContext;
+import org.apache.spark.api.plugin.PluginContext;
 import org.apache.spark.broadcast.Broadcast;
 import org.apache.spark.broadcast.BroadcastFactory;
 import org.apache.spark.broadcast.TorrentBroadcastFactory;
@@ -58,6 +60,7 @@ class ReplacementsTest {
         .set("spark.ui.enabled", "false")
         .set("spark.driver.host", "127.0.0.1")
         .set("spark.bigcast.driver.keepValue", keepValue)
+        .set("spark.bigcast.prefetch", "lazy")
         .set("spark.bigcast.lease.grace", "2s")
         .set("spark.bigcast.node.memory", "16m")
         .set("spark.bigcast.node.disk", "none");
@@ -149,6 +152,32 @@ class ReplacementsTest {
     assertTrue(
         SparkEnv.get().blockManager().getMatchingBlockIds(new OfBroadcast()).isEmpty(),
         "blocks are left");
+  }
+
+  /** An executor's way to the driver's plugin. */
+  private PluginContext toDriver() {
+    return (PluginContext)
+        Proxy.newProxyInstance(
+            PluginContext.class.getClassLoader(),
+            new Class<?>[] {PluginContext.class},
+            (self, ask, arguments) -> DriverMessages.receive(arguments[0], driver));
+  }
+
+  /** Such as where a firewall is between an executor and the home, which lives. */
+  @Test
+  void oneReadThatNoBlobHelpsComesToSparksOwn() throws Exception {
+    driver.offload(value, ID, false);
+    ExecutorSide.start(toDriver());
+    try {
+      Places places = new Places(ID, place(), false);
+      while (!places.isWithSpark()) {
+        places.failed(new BigcastException(BigcastException.Code.UNAVAILABLE, "by a firewall"));
+      }
+      forgetCachedValue();
+      assertTrue(Arrays.equals(value, (byte[]) places.torrent()));
+    } finally {
+      ExecutorSide.close();
+    }
   }
 
   private static final class OfBroadcast
