@@ -326,6 +326,12 @@ def secret_world_readable(run):
         ends_at_start(run, conf, said)
 
 
+def short_secret(run):
+    """Spark's own, from which ours are made."""
+    small(run, {"spark.authenticate": "true", "spark.authenticate.secret": "a-few-characters"},
+          expected=2, warnings=1, saying=r"spark\.authenticate.*fewer than 32 characters")
+
+
 def ends_at_start(run, conf, saying):
     """With spark.bigcast.failOnError the application does not get to its first line."""
     area = run.area("strict")

@@ -45,6 +45,7 @@ ALL = {
     "own-secret": security.own_secret,
     "forged": security.forged,
     "secret-world-readable": combinations.secret_world_readable,
+    "short-secret": combinations.short_secret,
     "switched-off": combinations.switched_off,
     "dry-run": combinations.dry_run,
     "bad-setting": combinations.bad_setting,

@@ -7,6 +7,7 @@ import secrets
 
 import spark as sparks
 from combinations import KRYO, check_encrypted
+from keys import applications_of, keys_of, leaks
 from report import counters
 from running import (CASES_TIMEOUT_S, SMALL_TIMEOUT_S, check_end, execute, unpacked_package,
                      write_secret)
@@ -69,16 +70,19 @@ def arrays(run):
         run.report.skip("all", "the package needs the plugin")
         return
     area = run.area()
+    secret = area.authenticate()
     watch = execute_with_package(run, area, run.jar, "local-cluster[2,2,1024]", {
         "spark.bigcasttest.filter": run.case_filter,
         "spark.bigcast.node.memory": "256m",
         "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "1s",  # until all are there
-    }, [sparks.HERE / "python" / "arrays.py"])
+    } | area.event_log(), [sparks.HERE / "python" / "arrays.py"])
     run.report.cases(sparks.read(area.out))
     # One case kills the node, maybe before it was seen, and is told of two broadcasts.
     warnings = 2 if re.search(run.case_filter, "py_home_dies") else 0
     good = 1 <= len(watch.nodes) <= 2
     run.report.check("one_node_at_a_time", "" if good else f"nodes {watch.nodes}")
+    run.report.check("keys_are_unseen",
+                     leaks(area, watch, keys_of(secret, applications_of(watch))))
     check_end(run, area, watch, warnings, saying="broadcast of Python's")
 
 

@@ -6,7 +6,6 @@ import functools
 import json
 import pathlib
 import re
-import secrets
 import urllib.request
 
 import bigcast_nodes
@@ -19,22 +18,21 @@ from watch import Watch, files_left
 
 
 def encryption(run):
-    """Spark authenticates and encrypts all it can, and so do we, with its secret and no other. What is
-    published is encrypted like broadcasts."""
+    """Spark authenticates and encrypts all it can, and so do we, with its secret and no other: none is
+    in any configuration. What is published is encrypted like broadcasts."""
     area = run.area()
-    secret = secrets.token_hex(32)
-    defaults = area.folder / "spark-defaults.conf"  # a command line would show it
-    defaults.touch(mode=0o600)
-    defaults.write_text(f"spark.authenticate.secret {secret}\n", encoding="utf-8")
+    secret = area.authenticate()
     watch, pages, found = looked_at(run, area, {
-        "spark.authenticate": "true",
+        "spark.bigcasttest.settings": str(area.settings),
         "spark.network.crypto.enabled": "true",
         "spark.io.encryption.enabled": "true",
         "spark.bigcasttest.publish": "true",
         "spark.bigcasttest.filter": run.case_filter,
     })
-    defaults.unlink()
     if run.jar:
+        settings = told(area)
+        run.report.check("no_secret_is_told", "" if set(settings) == {
+            f"spark.plugins.internal.conf.{sparks.PLUGIN}.app.id"} else f"{sorted(settings)}")
         said = [line for line in sparks.own_lines(sparks.read(area.log), "INFO")
                 if "encrypted" in line]
         run.report.check("said", "" if len(said) == 1 else f"{said}")

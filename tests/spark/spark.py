@@ -4,6 +4,7 @@ import glob
 import os
 import pathlib
 import re
+import secrets
 import shutil
 import subprocess
 
@@ -124,6 +125,16 @@ class Area:
             }
         conf |= extra
         return {key: value for key, value in conf.items() if value is not None}
+
+    def authenticate(self):
+        """Has Spark authenticate; returns its secret, which is in a file: a command line would show
+        it."""
+        secret = secrets.token_hex(32)
+        defaults = self.folder / "spark-defaults.conf"
+        defaults.touch(mode=0o600)
+        defaults.write_text(f"spark.authenticate true\nspark.authenticate.secret {secret}\n",
+                            encoding="utf-8")
+        return secret
 
     def event_log(self):
         """Settings for an event log in `events`."""
