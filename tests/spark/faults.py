@@ -319,17 +319,22 @@ def task_killed_in_native_code(faults):
     faults.tell("cancel", name)
     result = faults.result(name)
     faults.signal(signal.SIGCONT, home)
-    counted = faults.since()
     problems = [inside] if inside else []
     if "cancelled" not in result:
         problems.append(f"the job's result: {result}")
-    if faults.job.counted.get("executors.openDownloads"):
-        problems.append(f"downloads are open: {nonzero(faults.job.counted)}")
+    problems += filter(None, [wait_for(lambda: not held(faults), lambda: f"{held(faults)}")])
     faults.report.check(name, problems)
     result = faults.read(name)
     counted = faults.since()
     faults.report.check(f"{name}_and_read_again",
                         "" if result == "equal" else f"{result}, {nonzero(counted)}")
+
+
+def held(faults):
+    """What executors hold of running reads now."""
+    faults.since()
+    return {name: faults.job.counted[name] for name in (
+        "executors.openDownloads", "executors.nativeBufferBytes") if faults.job.counted[name]}
 
 
 def in_native_code(faults, host):
