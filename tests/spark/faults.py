@@ -374,12 +374,16 @@ def home_stopped_before_a_read(faults):
     # Past its session timeout of 30 s and the lease's grace of 2 s.
     time.sleep(max(0, SILENT_S - (time.monotonic() - stopped)))
     faults.signal(signal.SIGCONT, home)
-    # It wakes with a lease that has ended: what it had for that is gone, and nobody is given it.
+    # It wakes with a lease that has ended: what it had for that is gone, often with the node, and
+    # nobody is given it.
     stale = wait_for(lambda: stored(faults.hosts, 0) < MEGABYTES << 20,
                      lambda: f"it had {had} bytes and still has {stored(faults.hosts, 0)}")
+    first = faults.result(name, "first")
+    faults.tell("unpersist", name)  # or the read would be of what executors have
     result = faults.read(name)
-    faults.report.check(f"{name}_and_what_it_had_is_gone",
-                        stale or ("" if had and result == "equal" else f"{had} bytes, {result}"))
+    good = had and first in ("NOT_FOUND", "UNAVAILABLE") and result == "equal"
+    faults.report.check(f"{name}_and_what_it_had_is_gone", stale or (
+        "" if good else f"{had} bytes, by its ref {first}, {result}"))
     faults.since()
     back = wait_for(lambda: offloads_again(faults), lambda: "uploads still go to Torrent")
     faults.report.check(f"{name}_and_is_back", back)

@@ -1,12 +1,16 @@
 package io.bigcast.sparktest;
 
 import io.bigcast.spark.Bigcast;
+import io.bigcast.spark.BigcastException;
 import io.bigcast.spark.BlobReader;
 import java.io.BufferedReader;
 import java.io.IOException;
 import java.io.InputStreamReader;
 import java.io.Serializable;
 import java.lang.ref.WeakReference;
+import java.lang.reflect.Field;
+import java.lang.reflect.InvocationTargetException;
+import java.lang.reflect.Method;
 import java.nio.ByteBuffer;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -41,6 +45,8 @@ import scala.reflect.ClassTag$;
  * half NAME                   begins to broadcast a value, and stops in the middle
  * change NAME                 changes it on the driver
  * forget NAME gone|kept       lets go of the value, after which the driver has it no more, or still
+ * first NAME                  reads the blob that it was sent as, wherever readers are sent now:
+ *                             `RESULT NAME read`, or the code that it is refused with
  * value NAME                  reads it on the driver: `RESULT NAME equal`, or `different`
  * read NAME                   starts a job in which every executor reads it; of what was published
  *                             all bytes, as a stream and mapped; of a join all rows
@@ -111,6 +117,9 @@ public final class FaultsJob {
       case "forget":
         forget(name, words[2].equals("gone"));
         break;
+      case "first":
+        System.out.println("RESULT " + name + " " + readFirstBlob(broadcasts.get(name)));
+        break;
       case "value":
         boolean equal = Values.digest(broadcasts.get(name).value().pieces) == digests.get(name);
         System.out.println("RESULT " + name + (equal ? " equal" : " different"));
@@ -173,6 +182,32 @@ public final class FaultsJob {
     } else {
       Cases.check(value.get() != null, name + " was collected");
     }
+  }
+
+  /** Of a broadcast that Torrent took over, and that no other blob replaced. */
+  private static String readFirstBlob(Broadcast<?> broadcast) throws Exception {
+    Object connection = call(null, "DriverSide", "currentConnection");
+    Field place = broadcast.getClass().getDeclaredField("place");
+    place.setAccessible(true);
+    try (AutoCloseable download =
+        (AutoCloseable) call(connection, "Connection", "download", place.get(broadcast))) {
+      while (call(download, "NativeDownload", "next") != null) {}
+      return "read";
+    } catch (InvocationTargetException e) {
+      return ((BigcastException) e.getCause()).code().toString();
+    }
+  }
+
+  /** Calls what only the plugin may. */
+  private static Object call(Object on, String type, String name, Object... arguments)
+      throws ReflectiveOperationException {
+    for (Method each : Class.forName("io.bigcast.spark." + type).getDeclaredMethods()) {
+      if (each.getName().equals(name) && each.getParameterCount() == arguments.length) {
+        each.setAccessible(true);
+        return each.invoke(on, arguments);
+      }
+    }
+    throw new NoSuchMethodException(type + "." + name);
   }
 
   private void half() throws InterruptedException {

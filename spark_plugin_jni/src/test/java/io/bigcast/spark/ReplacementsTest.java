@@ -135,6 +135,29 @@ class ReplacementsTest {
     assertSame(value, handle.value());
   }
 
+  /** Nobody can start another one beside it. tests/spark/faults.py lets it sleep past its lease. */
+  @Test
+  void aHomeThatIsStoppedIsReplacedBySparksOwnAndWakesWithAllItHadOrNothing() throws Exception {
+    driver.close();
+    driver = driver(conf("auto").set("spark.bigcast.progressTimeout", "1s"));
+    driver.offload(value, ID, false);
+    NodeProcess.signal(app, "STOP");
+    try {
+      assertEquals(Kind.TORRENT, ask(place(), 2, true).kind);
+    } finally {
+      NodeProcess.signal(app, "CONT");
+    }
+    try (Connection connection = connection();
+        NativeDownload download = connection.download(place());
+        BlobInputStream in = new BlobInputStream(download)) {
+      Object read = SparkEnv.get().serializer().newInstance().deserializeStream(in)
+          .readObject(ValueReader.anyTag());
+      assertTrue(Arrays.equals(value, (byte[]) read));
+    } catch (BigcastException e) { // on a machine on which all that took longer than its lease
+      assertEquals(BigcastException.Code.NOT_FOUND, e.code());
+    }
+  }
+
   @Test
   void sparksOwnTakesOverWhereBigcastCannotBeUsed() throws Exception {
     Broadcast<byte[]> handle = driver.offload(value, ID, false);
