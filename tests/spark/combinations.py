@@ -88,6 +88,7 @@ def local_mode(run):
     output = sparks.read(area.out)
     run.report.cases(output)
     check_end(run, area, watch)
+    check_start(run, area, "local mode: broadcasts stay with Spark", NOT_LOADED)
     if run.jar:
         counted = counters(output)
         good = counted.get("offloaded") == 0 and counted.get("delegated.LOCAL", 0) > 0
@@ -172,6 +173,7 @@ def dry_run(run):
     done = small(run, {"spark.bigcast.dryRun": "true"}, stayed="DRY_RUN")
     no_node(run, done)
     check_told(run, done[0], r"3\.0 MiB stays with Spark, but for spark\.bigcast\.dryRun")
+    check_start(run, done[0], "embedded mode, dry run: broadcasts stay with Spark")
 
 
 def check_told(run, area, *expected):
@@ -184,14 +186,17 @@ def check_told(run, area, *expected):
                               if (count := len(re.findall(what, text))) != 2])
 
 
-def check_start(run, area, expected):
-    """One line with the versions, which are the same, and the mode."""
+NOT_LOADED = "not loaded"
+
+
+def check_start(run, area, expected, native=r"\1"):
+    """One line with the versions, which are the same if there are two, and the mode."""
     if not run.jar:
         return
     said = [line for line in sparks.own_lines(sparks.read(area.log), "INFO")
             if re.search(r"Bigcast \S+ \(native", line)]
     good = len(said) == 1 and re.search(
-        rf": Bigcast (\d+\.\d+\S*) \(native \1\), {re.escape(expected)}$", said[0])
+        rf": Bigcast (\d+\.\d+\S*) \(native {native}\), {re.escape(expected)}$", said[0])
     run.report.check("start_is_told", "" if good else f"{said}")
 
 
@@ -203,7 +208,9 @@ def two_contexts(run):
 
 
 def switched_off(run):
-    no_node(run, small(run, {"spark.bigcast.enabled": "false"}))
+    done = small(run, {"spark.bigcast.enabled": "false"})
+    no_node(run, done)
+    check_start(run, done[0], "off: broadcasts stay with Spark", NOT_LOADED)
 
 
 def no_node(run, done):
@@ -213,8 +220,10 @@ def no_node(run, done):
 
 
 def bad_setting(run):
-    no_node(run, small(run, {"spark.bigcast.port": "lots"}, warnings=1,
-                       saying=r"spark\.bigcast\.port.*lots"))
+    done = small(run, {"spark.bigcast.port": "lots"}, warnings=1,
+                 saying=r"spark\.bigcast\.port.*lots")
+    no_node(run, done)
+    check_start(run, done[0], "off: broadcasts stay with Spark", NOT_LOADED)
 
 
 def by_jars(run):
@@ -224,8 +233,11 @@ def by_jars(run):
 
 
 def no_native_directory(run):
-    no_node(run, small(run, {"spark.bigcast.native.dir": "/proc/nope"}, stayed="UNAVAILABLE",
-                       warnings=1, saying="/proc/nope"))
+    done = small(run, {"spark.bigcast.native.dir": "/proc/nope"}, stayed="UNAVAILABLE",
+                 warnings=1, saying="/proc/nope")
+    no_node(run, done)
+    check_start(run, done[0], "embedded mode: broadcasts stay with Spark", NOT_LOADED)
+    check_told(run, done[0], r"3\.0 MiB stays with Spark, Bigcast can't be used now")
 
 
 def with_tmpfs(run, folder, options):

@@ -37,24 +37,29 @@ final class BigcastBroadcastFactory implements BroadcastFactory {
           ? published
           : delegate.newBroadcast(value, isLocal, id, serializedOnly, tag);
     }
-    Reason reason =
-        always != null && always != Reason.DRY_RUN
-            ? always
-            : rules.delegateReason(value, isLocal, Thread.currentThread().getName());
-    if (reason == null && always == null) {
+    Reason byRule = rules.delegateReason(value, isLocal, Thread.currentThread().getName());
+    if (byRule == null && always == null) {
       Broadcast<T> offloaded = driver.offload(value, id, serializedOnly);
       if (offloaded != null) {
         return offloaded;
       }
-    } else if (reason == null) {
+    } else if (byRule == null && always == Reason.DRY_RUN) {
       tell(value, id);
     } else {
-      BigcastStats.countDelegated(reason);
-      if (Warnings.LOG.isDebugEnabled()) {
-        Warnings.LOG.debug("{}", Explain.stayed(id, OffloadRules.knownSize(value), reason));
-      }
+      stays(value, id, byRule);
     }
     return delegate.newBroadcast(value, isLocal, id, serializedOnly, tag);
+  }
+
+  /** What no setting and no repair would change is told in debugging only. */
+  private void stays(Object value, long id, Reason byRule) {
+    Reason reason = always == null || always == Reason.DRY_RUN ? byRule : always;
+    BigcastStats.countDelegated(reason);
+    if (byRule == null && always == Reason.UNAVAILABLE) {
+      Warnings.LOG.info("{}", Explain.stayed(id, OffloadRules.knownSize(value), reason));
+    } else if (Warnings.LOG.isDebugEnabled()) {
+      Warnings.LOG.debug("{}", Explain.stayed(id, OffloadRules.knownSize(value), reason));
+    }
   }
 
   /** Null if Spark's own broadcast is to carry it. Whatever its size: it is no value of the heap. */

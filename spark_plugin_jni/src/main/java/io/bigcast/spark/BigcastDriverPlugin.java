@@ -23,6 +23,8 @@ final class BigcastDriverPlugin implements DriverPlugin {
   /** Random hexadecimal digits of 128 bits. */
   private static final int SECRET_LENGTH_GOOD = 32;
 
+  private static final String STAY = "broadcasts stay with Spark";
+
   /** Null while Bigcast is off. */
   private volatile DriverSide side;
 
@@ -41,6 +43,7 @@ final class BigcastDriverPlugin implements DriverPlugin {
               + " it knows: {}",
           e.toString());
     }
+    tellStart("off", STAY);
     return Collections.emptyMap();
   }
 
@@ -74,25 +77,21 @@ final class BigcastDriverPlugin implements DriverPlugin {
       Warnings.LOG.warn("a setting is not used: {}", SettingsHelp.unknown(key));
     }
     if (!conf.flag(Key.ENABLED)) {
-      Warnings.LOG.info("Bigcast {} is off ({}=false)", NativeLibrary.jarVersion(), Key.ENABLED.key);
+      tellStart("off", STAY);
       return Collections.emptyMap();
     }
     Reason always = alwaysDelegate(context, conf);
     String sparkSecret = AppIdentity.sparkSecret();
     AppIdentity app = AppIdentity.create(sparkSecret);
     DriverSide made = wrapFactory(spark, conf, app, always);
-    if (always == Reason.DRY_RUN) {
-      Warnings.LOG.info("Bigcast {} only tells what it would do", NativeLibrary.jarVersion());
-    } else if (always == null) {
+    String mode = context.isLocal() ? "local" : conf.shared() ? "shared" : "embedded";
+    String leave = "broadcasts of " + conf.number(Key.MIN_SIZE) + " bytes and more leave the driver";
+    tellStart(
+        mode + " mode" + (always == Reason.DRY_RUN ? ", dry run" : ""),
+        always == null ? leave + (conf.encrypts() ? ", encrypted" : "") : STAY);
+    if (always == null) {
       side = made;
       made.carry();
-      Warnings.LOG.info(
-          "Bigcast {} (native {}), {} mode: broadcasts of {} bytes and more leave the driver{}",
-          NativeLibrary.jarVersion(),
-          NativeLibrary.version(),
-          conf.shared() ? "shared" : "embedded",
-          conf.number(Key.MIN_SIZE),
-          conf.encrypts() ? ", encrypted" : "");
       if (sparkSecret != null && sparkSecret.length() < SECRET_LENGTH_GOOD) {
         Warnings.LOG.warn(
             "Spark's secret (spark.authenticate) has fewer than {} characters: whoever sees a login"
@@ -103,10 +102,16 @@ final class BigcastDriverPlugin implements DriverPlugin {
     return app.toMap();
   }
 
+  /** The one line at the start, whatever became of it. */
+  private static void tellStart(String mode, String what) {
+    Warnings.LOG.info(
+        "Bigcast {} (native {}), {}: {}",
+        NativeLibrary.jarVersion(), NativeLibrary.loadedVersion(), mode, what);
+  }
+
   /** Why this application can't use Bigcast at all; null if it can. */
   private static Reason alwaysDelegate(SparkContext context, BigcastConf conf) {
     if (context.isLocal()) {
-      Warnings.LOG.info("local mode has nothing to send, broadcasts stay with Spark");
       return Reason.LOCAL;
     }
     if (!isUsable(conf)) {

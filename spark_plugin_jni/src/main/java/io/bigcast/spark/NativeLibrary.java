@@ -276,6 +276,11 @@ final class NativeLibrary {
 
   private static native long bufferBytes();
 
+  /** {@link #version}, or what stands for it where the library is not used. */
+  static synchronized String loadedVersion() {
+    return loaded ? version() : "not loaded";
+  }
+
   /** The version the native library was built as. */
   static native String version();
 }
