@@ -8,4 +8,8 @@ namespace bigcast {
 constexpr uint64_t kPage = 4096;
 constexpr uint64_t whole_pages(uint64_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
 
+// Cap'n Proto's: what it sends from where it rests must be readable up to the end of the last one.
+constexpr uint64_t kWord = 8;
+constexpr uint64_t whole_words(uint64_t bytes) { return (bytes + kWord - 1) / kWord * kWord; }
+
 }  // namespace bigcast

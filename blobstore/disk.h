@@ -24,10 +24,7 @@ class DiskFile {
   virtual Result<void> write(uint64_t offset, std::span<const std::byte> bytes) = 0;
   // Writes `size` bytes of the memory file `fd`, from `from` on, without a copy. False: that can't
   // be done here; all or part of it may have been written.
-  virtual Result<bool> write_from(uint64_t /*offset*/, int /*fd*/, uint64_t /*from*/,
-                                  uint64_t /*size*/) {
-    return false;
-  }
+  virtual Result<bool> write_from(uint64_t offset, int fd, uint64_t from, uint64_t size) = 0;
   virtual Result<void> read(uint64_t offset, std::span<std::byte> buffer) = 0;
   // What was written before the call, and the file itself, survive a crash from now on. After an
   // error nothing is known of what was written, even if a later call succeeds.

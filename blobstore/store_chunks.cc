@@ -158,7 +158,7 @@ Result<void> Store::write_chunk(Lock& lock, const BlobPtr& blob, StoredChunk& ch
   Result<void> written;
   std::shared_ptr<const std::vector<std::byte>> copy;
   if (small) {
-    auto bytes = std::make_shared<std::vector<std::byte>>((stored.size() + 7) / 8 * 8);
+    auto bytes = std::make_shared<std::vector<std::byte>>(whole_words(stored.size()));
     std::copy(stored.begin(), stored.end(), bytes->begin());
     copy = std::move(bytes);
   } else {

@@ -6,6 +6,7 @@
 #include <deque>
 #include <map>
 
+#include "base/pages.h"
 #include "client_native/chunk_buffers.h"
 #include "client_native/client_core.h"
 #include "client_native/upload_homes.h"
@@ -32,7 +33,7 @@ Encoded encode(uint32_t index, BufferPtr raw, size_t size, ChunkBuffers& buffers
   auto& used = meta.codec == Codec::kRaw ? raw : stored;
   if (seal != nullptr) meta = seal->seal(meta, used->first(meta.stored_size + kSealOverhead));
   // What goes on the wire is whole words; the buffers are whole pages.
-  const size_t padded = rpc::padded(meta.stored_size);
+  const size_t padded = whole_words(meta.stored_size);
   std::memset(used->data() + meta.stored_size, 0, padded - meta.stored_size);
   return {meta, std::move(used)};
 }

@@ -62,9 +62,6 @@ class Connection {
 // Connection: then copy instead.
 bool pin_last_message(const void* inside, kj::Own<void>& pin);
 
-// Cap'n Proto's words have 8 bytes.
-inline size_t padded(size_t size) { return (size + 7) / 8 * 8; }
-
 // Makes the `data` field of a results builder refer to `bytes` (8-byte aligned; readable up to the
 // next multiple of 8, padding zeroed) without copying, and keeps `pin` alive until they are sent;
 // copies them when the call did not come over a Connection. Call it right after

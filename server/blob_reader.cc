@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "base/pages.h"
 #include "server/blob_mapper.h"
 #include "server/followers.h"
 
@@ -277,7 +278,7 @@ void BlobService::reply_chunk(ReadContext& context, const bigcast::ChunkMeta& me
                               const std::byte* padded_bytes, kj::Own<void> pin) {
   record(meta);
   const capnp::Data::Reader bytes(reinterpret_cast<const kj::byte*>(padded_bytes),
-                                  rpc::padded(meta.stored_size));
+                                  whole_words(meta.stored_size));
   auto chunk = context.getResults(capnp::MessageSize{32, 0}).initResult().initChunk();
   rpc::reply_external(chunk, bytes, kj::mv(pin));
   rpc::write(meta, chunk.initMeta());

@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "base/pages.h"
 #include "server/core.h"
 
 namespace bigcast {
@@ -51,7 +52,7 @@ kj::Promise<kj::Own<LoadedChunk>> ChunkLoads::read(BlobId id, uint32_t index, ui
           loaded->meta = store->load_chunk(id, index, into);
           if (loaded->meta) {
             const size_t size = loaded->meta->stored_size;
-            std::memset(into.data() + size, 0, rpc::padded(size) - size);
+            std::memset(into.data() + size, 0, whole_words(size) - size);
             loaded->bytes = into.data();
           }
           return kj::mv(loaded);
