@@ -39,6 +39,7 @@ SIZES = (64 << 10, CHUNK)
 PUT_MIB = 128
 MEMORY_MIB = 512
 DISK_MIB = 4096
+RAW_BYTES = 1024 * MEBI  # of the raw file, over and over
 KEPT_ON_DISK = 16  # blobs that are pushed out, before they are removed
 
 
@@ -90,7 +91,7 @@ class RawWrites:
 
     def __enter__(self):
         self._file = os.open(self._path, os.O_CREAT | os.O_WRONLY | os.O_DIRECT, 0o600)
-        os.posix_fallocate(self._file, 0, DISK_MIB * MEBI // 4)
+        os.posix_fallocate(self._file, 0, RAW_BYTES)
         self._thread.start()
         return self
 
@@ -104,7 +105,7 @@ class RawWrites:
         chunk, offset, due = mmap.mmap(-1, CHUNK), 0, time.monotonic()
         while not self._stop.wait(max(0, due - time.monotonic())):
             os.pwrite(self._file, chunk, offset)
-            offset = (offset + CHUNK) % (DISK_MIB * MEBI // 4)
+            offset = (offset + CHUNK) % RAW_BYTES
             due += self._pause
 
 

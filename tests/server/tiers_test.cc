@@ -23,17 +23,28 @@ constexpr uint32_t kChunk = 1 * limits::kMiB;
 constexpr uint32_t kTieredChunks = 24;
 
 struct TieredHome {
-  explicit TieredHome(rpc::UvLoop& loop)
-      : node(loop, [this](Config& config) {
-          config.disk_path = directory.path();
-          config.disk_bytes = 256 * limits::kMiB;
-          config.memory_bytes = kMemory;
-          config.socket = *rpc::Address::parse(unique_socket());
-        }) {}
+  explicit TieredHome(rpc::UvLoop& loop, std::unique_ptr<Disk> disk = make_disk())
+      : node(
+            loop,
+            [this](Config& config) {
+              config.disk_path = directory.path();
+              config.disk_bytes = 256 * limits::kMiB;
+              config.memory_bytes = kMemory;
+              config.socket = *rpc::Address::parse(unique_socket());
+            },
+            std::move(disk)) {}
   BlobStore& store() { return *node.core().store; }
   TemporaryDirectory directory;  // goes after the node
   TestNode node;
 };
+
+// What a read of a disk needs.
+void wait_for_a_thread(rpc::UvLoop& loop, NodeCore& core) {
+  bool was_read = false;
+  auto reading = core.on_pool([] {}).then([&] { was_read = true; }).eagerlyEvaluate(nullptr);
+  run_until(
+      loop, [&] { return was_read; }, "a read beside them");
+}
 
 }  // namespace
 
@@ -52,10 +63,7 @@ TEST_CASE("reads have threads while every put waits for the disk") {
   }
   run_until(
       loop, [&] { return waiting >= rpc::UvLoop::pool_threads() / 2; }, "puts that wait");
-  bool was_read = false;
-  auto reading = node.core().on_pool([] {}).then([&] { was_read = true; }).eagerlyEvaluate(nullptr);
-  run_until(
-      loop, [&] { return was_read; }, "a read beside them");
+  wait_for_a_thread(loop, node.core());
   disk.set_value();
   for (auto& put : puts) put.wait(loop.wait_scope());
   CHECK(waiting == 2 * rpc::UvLoop::pool_threads());
@@ -70,18 +78,15 @@ TEST_CASE("reads have threads while every seal waits for the disk") {
     disk_is_free.wait();
   };
   rpc::UvLoop loop;
-  TemporaryDirectory directory;
-  const auto with_disk = [&](Config& config) {
-    config.disk_path = directory.path();
-    config.disk_bytes = 256 * limits::kMiB;
-  };
-  Host host(loop, LeaseId{}, with_disk, std::make_unique<FaultyDisk>(faults));
+  TieredHome home(loop, std::make_unique<FaultyDisk>(faults));
+  TestClient client = login(loop, home.node.tcp());
+  Caller caller(loop, client.session);
   std::vector<kj::Promise<void>> seals;
   std::deque<rpc::Upload::Client> uploads;
   for (uint32_t i = 0; i < 2 * rpc::UvLoop::pool_threads(); ++i) {
-    auto blob = host.caller.create({.name = "blob-" + std::to_string(i), .durable = true});
+    auto blob = caller.create({.name = "blob-" + std::to_string(i), .durable = true});
     REQUIRE(blob);
-    REQUIRE(host.caller.send(blob->upload, make_chunk(0)));
+    REQUIRE(caller.send(blob->upload, make_chunk(0)));
     uploads.emplace_back(kj::mv(blob->upload));
     seals.push_back(start_seal(uploads.back(), kSmallChunk, 1)
                         .then([](auto response) { CHECK(response.getResult().isRef()); })
@@ -89,11 +94,7 @@ TEST_CASE("reads have threads while every seal waits for the disk") {
   }
   run_until(
       loop, [&] { return syncing > 0; }, "a seal that waits");
-  bool was_read = false;
-  auto reading = host.node.core().on_pool([] {}).then([&] { was_read = true; });
-  auto running = reading.eagerlyEvaluate(nullptr);
-  run_until(
-      loop, [&] { return was_read; }, "a read beside them");
+  wait_for_a_thread(loop, home.node.core());
   disk_is_free.count_down();
   for (auto& seal : seals) seal.wait(loop.wait_scope());
 }
