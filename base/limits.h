@@ -43,6 +43,7 @@ constexpr uint64_t kOvertakenBytesMax = 256 * kMiB;
 constexpr uint64_t kNodeMemoryDefaultMin = 64 * kMiB;
 constexpr uint64_t kNodeMemoryDefaultMax = 1 * kGiB;
 constexpr size_t kNodeWordsMax = 4 * kKiB;  // of a node that could not start, kept for the error
+constexpr size_t kTraceBuffer = 64 * kKiB;  // lines of a recorded trace before they are written
 
 // RPC.
 constexpr uint32_t kProtocolVersion = 1;
@@ -113,13 +114,15 @@ constexpr uint64_t kPageCellsMax = 400;  // ... and columns
 
 // Fan-out: relays that get a blob from its home and from each other.
 constexpr uint32_t kFollowersPerBlobMax = 1024;
-constexpr uint32_t kAssignmentsMax = 8;      // in one answer of the home
-constexpr uint32_t kHomeLoadMax = 4;         // chunks of a blob that its home sends at once ...
-constexpr uint32_t kPeerLoadMax = 4;         // ... and any other holder
+constexpr uint32_t kAssignmentsMax = 8;  // in one answer of the home
+// Chunks of a blob that are asked at once of any holder but its home, and by a relay: 16 MiB of
+// them, but so many. Of the home it is twice as many.
+constexpr uint32_t kFetchesMin = 4;
+constexpr uint32_t kFetchesMax = 8;
+constexpr uint32_t kFreshShare = 4;          // this part of them by a relay as the first one
 constexpr uint32_t kWindowChunks = 32;       // a relay fetches so far ahead of a reader
 constexpr uint32_t kWindowStoreShare = 4;    // ... and at most this part of its store
 constexpr uint32_t kWantedMax = 64;          // chunks that a relay asks for at once
-constexpr uint32_t kFetchesPerBlobMax = 4;   // on their way to a relay at once
 constexpr uint32_t kHolderStrikesMax = 2;    // a holder that failed a relay so often is not asked
 constexpr uint32_t kChunkFailuresMax = 2;    // of a chunk, then it comes from the home
 constexpr uint32_t kFollowerBeatMs = 1'000;  // a relay with chunks on their way says so this often
@@ -171,8 +174,10 @@ constexpr uint32_t kMapAttemptsMax = 8;  // of a blob whose chunks leave while t
 
 // A store.
 constexpr size_t kBlobsMax = 1u << 20;
-constexpr size_t kQuotasMax = 64;          // namespaces with a quota of their own, or labels
-constexpr uint64_t kPinnedShare = 2;       // pins hold at most this part of the memory budget
+constexpr size_t kChunksMax = 1u << 22;  // of all blobs, in memory and on disk: some 220 bytes each
+constexpr size_t kUnerasedMax = 64;      // removed blobs whose rows the full disk still has
+constexpr size_t kQuotasMax = 64;        // namespaces with a quota of their own, or labels
+constexpr uint64_t kPinnedShare = 2;     // pins hold at most this part of the memory budget
 constexpr uint32_t kDemotionsPerTurn = 4;  // ahead of need, until other work has its turn
 // Memory above the high mark is made free ahead of need, down to the low one; percent of the
 // budget.

@@ -88,6 +88,7 @@ struct StoreUsage {
   uint64_t reserved = 0;  // promised to homes' uploads, beyond what they have stored
   uint64_t pinned = 0;    // an upper bound of what pinned blobs take
   uint64_t blobs = 0;
+  uint64_t removals_left = 0;  // that the disk had no room for
   uint64_t descriptors = 0;
   bool disk_read_only = false;  // see disk_failure()
   // Counted since the start.
@@ -188,7 +189,9 @@ struct ChunkView {
 // A store that is opened again has exactly the durable blobs whose seal had succeeded and whose
 // removal had not, each whole. When a write or sync of the disk has failed, its tier only gives
 // what it has until the store is opened again: durable blobs are refused, nothing is demoted, and
-// the removal of a durable blob fails with IO, since it would come back.
+// the removal of a durable blob fails with IO, since it would come back. When the disk is full
+// nothing has failed: what needs room on it is refused with RESOURCE_EXHAUSTED, and goes on once
+// there is some.
 //
 // Thread-safe: any method from any thread. create, stat, locate, ... are quick; put_chunk,
 // read_chunk, remove, trim and the constructor may do file I/O and block, so call those off event
@@ -209,7 +212,8 @@ class BlobStore {
     // make_room_ahead begins above, and where it ends.
     uint32_t memory_high = limits::kMemoryHighDefault;
     uint32_t memory_low = limits::kMemoryLowDefault;
-    const Clock* clock = nullptr;  // required; must outlive the store
+    size_t chunks_max = limits::kChunksMax;  // that it holds, in memory and on disk
+    const Clock* clock = nullptr;            // required; must outlive the store
   };
 
   // Starts with the durable blobs below disk_path/bigcast; all else there is deleted. Blobs of
@@ -245,7 +249,9 @@ class BlobStore {
 
   // Frees everything of the blob at once, but for pages that are kept for the next blob of its
   // namespace; a read_chunk under way finishes or says NOT_FOUND. IO: a durable blob is gone, but
-  // it will be back when the store is opened again.
+  // it will be back when the store is opened again. RESOURCE_EXHAUSTED: the same, unless trim()
+  // finds room on disk to write it down before that; until then its place there stays taken, and
+  // its id.
   virtual Result<void> remove(BlobId id) = 0;
   // For a relay: frees its chunks but remembers the blob. INVALID_ARGUMENT for a home.
   virtual Result<void> drop_chunks(BlobId id) = 0;
@@ -328,8 +334,8 @@ class BlobStore {
   // put_chunk of one, with bytes of the same digest, repairs it.
   virtual std::vector<DamagedChunk> damaged_chunks(size_t limit,
                                                    const DamagedChunk* after = nullptr) const = 0;
-  // Frees pages that were kept for the next blob and not used for limits::kSpareKeepMs. To be
-  // called every few seconds; blocks.
+  // Frees pages that were kept for the next blob and not used for limits::kSpareKeepMs, and writes
+  // down removals that found no room on disk. To be called every few seconds; blocks.
   virtual void trim() = 0;
   // The leases that blobs have.
   virtual std::vector<LeaseId> leases() const = 0;

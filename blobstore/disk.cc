@@ -126,7 +126,8 @@ class RealDiskFile final : public DiskFile {
     if (sync_file_range(fd_, start, length,
                         SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
                             SYNC_FILE_RANGE_WAIT_AFTER) != 0) {
-      return disk_error(path_ + ": sync", errno);
+      // Whatever it is, and whosever bytes on this file: no later sync tells it again.
+      return fail(ErrorCode::kIo, errno_message(path_ + ": sync", errno));
     }
     posix_fadvise(fd_, start, length, POSIX_FADV_DONTNEED);
     return {};

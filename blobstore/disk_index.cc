@@ -8,22 +8,34 @@
 #include <rocksdb/write_batch.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <mutex>
 #include <string_view>
 #include <variant>
 
 #include "base/limits.h"
+#include "base/log.h"
 #include "blobstore/disk.h"
 
 namespace bigcast {
 namespace {
 
+// To RocksDB a quota that is used up is an error of the disk as any other: only its words tell.
+bool is_full(const rocksdb::Status& status) {
+  if (status.IsNoSpace()) return true;
+  return status.IsIOError() && status.ToString().find(std::strerror(EDQUOT)) != std::string::npos;
+}
+
 Result<void> to_result(const rocksdb::Status& status) {
   if (status.ok()) return {};
   std::string message = "disk index: " + status.ToString();
   std::replace(message.begin(), message.end(), '\n', ' ');
-  return fail(status.IsCorruption() ? ErrorCode::kCorrupt : ErrorCode::kIo, std::move(message));
+  const ErrorCode code = status.IsCorruption() ? ErrorCode::kCorrupt
+                         : is_full(status)     ? ErrorCode::kResourceExhausted
+                                               : ErrorCode::kIo;
+  return fail(code, std::move(message));
 }
 
 constexpr std::string_view kBlobs = "blob/";
@@ -95,7 +107,9 @@ class Cursor {
 }
 
 // RocksDB by itself goes on in a thread of its own once there is room again, which can end the
-// process by an assertion of its own (7.8) when it was the log that could not grow.
+// process by an assertion of its own (7.8) when it was the log that could not grow. DiskIndex
+// closes the database and opens it again: then what the log has comes into new files, and a record
+// that is not whole is the log's end, as after a crash.
 class NoRecovery final : public rocksdb::EventListener {
  public:
   void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason, rocksdb::Status,
@@ -212,7 +226,8 @@ Result<void> DiskIndex::check_format() const {
 // may change them; the tables, which may be large, are read after that and never change.
 Result<void> DiskIndex::verify() {
   {
-    const std::unique_lock lock(write_mutex_);
+    const std::unique_lock lock(mutex_);
+    if (is_full_) return {};  // it is read when it is opened again
     BIGCAST_TRY(to_result(db_->PauseBackgroundWork()));
     rocksdb::DB* raw = nullptr;
     const auto status = rocksdb::DB::OpenForReadOnly(small_options(env_), path_, &raw);
@@ -220,17 +235,37 @@ Result<void> DiskIndex::verify() {
     BIGCAST_TRY(to_result(db_->ContinueBackgroundWork()));
     BIGCAST_TRY(opened(status));
   }
+  const std::shared_lock lock(mutex_);
+  if (is_full_) return {};
   rocksdb::ReadOptions options;
   options.readahead_size = limits::kIndexReadahead;
   return to_result(db_->VerifyChecksum(options));
 }
 
+Result<void> DiskIndex::reopen_if_full() {
+  if (!is_full_) return {};
+  const std::unique_lock lock(mutex_);
+  if (!is_full_) return {};
+  db_.reset();
+  BIGCAST_ASSIGN(db_, open_database(path_, env_, false));
+  is_full_ = false;
+  log().info("disk index: there is room again");
+  return {};
+}
+
 Result<void> DiskIndex::write(rocksdb::WriteBatch& batch, bool sync) {
   [[maybe_unused]] const auto turn = one_call_at_a_time();
-  const std::shared_lock lock(write_mutex_);
+  BIGCAST_TRY(reopen_if_full());
+  const std::shared_lock lock(mutex_);
+  if (is_full_)
+    return fail(ErrorCode::kResourceExhausted, "disk index: no room since a moment ago");
   rocksdb::WriteOptions options;
   options.sync = sync;
-  return to_result(db_->Write(options, &batch));
+  auto written = to_result(db_->Write(options, &batch));
+  if (written || written.error().code != ErrorCode::kResourceExhausted) return written;
+  if (!is_full_.exchange(true))
+    log().warn("the disk tier has no room: {}", written.error().message);
+  return written;
 }
 
 Result<void> DiskIndex::add(BlobId id, std::span<const ChunkRow> chunks) {
@@ -290,6 +325,7 @@ Result<void> DiskIndex::scan(const Visitor& visit) const {
 }
 
 Result<bool> DiskIndex::is_empty() const {
+  if (!db_) return fail(ErrorCode::kResourceExhausted, "disk index: there was no room to open it");
   const Cursor blobs(*db_, kBlobs);
   BIGCAST_TRY(blobs.status());
   return !blobs.valid();

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -27,8 +28,10 @@ namespace bigcast {
 //   chunk/<16-byte id><4-byte index>  ->  ChunkMeta, runs
 //   format                            ->  kFormat
 // A blob is there when its blob row is; chunk rows without one are rests of an unfinished commit.
-// Thread-safe. Errors: CORRUPT when what is there is damaged, else IO. After a write that failed,
-// be it for want of room, all do until the database is opened again.
+// Thread-safe. Errors: CORRUPT when what is there is damaged, RESOURCE_EXHAUSTED when its files
+// find no room, else IO. After a write that failed with IO all do until the database is opened
+// again. One that found no room, of which all or nothing may be there, is followed by others: each
+// opens the database again first, as a start does, until that works.
 class DiskIndex {
  public:
   static constexpr uint32_t kFormat = 3;
@@ -57,12 +60,16 @@ class DiskIndex {
  private:
   DiskIndex(std::string path, rocksdb::Env* env, std::unique_ptr<rocksdb::DB> db);
   Result<void> write(rocksdb::WriteBatch& batch, bool sync);
+  Result<void> reopen_if_full();
   Result<void> check_format() const;
 
   const std::string path_;
   rocksdb::Env* const env_;
-  std::unique_ptr<rocksdb::DB> db_;
-  std::shared_mutex write_mutex_;  // shared by who writes; whoever reads the log has it alone
+  std::unique_ptr<rocksdb::DB> db_;    // null: it could not be opened again for want of room
+  std::atomic<bool> is_full_ = false;  // a write found no room, and it was not opened again since
+  // Shared by who writes and who reads tables; whoever reads the log or opens it again has it
+  // alone.
+  std::shared_mutex mutex_;
 };
 
 }  // namespace bigcast

@@ -91,6 +91,25 @@ std::string defect_of(const BlobRow& row, const std::vector<ChunkRow>& chunks) {
   return {};
 }
 
+// What is synced below them is found again only if they are, too.
+Result<void> make_directories(const std::string& directory) {
+  std::vector<fs::path> made;
+  std::error_code error;
+  for (fs::path path = directory; !path.empty() && !fs::exists(path, error);
+       path = path.parent_path()) {
+    made.push_back(path);
+  }
+  fs::create_directories(directory, error);
+  if (error) {
+    return fail(ErrorCode::kIo, fmt::format("disk_path: {}: {}", directory, error.message()));
+  }
+  for (const fs::path& path : made) {
+    const fs::path parent = path.parent_path();
+    BIGCAST_TRY(sync_directory(parent.empty() ? "." : parent.string()));
+  }
+  return {};
+}
+
 bool is_aligned(const std::byte* data) {
   return reinterpret_cast<uintptr_t>(data) % kAlignment == 0;
 }
@@ -140,11 +159,7 @@ DiskTier::DiskTier(std::string directory, uint64_t budget, bool keep, std::uniqu
 Result<std::unique_ptr<DiskTier>> DiskTier::open(const std::string& disk_path, uint64_t budget,
                                                  bool keep, std::unique_ptr<Disk> disk) {
   const std::string directory = disk_path + "/bigcast";
-  std::error_code error;
-  fs::create_directories(directory, error);
-  if (error) {
-    return fail(ErrorCode::kIo, fmt::format("disk_path: {}: {}", directory, error.message()));
-  }
+  BIGCAST_TRY(make_directories(directory));
   BIGCAST_ASSIGN(const int lock_fd, lock_directory(directory));
   std::unique_ptr<DiskTier> tier(new DiskTier(directory, budget, keep, std::move(disk)));
   tier->lock_fd_ = lock_fd;
@@ -293,8 +308,8 @@ Result<void> DiskTier::check_writable() const {
   return fail(ErrorCode::kIo, "the disk tier is read-only since a failure: " + failure());
 }
 
-// Of a write or sync: one that failed makes the tier read-only, unless room for an extent was all
-// it lacked.
+// Of a write or sync: one that failed makes the tier read-only, unless room for an extent or for
+// the index was all it lacked.
 Result<void> DiskTier::note_failure(Result<void> result) {
   if (result || result.error().code == ErrorCode::kResourceExhausted) return result;
   const std::lock_guard lock(failure_mutex_);

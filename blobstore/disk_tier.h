@@ -62,9 +62,9 @@ class DiskBuffers {
 // never name bytes that are not there. Blocks that no row names are free at the next start, and
 // blocks that a row names may be released only after `erase` has succeeded.
 //
-// After a write or sync that failed (but for want of room for an extent) the tier is read-only
-// until it is opened again: what the system still writes of what it was given is unknown. Writes
-// then fail with IO.
+// After a write or sync that failed (but for want of room for an extent or for the index) the tier
+// is read-only until it is opened again: what the system still writes of what it was given is
+// unknown. Writes then fail with IO.
 //
 // Thread-safe: all I/O is outside its locks, but for syncs, of which there is one at a time.
 class DiskTier {
@@ -116,7 +116,8 @@ class DiskTier {
   // Rows of chunks ahead of their blob's commit, see DiskIndex::add.
   Result<void> add_rows(BlobId id, std::span<const ChunkRow> chunks);
   // Makes the blob survive a crash: syncs `extents`, where its chunks are, then writes its rows.
-  // When it fails some of the rows may be there nevertheless.
+  // When it fails some of the rows may be there nevertheless. RESOURCE_EXHAUSTED: the index has no
+  // room; it may be done again.
   Result<void> commit(BlobId id, const BlobRow& row, std::span<const ChunkRow> chunks,
                       const std::set<uint32_t>& extents);
   Result<void> erase(BlobId id);

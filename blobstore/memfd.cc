@@ -10,6 +10,7 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 
 #include "base/limits.h"
 #include "base/log.h"
@@ -26,14 +27,31 @@ void populate(std::span<std::byte> mapped) {
 
 }  // namespace
 
-Result<std::shared_ptr<Memfd>> Memfd::create(const std::string& name) {
+LargePages large_pages_in(const std::string& folder) {
+  uint64_t size = 0;
+  std::ifstream(folder + "/hpage_pmd_size") >> size;
+  std::string modes;  // all of them, the one that holds in brackets
+  std::getline(std::ifstream(folder + "/shmem_enabled"), modes);
+  if (size != kLargePage) return LargePages::kNever;
+  const auto holds = [&](const char* mode) { return modes.find(mode) != std::string::npos; };
+  if (holds("[advise]")) return LargePages::kToWhoAsks;
+  const bool unasked = holds("[always]") || holds("[within_size]") || holds("[force]");
+  return unasked ? LargePages::kUnasked : LargePages::kNever;
+}
+
+LargePages large_pages_here() {
+  static const LargePages here = large_pages_in("/sys/kernel/mm/transparent_hugepage");
+  return here;
+}
+
+Result<std::shared_ptr<Memfd>> Memfd::create(const std::string& name, bool ask) {
   const int fd = memfd_create(name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (fd < 0) {
     const bool exhausted = errno == EMFILE || errno == ENFILE || errno == ENOMEM;
     return fail(exhausted ? ErrorCode::kResourceExhausted : ErrorCode::kIo,
                 errno_message("memory file", errno));
   }
-  std::shared_ptr<Memfd> file(new Memfd(fd));
+  std::shared_ptr<Memfd> file(new Memfd(fd, ask));
   // Before any descriptor leaves: a memfd is born with mode 0777, and another user who was
   // passed a descriptor could open it again for writing.
   if (fchmod(fd, 0400) != 0) {
@@ -51,7 +69,29 @@ Memfd::~Memfd() {
   close(fd_);
 }
 
+// Copies what fills large pages into new ones; returns how many bytes. The kernel gives them only
+// in a mapping that asks, which goes at once: it would also make them later, of what is mapped so,
+// with memory for what was punched.
+size_t Memfd::write_large(uint64_t offset, std::span<const std::byte> bytes) {
+  const size_t whole = bytes.size() / kLargePage * kLargePage;
+  if (!asks_ || whole == 0 || offset % kLargePage != 0) return 0;
+  if (!lengthen(offset + whole)) return 0;
+  void* const target =
+      mmap(nullptr, whole, PROT_READ | PROT_WRITE, MAP_SHARED, fd_, static_cast<off_t>(offset));
+  if (target == MAP_FAILED) return 0;
+  // All pages now: without memory for one this fails, where its first touch would be a signal.
+  const bool there = madvise(target, whole, MADV_HUGEPAGE) == 0 &&
+                     madvise(target, whole, MADV_POPULATE_WRITE) == 0;
+  if (there) std::memcpy(target, bytes.data(), whole);
+  munmap(target, whole);
+  return there ? whole : 0;
+}
+
 Result<void> Memfd::write(uint64_t offset, std::span<const std::byte> bytes) {
+  const size_t written = write_large(offset, bytes);
+  bytes = bytes.subspan(written);
+  offset += written;
+  if (bytes.empty()) return {};  // there is nothing to wait for others for
   const std::scoped_lock lock(write_mutex_);
   while (!bytes.empty()) {
     const ssize_t n = pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset));

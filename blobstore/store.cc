@@ -89,6 +89,7 @@ Store::Store(const Options& options, std::unique_ptr<eviction::Policy> victims,
       high_mark_(memory_budget_ * options.memory_high / 100),
       low_mark_(memory_budget_ * options.memory_low / 100),
       descriptors_max_(descriptors_max),
+      chunks_max_(options.chunks_max),
       keeps_(options.keep),
       clock_(*options.clock),
       disk_(std::move(disk)),
@@ -153,6 +154,11 @@ Result<void> Store::create(const CreateOptions& options) {
   blob->options = options;
   blob->created_at = clock_.now();
   const Lock lock(mutex_);
+  if (unerased_.contains(options.id)) {
+    return fail(ErrorCode::kResourceExhausted,
+                fmt::format("the id {} was removed, and the disk has no room to write that down",
+                            options.id.to_string()));
+  }
   if (blobs_.contains(options.id)) {
     return fail(ErrorCode::kAlreadyExists,
                 fmt::format("the id {} is in use", options.id.to_string()));
@@ -160,6 +166,11 @@ Result<void> Store::create(const CreateOptions& options) {
   if (blobs_.size() >= limits::kBlobsMax) {
     return fail(ErrorCode::kResourceExhausted,
                 fmt::format("the node holds its limit of {} blobs", limits::kBlobsMax));
+  }
+  if (options.durability == Durability::kDisk && unerased_.size() >= limits::kUnerasedMax) {
+    return fail(ErrorCode::kResourceExhausted,
+                fmt::format("the disk has had no room to write down the removal of {} blobs",
+                            unerased_.size()));
   }
   if (blob->is_home()) {
     blob->key = options.name_space + "/" + options.name;
@@ -403,8 +414,12 @@ Result<void> Store::free_chunks(Lock& lock, const BlobPtr& blob) {
     if (chunk->pages > 0 && !chunk->small) --blob->in_memory_file;
     blob->withhold(*chunk);
     blob->chunks.erase(chunk->meta.index);
+    --chunks_;
   }
   if (erase_rows && erased) blob->has_rows = false;
+  if (!erased && erased.error().code == ErrorCode::kResourceExhausted) {
+    unerased_.emplace(blob->options.id, blob);
+  }
   close_if_empty(*blob);
   close_frozen(lock, *blob);
   release_withheld(lock, blob);
@@ -533,6 +548,7 @@ StoreUsage Store::usage() const {
   usage.reserved = reserved_;
   usage.pinned = pinned_;
   usage.blobs = blobs_.size();
+  usage.removals_left = unerased_.size();
   usage.descriptors = descriptors_;
   usage.disk_read_only = disk_ && disk_->is_read_only();
   return usage;

@@ -46,10 +46,12 @@ struct StoredChunk {
   bool doomed = false;
   bool in_memory = false;
   bool on_disk = false;
-  bool unread = false;   // of a relay: put ahead, and not read since
-  bool listed = false;   // the policies have it
-  bool is_copy = false;  // its place on disk may be freed: copies_ has it
-  bool damaged = false;  // of a home: its only copy can't be read, or fails its checksum
+  bool unread = false;          // of a relay: put ahead, and not read since
+  bool listed = false;          // the policies have it
+  bool is_copy = false;         // its place on disk may be freed: copies_ has it
+  bool damaged = false;         // of a home: its only copy can't be read, or fails its checksum
+  bool only_in_memory = false;  // of a durable blob: its place on disk has not its bytes, and could
+                                // not be written anew; it does not leave memory
   uint64_t version = 0;
   uint32_t views = 0;                                   // while there are any it is not evicted
   uint64_t pages = 0;                                   // bytes of memory accounted for it
@@ -254,6 +256,7 @@ class Store final : public BlobStore {
                             std::span<const std::byte> stored);
   // Releases what was withheld, unless rows may still name it.
   void release_withheld(Lock& lock, const BlobPtr& blob);
+  void erase_left(Lock& lock);
 
   // store_chunks.cc
   Result<void> check_chunk(const StoredBlob& blob, const ChunkMeta& meta) const;
@@ -278,6 +281,8 @@ class Store final : public BlobStore {
   void count_bytes_read(const Source& source);
   void promote(BlobId id, const Source& source, std::span<const std::byte> stored);
   Source source_of(const StoredBlob& blob, const StoredChunk& chunk) const;
+  // The chunk that was read without the lock; null if it is gone or has moved since.
+  static StoredChunk* unmoved(StoredBlob& blob, const Source& source);
   Result<void> read_source(const Source& source, std::span<std::byte> buffer);
   void end_view(const BlobPtr& blob, const Source& source);
   Result<void> read_failed(BlobId id, const Source& source, Error error);
@@ -286,7 +291,7 @@ class Store final : public BlobStore {
   BlobPtr next_to_scrub(uint32_t& index);
   uint64_t scrub_chunk(const BlobPtr& blob, uint32_t index);
   void on_bad_copy(Lock& lock, const BlobPtr& blob, const Source& source, Error error);
-  void on_readable_again(const BlobPtr& blob, const Source& source);
+  void on_good_copy(const BlobPtr& blob, const Source& source);
   Result<void> rewrite(Lock& lock, const BlobPtr& blob, StoredChunk& chunk,
                        const DiskTier::Source& source);
   // The bytes are wrong, or the disk does not give them: a bad sector gives none ever again.
@@ -365,6 +370,7 @@ class Store final : public BlobStore {
   const uint64_t high_mark_;  // of memory_used_: see make_room_ahead
   const uint64_t low_mark_;
   const uint64_t descriptors_max_;
+  const size_t chunks_max_;
   const bool keeps_;
   const Clock& clock_;
   const std::unique_ptr<DiskTier> disk_;  // null: none
@@ -376,6 +382,8 @@ class Store final : public BlobStore {
   std::unordered_map<BlobId, BlobPtr> blobs_;
   Names names_;                            // of homes
   std::map<uint64_t, BlobPtr> by_serial_;  // all of blobs_
+  std::map<BlobId, BlobPtr> unerased_;     // removed ones, whose rows could not be
+  bool erasing_ = false;                   // a thread is in erase_left
   std::set<std::pair<TimePoint, BlobId>> expiries_;
   std::map<std::string, std::shared_ptr<NamespaceShare>, std::less<>> shares_;  // with blobs
   // Resident chunks in order of eviction; once more those that can leave without the disk (relays',
@@ -404,6 +412,7 @@ class Store final : public BlobStore {
   uint64_t reserved_on_disk_ = 0;  // ... of durable blobs: demotions leave that much room
   std::map<uint32_t, size_t> home_chunk_sizes_;  // how many homes have each chunk size
   uint64_t descriptors_ = 0;
+  size_t chunks_ = 0;  // of all blobs
   // Threads whose I/O will settle a chunk without waiting for room: to wait for them is safe.
   int moving_ = 0;
   uint64_t settled_ = 0;  // moves that have changed what is free or evictable

@@ -72,9 +72,14 @@ Result<StoredChunk*> Store::claim(Lock& lock, const BlobPtr& blob, const ChunkMe
   while (true) {
     if (blob->removed) return fail(ErrorCode::kNotFound, "the blob was removed meanwhile");
     BIGCAST_TRY(check_chunk(*blob, meta));  // it may have been sealed
+    if (chunks_ >= chunks_max_ && blob->find(meta.index) == nullptr) {
+      return fail(ErrorCode::kResourceExhausted,
+                  fmt::format("the node holds its limit of {} chunks", chunks_max_));
+    }
     const auto [it, is_new] = blob->chunks.try_emplace(meta.index);
     StoredChunk& chunk = it->second;
     if (is_new) {
+      ++chunks_;
       chunk.blob = blob.get();
       chunk.meta = meta;
       chunk.busy = true;
@@ -184,6 +189,7 @@ void Store::discard(Lock& lock, const BlobPtr& blob, StoredChunk& chunk) {
   add_used(*blob, -static_cast<int64_t>(chunk.charged));
   blob->withhold(chunk);
   blob->chunks.erase(chunk.meta.index);
+  --chunks_;
   release_withheld(lock, blob);
   end_move(true);
 }
@@ -304,14 +310,19 @@ Result<void> Store::read_source(const Source& source, std::span<std::byte> buffe
   return verify_chunk(source.meta, stored);
 }
 
+StoredChunk* Store::unmoved(StoredBlob& blob, const Source& source) {
+  StoredChunk* chunk = blob.find(source.meta.index);
+  return chunk != nullptr && chunk->version == source.version ? chunk : nullptr;
+}
+
 // The error, unless the chunk has moved meanwhile and is to be read again.
 Result<void> Store::read_failed(BlobId id, const Source& source, Error error) {
   Lock lock(mutex_);
   BIGCAST_ASSIGN(const BlobPtr blob, find_blob(id));
-  const auto it = blob->chunks.find(source.meta.index);
-  if (it == blob->chunks.end() || it->second.version != source.version) return {};
+  StoredChunk* const found = unmoved(*blob, source);
+  if (found == nullptr) return {};
   if (error.code == ErrorCode::kCorrupt) ++counters_.checksum_failures;
-  StoredChunk& chunk = it->second;
+  StoredChunk& chunk = *found;
   if (!blob->is_home() && !chunk.busy) {  // so that it is fetched again
     unlist(chunk);
     chunk.busy = true;
@@ -384,9 +395,9 @@ void Store::promote(BlobId id, const Source& source, std::span<const std::byte> 
   const auto found = find_blob(id);
   if (!found) return;
   const BlobPtr& blob = *found;
-  const auto it = blob->chunks.find(source.meta.index);
-  if (it == blob->chunks.end() || it->second.version != source.version || it->second.busy) return;
-  StoredChunk& chunk = it->second;
+  StoredChunk* const still = unmoved(*blob, source);
+  if (still == nullptr || still->busy) return;
+  StoredChunk& chunk = *still;
   const uint64_t needed = whole_pages(source.meta.stored_size);
   if (memory_used_ + needed > low_mark_ && !victims_->is_worth_a_place(entry_of(chunk))) return;
   unlist(chunk);

@@ -61,6 +61,25 @@ std::vector<ChunkRow> Store::rows_of(const StoredBlob& blob, uint64_t first,
   return rows;
 }
 
+// Of blobs that were removed while the disk had no room for that. One thread at a time: an id whose
+// rows are gone may be another blob's a moment later.
+void Store::erase_left(Lock& lock) {
+  erasing_ = true;
+  while (!unerased_.empty()) {
+    const auto [id, blob] = *unerased_.begin();
+    lock.unlock();
+    const auto erased = disk_->erase(id);
+    lock.lock();
+    if (!erased) break;
+    unerased_.erase(id);
+    blob->has_rows = false;
+    begin_move();
+    release_withheld(lock, blob);
+    end_move(true);
+  }
+  erasing_ = false;
+}
+
 void Store::release_withheld(Lock& lock, const BlobPtr& blob) {
   if (blob->has_rows) return;
   const DiskRuns runs = std::exchange(blob->withheld, {});
@@ -126,6 +145,7 @@ void Store::adopt(DiskTier::Found found, std::vector<BlobPtr>& superseded) {
     add_used(*blob, static_cast<int64_t>(chunk.charged));
     homes_on_disk_ += chunk.disk_charged;
     count(chunk);
+    ++chunks_;
   }
   ++home_chunk_sizes_[options.chunk_size];
   sequences_ = std::max(sequences_, blob->sequence);

@@ -70,22 +70,21 @@ uint64_t Store::scrub_chunk(const BlobPtr& blob, uint32_t index) {
   const auto digest = disk_->digest(source.runs, source.meta.stored_size);
   lock.lock();
   ++counters_.chunks_scrubbed;
-  if (source.damaged) {
-    if (digest && *digest == source.meta.digest) on_readable_again(blob, source);
-  } else if (!digest) {
-    on_bad_copy(lock, blob, source, digest.error());
-  } else if (*digest != source.meta.digest) {
-    on_bad_copy(lock, blob, source,
-                {ErrorCode::kCorrupt, fmt::format("chunk {}: checksum differs", index)});
+  if (digest && *digest == source.meta.digest) {
+    on_good_copy(blob, source);
+  } else if (!source.damaged) {
+    const Error differs{ErrorCode::kCorrupt, fmt::format("chunk {}: checksum differs", index)};
+    on_bad_copy(lock, blob, source, digest ? differs : digest.error());
   }
   return source.meta.stored_size;
 }
 
 // The chunk's bytes on disk are not what they should be, or can't be read.
 void Store::on_bad_copy(Lock& lock, const BlobPtr& blob, const Source& source, Error error) {
-  const auto it = blob->chunks.find(source.meta.index);
-  if (it == blob->chunks.end() || it->second.version != source.version) return;  // it has moved
-  StoredChunk& chunk = it->second;
+  StoredChunk* const found = unmoved(*blob, source);
+  if (found == nullptr) return;
+  StoredChunk& chunk = *found;
+  if (!chunk.on_disk) return;  // its place was given to others
   if (!chunk.in_memory) {
     lock.unlock();
     static_cast<void>(read_failed(blob->options.id, source, std::move(error)));
@@ -93,25 +92,33 @@ void Store::on_bad_copy(Lock& lock, const BlobPtr& blob, const Source& source, E
     return;
   }
   if (chunk.busy) return;  // the next cycle finds it
-  if (error.code == ErrorCode::kCorrupt) ++counters_.checksum_failures;
-  log().warn("damaged blob {}: on disk, {}; memory has it", blob->key, error.message);
+  if (!chunk.only_in_memory) {
+    if (error.code == ErrorCode::kCorrupt) ++counters_.checksum_failures;
+    log().warn("damaged blob {}: on disk, {}; memory has it", blob->key, error.message);
+  }
   if (!blob->is_durable()) return free_copy_of(lock, blob, chunk);
   unlist(chunk);
   chunk.busy = true;
   const Source memory = source_of(*blob, chunk);
   const auto rewritten = rewrite(lock, blob, chunk, copying(memory));
   if (rewritten) ++counters_.chunks_repaired;
+  chunk.only_in_memory = !rewritten;
   if (chunk.doomed) return discard(lock, blob, chunk);
   settle(chunk);
 }
 
-// A read that failed is not always a sector that is lost.
-void Store::on_readable_again(const BlobPtr& blob, const Source& source) {
-  const auto it = blob->chunks.find(source.meta.index);
-  if (it == blob->chunks.end() || it->second.version != source.version) return;
-  end_damage(it->second);
-  blob->is_damaged = false;
-  log().info("blob {}: chunk {} is whole after all", blob->key, source.meta.index);
+// What could not be read, or not be written anew, is whole after all.
+void Store::on_good_copy(const BlobPtr& blob, const Source& source) {
+  StoredChunk* const chunk = unmoved(*blob, source);
+  if (chunk == nullptr) return;
+  if (source.damaged) {
+    end_damage(*chunk);
+    blob->is_damaged = false;
+    log().info("blob {}: chunk {} is whole after all", blob->key, source.meta.index);
+  }
+  if (!std::exchange(chunk->only_in_memory, false) || chunk->busy) return;
+  make_evictable(*chunk);
+  changed_.notify_all();
 }
 
 // Requires: the caller moves the chunk. Its rows, if there are any, stay true.

@@ -342,8 +342,8 @@ void Store::make_evictable(StoredChunk& chunk) {
   const auto entry = entry_of(chunk);
   const bool home = chunk.blob->is_home();
   list_copy(chunk, chunk.in_memory && chunk.on_disk && !chunk.blob->is_durable());
-  const bool held =
-      chunk.views > 0 || chunk.blob->held || (chunk.in_memory && chunk.blob->pins > 0);
+  const bool stays = chunk.blob->pins > 0 || chunk.only_in_memory;
+  const bool held = chunk.views > 0 || chunk.blob->held || (chunk.in_memory && stays);
   if (chunk.listed || held) return;
   chunk.listed = true;
   if (!chunk.in_memory) {

@@ -117,6 +117,7 @@ void Store::trim() {
     lock.unlock();  // others have a turn: there may be many
     lock.lock();
   }
+  if (!erasing_) erase_left(lock);
 }
 
 }  // namespace bigcast

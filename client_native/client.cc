@@ -69,6 +69,7 @@ NodeReport report_of(rpc::NodeReport::Reader in) {
   report.descriptors_open = in.getDescriptorsOpen();
   report.memory_limit = in.getMemoryLimit();
   report.memory_of_machine = in.getMemoryOfMachine();
+  report.large_pages_unasked = in.getLargePagesUnasked();
   report.disk_free = in.getDiskFree();
   report.blobs = in.getBlobs();
   report.reserved_bytes = in.getReservedBytes();

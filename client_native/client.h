@@ -120,7 +120,8 @@ struct NodeReport {
   uint64_t descriptor_limit = 0, descriptors_open = 0;
   uint64_t memory_limit = 0;  // of its control group; 0: none
   uint64_t memory_of_machine = 0;
-  uint64_t disk_free = 0;  // of the file system that its disk tier is on; 0 without one
+  bool large_pages_unasked = false;  // its kernel gives it large pages that it can't count
+  uint64_t disk_free = 0;            // of the file system that its disk tier is on; 0 without one
   uint64_t blobs = 0;
   uint64_t reserved_bytes = 0;  // of memory: promised to uploads
   uint64_t pinned_bytes = 0;    // ... an upper bound of what pins hold

@@ -14,6 +14,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <optional>
 #include <thread>
@@ -94,6 +95,16 @@ Result<std::optional<std::string>> make_disk_directory(const EmbeddedNodeOptions
   return fail(ErrorCode::kIo, problem);
 }
 
+// Into a directory, so that each of the nodes has a file of its own.
+Result<void> make_trace_directory(const EmbeddedNodeOptions& options) {
+  if (options.trace_directory.empty()) return {};
+  std::error_code error;
+  std::filesystem::create_directories(options.trace_directory, error);
+  if (!error) return {};
+  return fail(ErrorCode::kIo,
+              fmt::format("trace directory {}: {}", options.trace_directory, error.message()));
+}
+
 std::vector<std::string> arguments_of(const EmbeddedNodeOptions& options,
                                       const std::optional<std::string>& disk) {
   const uint64_t memory = options.memory_bytes ? options.memory_bytes : default_node_memory();
@@ -122,6 +133,9 @@ std::vector<std::string> arguments_of(const EmbeddedNodeOptions& options,
   }
   if (!options.log_file.empty()) {
     arguments.insert(arguments.end(), {"--log-file", options.log_file});
+  }
+  if (!options.trace_directory.empty()) {
+    arguments.insert(arguments.end(), {"--record-trace", options.trace_directory});
   }
   return arguments;
 }
@@ -240,6 +254,7 @@ Result<std::optional<std::string>> run(const EmbeddedNodeOptions& options,
 // Starts a node and waits until it is ready. Nothing: it is; else what it said of another node that
 // has the socket.
 Result<std::optional<std::string>> start(const EmbeddedNodeOptions& options, Deadline deadline) {
+  BIGCAST_TRY(make_trace_directory(options));
   BIGCAST_ASSIGN(const auto disk, make_disk_directory(options));
   auto ended = run(options, disk, deadline);
   // Nobody else removes the directory of a node that could not run. That of one that does has
@@ -259,13 +274,15 @@ Result<void> check_id(const std::string& application_id) {
   return {};
 }
 
+// Too late to begin anything: a probe that was not answered ends a little before the deadline.
+bool is_late(Deadline deadline) { return SteadyClock::now() + kPollInterval >= deadline; }
+
 // Ready means that it listens; the first answer may still take a moment.
 Result<void> attach(rpc::IoThread& io, const EmbeddedNodeOptions& options, Deadline deadline) {
   for (;;) {
     auto answer = probe(io, options.application_id, options.secret, deadline);
     if (answer) return {};
-    const bool late = SteadyClock::now() + kPollInterval >= deadline;
-    if (late || answer.error().code == ErrorCode::kUnauthenticated) {
+    if (is_late(deadline) || answer.error().code == ErrorCode::kUnauthenticated) {
       return tl::unexpected(answer.error());
     }
     std::this_thread::sleep_for(kPollInterval);
@@ -299,7 +316,7 @@ Result<bool> ensure_embedded_node(const EmbeddedNodeOptions& options) {
     if (!present && present.error().code == ErrorCode::kUnauthenticated) {
       return tl::unexpected(present.error());
     }
-    if (SteadyClock::now() >= deadline) {
+    if (is_late(deadline)) {
       if (in_use.empty() && !present) return tl::unexpected(present.error());
       return fail(ErrorCode::kUnavailable, "bigcastd: " + in_use);
     }

@@ -21,8 +21,9 @@ struct EmbeddedNodeOptions {
   uint64_t memory_bytes = 0;   // 0: the default of default_node_memory()
   std::vector<std::string> disk_paths;  // the first writable is used; empty: no disk tier
   uint64_t disk_bytes = 0;
-  uint32_t grace_ms = 0;  // 0: default
-  std::string log_file;   // empty: discarded
+  uint32_t grace_ms = 0;        // 0: default
+  std::string log_file;         // empty: discarded
+  std::string trace_directory;  // made if it is not there; empty: nothing is recorded
 };
 
 // min(1 GiB, 5 % of RAM, half of what the cgroup has free), at least 64 MiB.

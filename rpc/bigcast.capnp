@@ -227,6 +227,7 @@ struct NodeReport {
   peerFetchFailures @28 :UInt64;
   unreachable @29 :List(UnreachablePeer);
   # At most limits::kPageNodesMax of the nodes that its readers need now.
+  largePagesUnasked @30 :Bool;   # its kernel gives it large pages that it can't count
 }
 
 struct UnreachablePeer {

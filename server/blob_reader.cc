@@ -18,13 +18,21 @@ Stripe stripe_of(const BlobStore& store, BlobId id) {
   return stat ? stat->stripe : Stripe{};
 }
 
-// What the reader will read, if it says so; the store needs not know.
-uint64_t open_stream(BlobStore& store, BlobId id, rpc::ReadOrder order) {
-  if (order != rpc::ReadOrder::ASCENDING && order != rpc::ReadOrder::RESIDENT_FIRST) return 0;
-  return store
-      .open_stream(id, order == rpc::ReadOrder::ASCENDING ? ReadOrder::kAscending
-                                                          : ReadOrder::kResidentFirst)
-      .value_or(0);
+// How the reader goes through the blob, if it says so.
+std::optional<ReadOrder> read_order(rpc::ReadOrder order) {
+  switch (order) {
+    case rpc::ReadOrder::ASCENDING:
+      return ReadOrder::kAscending;
+    case rpc::ReadOrder::RESIDENT_FIRST:
+      return ReadOrder::kResidentFirst;
+    case rpc::ReadOrder::UNKNOWN:
+      break;
+  }
+  return std::nullopt;
+}
+
+uint64_t open_stream(BlobStore& store, BlobId id, std::optional<ReadOrder> order) {
+  return order ? store.open_stream(id, *order).value_or(0) : 0;
 }
 
 // Hands out one descriptor of a blob's memory file.
@@ -48,10 +56,12 @@ BlobService::BlobService(kj::Own<SessionState> session, kj::Own<LiveBlob> live, 
       live_(kj::mv(live)),
       id_(live_->id),
       stripe_(stripe_of(*core_.store, id_)),
-      stream_(open_stream(*core_.store, id_, order)),
+      stream_(open_stream(*core_.store, id_, read_order(order))),
       drops_seen_(live_->drops()) {
   session_->opens++;
-  if (stream_ != 0 && core_.trace) traced_ = core_.trace->opened(id_, stream_);
+  if (stream_ == 0 || !core_.trace) return;
+  traced_ = core_.trace->number_of(id_);
+  core_.trace->opened(traced_, stream_, *read_order(order));
 }
 
 BlobService::BlobService(kj::Own<SessionState> session, kj::Own<RelayBlob> relayed,
@@ -69,7 +79,18 @@ BlobService::~BlobService() noexcept(false) {
 }
 
 void BlobService::record(const bigcast::ChunkMeta& meta) {
-  if (stream_ != 0 && core_.trace) core_.trace->read(traced_, stream_, meta);
+  if (!core_.trace) return;
+  if (traced_ == 0) traced_ = core_.trace->number_of(id_);
+  core_.trace->read(traced_, stream_, meta);
+}
+
+// To the trace a mapping is a read of all that it shows.
+void BlobService::record_mapped(uint64_t size, uint32_t chunk_size) {
+  if (!core_.trace) return;
+  for (uint32_t index = 0; index < chunks_in(size, chunk_size); index++) {
+    const auto location = core_.store->peek(id_, index);
+    if (location && location->is_here()) record(location->meta);
+  }
 }
 
 Result<void> BlobService::check_index(uint32_t index) const {
@@ -314,6 +335,7 @@ kj::Promise<void> BlobService::map(MapContext context) {
         core_.metrics->served_mapped.bytes += mapped->size;
         if (const auto stat = core_.store->stat(id_)) {
           core_.metrics->served_mapped.chunks += stat->chunk_count;
+          record_mapped(mapped->size, stat->chunk_size);
         }
         auto out = result.initMapped();
         out.setFile(kj::heap<MemoryFileService>(mapped->file.release()));

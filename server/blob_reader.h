@@ -59,6 +59,7 @@ class BlobService final : public rpc::Blob::Server {
   kj::Promise<void> serve_from_store(ReadContext context, uint32_t rereads);
   kj::Promise<void> serve_from_home(ReadContext context, uint32_t rereads);
   void record(const bigcast::ChunkMeta& meta);
+  void record_mapped(uint64_t size, uint32_t chunk_size);
   bool takes_located(ReadContext& context) const;
   bool reply_located_if_loaded(ReadContext& context);
   void reply_located(ReadContext& context, const Location& location);
@@ -73,7 +74,7 @@ class BlobService final : public rpc::Blob::Server {
   const BlobId id_;
   const Stripe stripe_;
   const uint64_t stream_;       // in the store; 0: none
-  uint64_t traced_ = 0;         // the blob's number in the recorded trace
+  uint64_t traced_ = 0;         // the blob's number in the recorded trace; 0: none yet
   kj::Own<RelayBlob> relayed_;  // of kRelayed, as is the reader
   kj::Own<Puller::Reader> reader_;
   uint64_t drops_seen_;

@@ -112,7 +112,7 @@ void FollowerService::reply(NextContext& context, const Followers::Tasks& tasks)
 Followers::Followers(NodeCore& core, LiveBlob& blob, const BlobStat& stat)
     : core_(core),
       blob_(blob),
-      swarm_(std::random_device()()),
+      swarm_(std::random_device()(), stat.chunk_size),
       watcher_(kj::READY_NOW),
       tasks_(*this) {
   for (const uint32_t index : core_.store->stored_chunks(stat.id)) swarm_.home_has(index);

@@ -16,6 +16,7 @@
 
 #include "base/limits.h"
 #include "base/log.h"
+#include "blobstore/memfd.h"
 #include "server/config.h"
 #include "server/daemon.h"
 #include "server/host_facts.h"
@@ -181,6 +182,11 @@ int serve(const Invocation& invocation, CommandLine& line, Daemon& daemon) {
   log().info("{} is ready: {}", config.name, node->ready_line());
   for (const std::string& told : misspelt_variables(environ)) {
     log().warn("environment: {}", told);
+  }
+  if (large_pages_here() == LargePages::kUnasked) {
+    log().warn(
+        "large pages: the kernel's shmem_enabled gives them to files that did not ask: memory "
+        "may be exceeded");
   }
 #ifdef BIGCAST_MIMALLOC
   log().debug("allocator: mimalloc {}", mi_version());

@@ -72,7 +72,7 @@ tl::expected<std::unique_ptr<Node>, StartFailure> Node::start(rpc::UvLoop& loop,
   if (!store) return failure(config.disk_path.empty() ? "memory" : "disk", store.error());
   std::unique_ptr<Node> node(new Node(loop, config, std::move(*store)));
   if (!config.record_trace.empty()) {
-    auto trace = TraceRecorder::open(config.record_trace, kClock);
+    auto trace = TraceRecorder::open(config.record_trace, node->core_->epoch, kClock);
     if (!trace) return failure("record_trace", trace.error());
     node->core_->trace = std::move(*trace);
   }
@@ -286,7 +286,8 @@ void Node::tick() {
   scrub(now);
   mender_.tick();
   relays_.tick(now);
-  if (core_->store->usage().memory_spare > 0) {
+  const StoreUsage usage = core_->store->usage();
+  if (usage.memory_spare > 0 || usage.removals_left > 0) {
     core_->background(core_->on_pool([store = core_->store] { store->trim(); }));
   }
   const auto uploads = core_->uploads;  // a copy: an upload that ends may leave the set
@@ -359,6 +360,7 @@ void Node::expire_leases() {
               log().info("lease {}: ended, {} blobs freed", lease.to_string(), removed.size());
               for (const BlobId id : removed) {
                 core_->replicas->lost(id);
+                if (core_->trace) core_->trace->ended(id);
                 core_->live->end(id, {ErrorCode::kNotFound, "the blob's lease has ended"});
               }
             }));

@@ -222,9 +222,8 @@ bool Puller::has_copies() const { return std::ranges::find(held_, true) != held_
 
 // How many more chunks there is a place for. One always, so that it is our turn some time.
 uint32_t Puller::room() const {
-  const uint64_t size = blob_.chunk_size();
-  const uint64_t fit =
-      std::min<uint64_t>(core_.credits->bytes_max() / size, limits::kFetchesPerBlobMax);
+  const uint32_t size = blob_.chunk_size();
+  const uint64_t fit = std::min<uint64_t>(core_.credits->bytes_max() / size, fetches_at_once(size));
   const uint64_t left = fit > transfers_.size() ? fit - transfers_.size() : 0;
   const uint64_t free = (core_.credits->bytes_max() - core_.credits->bytes_used()) / size;
   const uint64_t room = std::min(left, free);

@@ -7,6 +7,7 @@
 #include <map>
 #include <string>
 
+#include "blobstore/memfd.h"
 #include "server/relay.h"
 #include "server/upload.h"
 
@@ -19,6 +20,7 @@ void write_host(const HostFacts& host, rpc::NodeReport::Builder out) {
   out.setMemoryLimit(host.memory_limit);
   out.setMemoryOfMachine(host.memory_of_machine);
   out.setDiskFree(host.disk_free);
+  out.setLargePagesUnasked(large_pages_here() == LargePages::kUnasked);
 }
 
 void write_usage(const StoreUsage& usage, rpc::NodeReport::Builder out) {

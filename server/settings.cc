@@ -221,7 +221,8 @@ const std::array kSettings = {
             [](C& c, const Text& text) { return set_parsed(c.default_quota, text, parse_size); },
             false, true},
     Setting{kStore, "record_trace", "FILE", "",
-            "write to FILE who opens, reads and releases what, for policy_sim to replay",
+            "write who opens, reads and releases what to FILE, or to a new file if it is a "
+            "directory, for policy_sim to replay",
             [](C& c, const Text& text) { return set_path(c.record_trace, text); }},
 
     Setting{kLife, "lease_grace", "DURATION", "120s",

@@ -7,6 +7,11 @@
 
 namespace bigcast {
 
+uint32_t fetches_at_once(uint32_t chunk_size) {
+  return std::clamp(static_cast<uint32_t>(limits::kReceiveReserve / chunk_size),
+                    limits::kFetchesMin, limits::kFetchesMax);
+}
+
 Swarm::Chunk& Swarm::chunk(uint32_t index) {
   if (index >= chunks_.size()) chunks_.resize(index + 1);
   return chunks_[index];
@@ -142,7 +147,7 @@ void Swarm::failed(Member member, uint32_t index, Failure failure) {
 std::optional<Swarm::Choice> Swarm::choice_of(const MemberState& member, uint32_t index) const {
   Choice choice{index, chunks_[index].sources, {}};
   if (choice.sources == 0) return std::nullopt;
-  choice.load = limits::kPeerLoadMax;
+  choice.load = peer_load_max_;
   bool will_come = false;
   for (const auto& [id, other] : members_) {
     if (&other == &member || !gives(other) || other.late > 0) continue;
@@ -167,7 +172,7 @@ uint32_t Swarm::home_share(const MemberState& member) const {
     const MemberState& other = entry.second;
     return &other != &member && gives(other) && !other.wanted.empty();
   });
-  return others_take ? 1 : limits::kHomeLoadMax;
+  return others_take ? peer_load_max_ / limits::kFreshShare : home_load_max_;
 }
 
 std::optional<Swarm::Assignment> Swarm::assign(Member member) {
@@ -195,7 +200,7 @@ std::optional<Swarm::Assignment> Swarm::assign(Member member) {
       from_peer = choice;
     }
   }
-  const bool home_gives = home_load_ < limits::kHomeLoadMax && state.from_home < home_share(state);
+  const bool home_gives = home_load_ < home_load_max_ && state.from_home < home_share(state);
   if (from_home && home_gives) return send(state, *from_home, {});
   if (from_peer) return send(state, from_peer->index, from_peer->holder);
   if (repeat && home_load_ == 0) return send(state, repeat->index, {});

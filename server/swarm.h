@@ -13,15 +13,20 @@ inline bool has(const std::vector<bool>& bits, uint32_t index) {
   return index < bits.size() && bits[index];
 }
 
+// How many chunks of a blob are asked at once of its home, of any other holder, and by a relay.
+uint32_t fetches_at_once(uint32_t chunk_size);
+
 // Who of a blob's followers fetches which chunk from whom. Kept by the blob's home; pure rules, no
 // I/O and no clock.
 //
 // - A chunk that no follower can pass on, and that none is being sent, is "fresh": it comes from
-//   the home, lowest index first, while the home sends fewer than kHomeLoadMax chunks, and only one
-//   at a time to a follower that could get it from another: so that followers soon differ in what
-//   they have to give.
-// - Any other chunk comes from the least loaded holder that sends fewer than kPeerLoadMax; of what
-//   the equally loaded have, the rarest chunk first, ties at random.
+//   the home, lowest index first, while fewer than twice fetches_at_once are asked of the home,
+//   and only a kFreshShare at a time by a follower that could get it from another: so that
+//   followers soon differ in what they have to give. A node sends what one follower asks of it one
+//   after the other: a second chunk is there so that the link is busy while the news of the first
+//   travels.
+// - Any other chunk comes from the least loaded holder of whom fewer than fetches_at_once are
+//   asked; of what the equally loaded have, the rarest chunk first, ties at random.
 // - The home repeats a chunk only while it sends nothing else, or when fetching it failed
 //   kChunkFailuresMax times for that follower.
 // - A chunk that is late (limits::kFlightLateBeatsMin) counts as if it were not on its way, and a
@@ -38,7 +43,10 @@ class Swarm {
     bool operator==(const Assignment&) const = default;
   };
 
-  explicit Swarm(uint64_t seed) : random_(seed) {}
+  Swarm(uint64_t seed, uint32_t chunk_size)
+      : peer_load_max_(fetches_at_once(chunk_size)),
+        home_load_max_(2 * peer_load_max_),
+        random_(seed) {}
 
   void home_has(uint32_t index);
 
@@ -110,6 +118,8 @@ class Swarm {
   uint32_t home_share(const MemberState& member) const;
   Assignment send(MemberState& member, uint32_t index, std::optional<Member> holder);
 
+  const uint32_t peer_load_max_;
+  const uint32_t home_load_max_;
   std::map<Member, MemberState> members_;
   std::vector<Chunk> chunks_;
   uint32_t home_load_ = 0;

@@ -34,6 +34,7 @@ class Examination {
     clock();
     descriptors();
     memory();
+    large_pages();
     disk();
     damage();
     for (const auto& peer : node_.unreachable) unreachable_peer(peer);
@@ -123,6 +124,16 @@ class Examination {
                         human_bytes(node_.memory_of_machine)),
             "lower 'memory': other processes, such as executors, need some, too");
     }
+  }
+
+  void large_pages() {
+    if (!node_.large_pages_unasked) return;
+    found(
+        "large-pages", false,
+        "its kernel gives memory files large pages that they did not ask for: they may take up to "
+        "twice what 'memory' says",
+        "write advise or never to /sys/kernel/mm/transparent_hugepage/shmem_enabled and start the "
+        "node again");
   }
 
   void disk() {

@@ -23,13 +23,8 @@ tl::unexpected<Error> bad(std::string message) {
   return fail(ErrorCode::kInvalidArgument, std::move(message));
 }
 
-uint32_t chunks_in(uint64_t bytes) {
-  return static_cast<uint32_t>((bytes + kChunkBytes - 1) / kChunkBytes);
-}
-
-uint64_t bytes_in(uint64_t blob_bytes, uint32_t chunk) {
-  return std::min(kChunkBytes, blob_bytes - chunk * kChunkBytes);
-}
+constexpr auto kFixed = eviction::ReadOrder::kAscending;
+constexpr auto kResidentFirst = eviction::ReadOrder::kResidentFirst;
 
 Result<uint64_t> number_at(const nlohmann::json& object, const char* key, uint64_t max) {
   const auto it = object.find(key);
@@ -63,9 +58,38 @@ struct BroadcastReplay::Line {
     line.blob = blob->dump();
     return line;
   }
+
+  bool is(const char* name) const { return op == fmt::format("\"{}\"", name); }
+
+  Result<uint64_t> stream() const { return number_at(object, "stream", kStreamsRecordedMax); }
+
+  Result<eviction::ReadOrder> order() const {
+    const std::string order = object.value("order", nlohmann::json("fixed")).dump();
+    if (order == "\"fixed\"") return kFixed;
+    if (order == "\"resident-first\"") return kResidentFirst;
+    return bad(fmt::format("order: {} is neither fixed nor resident-first", order));
+  }
+
+  Result<Chunk> chunk() const {
+    constexpr uint64_t kIndexMax = (1u << eviction::kChunkIndexBits) - 1;
+    BIGCAST_ASSIGN(const uint64_t index, number_at(object, "chunk", kIndexMax));
+    BIGCAST_ASSIGN(const uint64_t bytes, number_at(object, "bytes", limits::kChunkSizeMax));
+    return Chunk{static_cast<uint32_t>(index), bytes};
+  }
 };
 
+BroadcastReplay::Reader::Reader(const Blob& blob, uint64_t stream, eviction::ReadOrder order,
+                                Chunks chunks)
+    : blob(blob.number),
+      stream(stream),
+      order(order),
+      chunks(std::move(chunks)),
+      read(this->chunks.size()) {}
+
 Result<void> BroadcastReplay::run(std::istream& trace) {
+  look_ahead(trace);
+  trace.clear();
+  trace.seekg(0);
   std::string text;
   for (uint64_t number = 1; std::getline(trace, text); ++number) {
     if (text.empty()) continue;
@@ -77,20 +101,36 @@ Result<void> BroadcastReplay::run(std::istream& trace) {
   return {};
 }
 
+// What is wrong in a line shows when it is applied.
+void BroadcastReplay::look_ahead(std::istream& trace) {
+  for (std::string text; std::getline(trace, text);) {
+    if (text.find("\"stream\"") == std::string::npos) continue;
+    const auto line = Line::parse(text);
+    const auto stream = line ? line->stream() : tl::unexpected<Error>(line.error());
+    if (!stream) continue;
+    auto& opens = recorded_[*stream];
+    if (line->is("open")) {
+      opens.emplace_back();
+    } else if (const auto chunk = line->chunk(); line->is("chunk") && chunk && !opens.empty()) {
+      opens.back().push_back(*chunk);
+    }
+  }
+}
+
 Result<void> BroadcastReplay::apply(const Line& line) {
   if (line.time < time_) return bad(fmt::format("t: {} is before {}", line.time, time_));
   run_until(line.time);
   time_ = line.time;
-  if (line.op == "\"put\"") {
+  if (line.is("put")) {
     BIGCAST_ASSIGN(const uint64_t bytes, number_at(line.object, "bytes", kBlobBytesMax));
     const bool is_new = blobs_.try_emplace(line.blob, Blob{blobs_.size(), bytes}).second;
     return is_new ? Result<void>() : bad(fmt::format("blob: {} was put before", line.blob));
   }
   const auto blob = blobs_.find(line.blob);
   if (blob == blobs_.end()) return bad(fmt::format("blob: {} was not put", line.blob));
-  if (line.op == "\"read\"") {
+  if (line.is("read")) {
     start_reader(blob->second, line.time);
-  } else if (line.op == "\"release\"") {
+  } else if (line.is("release")) {
     cache_.policy().release_blob(blob->second.number);
   } else {
     return apply_recorded(line, blob->second);
@@ -99,30 +139,53 @@ Result<void> BroadcastReplay::apply(const Line& line) {
 }
 
 Result<void> BroadcastReplay::apply_recorded(const Line& line, const Blob& blob) {
-  const bool is_chunk = line.op == "\"chunk\"";
-  if (!is_chunk && line.op != "\"open\"" && line.op != "\"close\"") {
+  if (line.is("chunk")) {
+    BIGCAST_ASSIGN(const Chunk chunk, line.chunk());
+    const bool has_stream = line.object.contains("stream");
+    BIGCAST_ASSIGN(const uint64_t stream, has_stream ? line.stream() : Result<uint64_t>(0));
+    const auto reader = has_stream ? readers_.find(stream) : readers_.end();
+    if (reader == readers_.end()) {
+      cache_.read(eviction::entry_of(blob.number, chunk.index), chunk.bytes);
+    } else {
+      step(reader->second);
+    }
+    return {};
+  }
+  if (!line.is("open") && !line.is("close")) {
     return bad(fmt::format("op: {} is none of put, read, release, open, chunk, close", line.op));
   }
-  BIGCAST_ASSIGN(const uint64_t stream, number_at(line.object, "stream", kStreamsRecordedMax));
-  if (line.op == "\"open\"") {
-    cache_.policy().open_stream(stream, blob.number, order_);
-  } else if (is_chunk) {
-    constexpr uint64_t kIndexMax = (1u << eviction::kChunkIndexBits) - 1;
-    BIGCAST_ASSIGN(const uint64_t chunk, number_at(line.object, "chunk", kIndexMax));
-    BIGCAST_ASSIGN(const uint64_t bytes, number_at(line.object, "bytes", limits::kChunkSizeMax));
-    cache_.read(eviction::entry_of(blob.number, static_cast<uint32_t>(chunk)), bytes);
-    cache_.policy().advance_stream(stream, static_cast<uint32_t>(chunk));
-  } else {
-    cache_.policy().close_stream(stream);
+  BIGCAST_ASSIGN(const uint64_t stream, line.stream());
+  if (line.is("open")) return open_recorded(line, blob, stream);
+  cache_.policy().close_stream(stream);
+  readers_.erase(stream);
+  return {};
+}
+
+Result<void> BroadcastReplay::open_recorded(const Line& line, const Blob& blob, uint64_t stream) {
+  BIGCAST_ASSIGN(const eviction::ReadOrder said, line.order());
+  auto& opens = recorded_.at(stream);
+  Chunks chunks = std::move(opens.front());
+  opens.pop_front();
+  if (said == kResidentFirst) {  // the order is of what was resident then
+    std::ranges::stable_sort(chunks, {}, &Chunk::index);
   }
+  const eviction::ReadOrder order = order_.value_or(said);
+  cache_.policy().open_stream(stream, blob.number, order);
+  readers_.insert_or_assign(stream, Reader(blob, stream, order, std::move(chunks)));
   return {};
 }
 
 void BroadcastReplay::start_reader(const Blob& blob, double time) {
   if (blob.bytes == 0) return;
+  Chunks chunks;
+  for (uint64_t at = 0; at < blob.bytes; at += kChunkBytes) {
+    chunks.push_back(
+        {static_cast<uint32_t>(chunks.size()), std::min(kChunkBytes, blob.bytes - at)});
+  }
   const uint64_t stream = kStreamsRecordedMax + ++streams_;
-  readers_.emplace(stream, Reader{&blob, stream, std::vector<bool>(chunks_in(blob.bytes)), 0});
-  cache_.policy().open_stream(stream, blob.number, order_);
+  const eviction::ReadOrder order = order_.value_or(kFixed);
+  readers_.emplace(stream, Reader(blob, stream, order, std::move(chunks)));
+  cache_.policy().open_stream(stream, blob.number, order);
   steps_.push({time, stream});
 }
 
@@ -131,7 +194,8 @@ void BroadcastReplay::run_until(double time) {
     const Step now = steps_.top();
     steps_.pop();
     Reader& reader = readers_.at(now.reader);
-    if (step(reader)) {
+    step(reader);
+    if (!reader.is_done()) {
       steps_.push({now.time + kChunkBytes / kReadBytesPerSecond, now.reader});
     } else {
       cache_.policy().close_stream(now.reader);
@@ -140,21 +204,20 @@ void BroadcastReplay::run_until(double time) {
   }
 }
 
-bool BroadcastReplay::step(Reader& reader) {
-  const uint32_t chunk = choose(reader);
-  cache_.read(eviction::entry_of(reader.blob->number, chunk), bytes_in(reader.blob->bytes, chunk));
-  cache_.policy().advance_stream(reader.stream, chunk);
-  reader.read[chunk] = true;
-  const auto count = static_cast<uint32_t>(reader.read.size());
-  while (reader.first_unread < count && reader.read[reader.first_unread]) ++reader.first_unread;
-  return reader.first_unread < count;
+void BroadcastReplay::step(Reader& reader) {
+  const size_t at = choose(reader);
+  const Chunk& chunk = reader.chunks[at];
+  cache_.read(eviction::entry_of(reader.blob, chunk.index), chunk.bytes);
+  cache_.policy().advance_stream(reader.stream, chunk.index);
+  reader.read[at] = true;
+  while (!reader.is_done() && reader.read[reader.first_unread]) ++reader.first_unread;
 }
 
-uint32_t BroadcastReplay::choose(Reader& reader) const {
-  if (order_ == eviction::ReadOrder::kAscending) return reader.first_unread;
-  for (uint32_t chunk = reader.first_unread; chunk < reader.read.size(); ++chunk) {
-    const auto entry = eviction::entry_of(reader.blob->number, chunk);
-    if (!reader.read[chunk] && cache_.is_resident(entry)) return chunk;
+size_t BroadcastReplay::choose(const Reader& reader) const {
+  if (reader.order == kFixed) return reader.first_unread;
+  for (size_t at = reader.first_unread; at < reader.chunks.size(); ++at) {
+    const auto entry = eviction::entry_of(reader.blob, reader.chunks[at].index);
+    if (!reader.read[at] && cache_.is_resident(entry)) return at;
   }
   return reader.first_unread;
 }

@@ -15,6 +15,7 @@
 #include <memory>
 #include <span>
 #include <thread>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -66,37 +67,55 @@ AlignedBytes aligned_chunk() {
   return AlignedBytes(static_cast<std::byte*>(std::aligned_alloc(limits::kDiskAlignment, kChunk)));
 }
 
-// Runs `move` for each chunk, `threads` at once, each thread with a buffer of its own that begins
-// as a copy of `content`.
-Result<DiskSpeed> timed(
-    uint64_t size, uint32_t threads, std::span<const std::byte> content,
-    const std::function<Result<void>(uint64_t offset, std::span<std::byte> buffer)>& move) {
-  std::vector<AlignedBytes> buffers;
-  for (uint32_t i = 0; i < threads; ++i) {
-    buffers.push_back(aligned_chunk());
-    std::copy(content.begin(), content.end(), buffers.back().get());
-  }
-  std::atomic<uint64_t> next{0};
-  std::vector<Result<void>> results(threads);
-  const auto work = [&](uint32_t thread) {
+using Move = std::function<Result<void>(uint64_t offset, std::span<std::byte> buffer)>;
+
+// Runs `move` for each chunk from `first` to `end`, a thread for each of the buffers, and adds what
+// that took.
+Result<void> add_timed(uint64_t first, uint64_t end, const std::vector<AlignedBytes>& buffers,
+                       const Move& move, DiskSpeed& speed) {
+  std::atomic<uint64_t> next{first};
+  std::vector<Result<void>> results(buffers.size());
+  const auto work = [&](size_t thread) {
     const std::span<std::byte> buffer(buffers[thread].get(), kChunk);
     while (results[thread]) {
       const uint64_t offset = next.fetch_add(kChunk);
-      if (offset >= size) return;
+      if (offset >= end) return;
       results[thread] = move(offset, buffer);
     }
   };
   const std::clock_t cpu_before = std::clock();
   const auto started = std::chrono::steady_clock::now();
   std::vector<std::thread> others;
-  for (uint32_t i = 1; i < threads; ++i) others.emplace_back(work, i);
+  for (size_t i = 1; i < buffers.size(); ++i) others.emplace_back(work, i);
   work(0);
   for (std::thread& other : others) other.join();
-  DiskSpeed speed;
-  speed.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
-  speed.cpu_s = static_cast<double>(std::clock() - cpu_before) / CLOCKS_PER_SEC;
+  speed.seconds +=
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  speed.cpu_s += static_cast<double>(std::clock() - cpu_before) / CLOCKS_PER_SEC;
   for (Result<void>& result : results) BIGCAST_TRY(std::move(result));
-  return speed;
+  return {};
+}
+
+// Runs both moves for all chunks, in turn for a slice each: a disk may be twice as fast in one
+// second as in the next. Each thread has a buffer of its own that begins as a copy of `content`.
+Result<std::pair<DiskSpeed, DiskSpeed>> side_by_side(uint64_t size, uint32_t threads,
+                                                     std::span<const std::byte> content,
+                                                     const Move& one, const Move& other) {
+  constexpr uint64_t kSlice = 32 * kChunk;
+  std::vector<AlignedBytes> buffers;
+  for (uint32_t i = 0; i < threads; ++i) {
+    buffers.push_back(aligned_chunk());
+    std::copy(content.begin(), content.end(), buffers.back().get());
+  }
+  std::pair<DiskSpeed, DiskSpeed> speeds;
+  for (uint64_t first = 0; first < size; first += kSlice) {
+    const uint64_t end = std::min(size, first + kSlice);
+    const bool swapped = first / kSlice % 2 == 1;
+    if (swapped) BIGCAST_TRY(add_timed(first, end, buffers, other, speeds.second));
+    BIGCAST_TRY(add_timed(first, end, buffers, one, speeds.first));
+    if (!swapped) BIGCAST_TRY(add_timed(first, end, buffers, other, speeds.second));
+  }
+  return speeds;
 }
 
 }  // namespace
@@ -136,28 +155,29 @@ Result<DiskSpeeds> measure_disk(const std::string& disk_path, uint64_t size, uin
   const auto disk = make_disk();
   BIGCAST_ASSIGN(const auto raw, disk->create(disk_path + "/raw", size));
   std::vector<DiskRuns> places(size / kChunk);
-  const auto measured = [&](const auto& move) { return timed(size, threads, content, move); };
+  const Move raw_write = [&](uint64_t offset, std::span<std::byte> buffer) {
+    return raw->write(offset, buffer);
+  };
+  const Move demote = [&](uint64_t offset, std::span<std::byte>) -> Result<void> {
+    const auto copy = [&](uint64_t at, std::span<std::byte> buffer) {
+      return source->read(offset + at, buffer);
+    };
+    const auto file = [&] { return source->descriptor_up_to(offset + kChunk); };
+    BIGCAST_ASSIGN(places[offset / kChunk], tier->write(kChunk, {copy, file, offset}));
+    return {};
+  };
+  const Move raw_read = [&](uint64_t offset, std::span<std::byte> buffer) {
+    return raw->read(offset, buffer);
+  };
+  const Move promote = [&](uint64_t offset, std::span<std::byte> buffer) -> Result<void> {
+    BIGCAST_TRY(tier->read(places[offset / kChunk], buffer, buffer.size()));
+    return verify_chunk(meta, buffer);
+  };
   DiskSpeeds speeds;
-  BIGCAST_ASSIGN(speeds.raw_write, measured([&](uint64_t offset, std::span<std::byte> buffer) {
-                   return raw->write(offset, buffer);
-                 }));
-  BIGCAST_ASSIGN(
-      speeds.demote, measured([&](uint64_t offset, std::span<std::byte>) -> Result<void> {
-        const auto copy = [&](uint64_t at, std::span<std::byte> buffer) {
-          return source->read(offset + at, buffer);
-        };
-        const auto file = [&] { return source->descriptor_up_to(offset + kChunk); };
-        BIGCAST_ASSIGN(places[offset / kChunk], tier->write(kChunk, {copy, file, offset}));
-        return {};
-      }));
-  BIGCAST_ASSIGN(speeds.raw_read, measured([&](uint64_t offset, std::span<std::byte> buffer) {
-                   return raw->read(offset, buffer);
-                 }));
-  BIGCAST_ASSIGN(speeds.promote,
-                 measured([&](uint64_t offset, std::span<std::byte> buffer) -> Result<void> {
-                   BIGCAST_TRY(tier->read(places[offset / kChunk], buffer, buffer.size()));
-                   return verify_chunk(meta, buffer);
-                 }));
+  BIGCAST_ASSIGN(std::tie(speeds.raw_write, speeds.demote),
+                 side_by_side(size, threads, content, raw_write, demote));
+  BIGCAST_ASSIGN(std::tie(speeds.raw_read, speeds.promote),
+                 side_by_side(size, threads, content, raw_read, promote));
   BIGCAST_TRY(disk->remove(disk_path + "/raw"));
   return speeds;
 }

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/units.h"
 #include "eviction/policy.h"
@@ -60,14 +61,16 @@ Result<void> replay_requests(Cache& cache, const Arguments& arguments, TraceForm
 }
 
 Result<void> replay_broadcast(Cache& cache, const Arguments& arguments) {
-  const bool resident_first = arguments.order == "resident-first";
-  if (!resident_first && !arguments.order.empty() && arguments.order != "fixed") {
+  std::optional<eviction::ReadOrder> order;
+  if (arguments.order == "resident-first") {
+    order = eviction::ReadOrder::kResidentFirst;
+  } else if (arguments.order == "fixed") {
+    order = eviction::ReadOrder::kAscending;
+  } else if (!arguments.order.empty()) {
     return bad(fmt::format("--order: '{}' is neither fixed nor resident-first", arguments.order));
   }
   std::ifstream file(arguments.trace);
-  return BroadcastReplay(cache, resident_first ? eviction::ReadOrder::kResidentFirst
-                                               : eviction::ReadOrder::kAscending)
-      .run(file);
+  return BroadcastReplay(cache, order).run(file);
 }
 
 Result<void> simulate(const Arguments& arguments) {
@@ -99,7 +102,8 @@ void declare(CLI::App& app, Arguments& arguments) {
                  "what the cache holds: bytes, or entries with --unit-size");
   app.add_flag("--unit-size", arguments.unit_size, "every entry has the size 1");
   app.add_option("--order", arguments.order,
-                 "of a broadcast's readers: fixed (the default) or resident-first");
+                 "of a broadcast's readers: fixed or resident-first; default: as recorded streams "
+                 "say, else fixed");
   app.add_option("TRACE", arguments.trace, "oracleGeneral, CSV (time,id,size) or broadcast");
   auto* generate = app.add_subcommand("generate", "print the reference broadcast load");
   generate->add_option("--seed", arguments.seed, "default 1");

@@ -3,6 +3,8 @@
 #include <initializer_list>
 #include <limits>
 #include <memory>
+#include <optional>
+#include <random>
 #include <sstream>
 #include <string>
 
@@ -23,7 +25,7 @@ std::string generated(uint64_t seed) {
 }
 
 Cache::Counts replay(const std::string& trace, const char* policy, uint64_t capacity,
-                     eviction::ReadOrder order) {
+                     std::optional<eviction::ReadOrder> order) {
   Cache cache(eviction::make_policy(policy, capacity), capacity, false);
   std::istringstream lines(trace);
   const auto done = BroadcastReplay(cache, order).run(lines);
@@ -46,8 +48,8 @@ double refetched(const std::string& trace, const char* policy, uint64_t gib,
 }  // namespace
 
 TEST_CASE("demand refetches much less than lru on broadcast loads") {
-  for (const uint64_t seed : {1, 3}) {
-    CAPTURE(seed);
+  for (const uint64_t seed : {uint64_t{1}, uint64_t{3}, uint64_t{std::random_device()()}}) {
+    INFO("seed " << seed);
     const std::string trace = generated(seed);
     const double lru = refetched(trace, "lru", 8, kFixed);
     CHECK(refetched(trace, "demand", 8, kFixed) <= 0.70 * lru);
@@ -119,6 +121,52 @@ TEST_CASE("recorded streams are replayed as they were") {
   CHECK(counts.bytes_refetched == 1000);
 }
 
+TEST_CASE("a recorded stream that takes resident chunks first takes those of the replay") {
+  // Room for one chunk of the two. Where this was recorded chunk 0 was resident at the second read.
+  const auto trace = [](const std::string& order) {
+    return R"({"t":0,"op":"put","blob":1,"bytes":0}
+{"t":1,"op":"open","blob":1,"stream":1}
+{"t":1,"op":"chunk","blob":1,"stream":1,"chunk":0,"bytes":1000}
+{"t":1,"op":"chunk","blob":1,"stream":1,"chunk":1,"bytes":900}
+{"t":1,"op":"close","blob":1,"stream":1}
+{"t":2,"op":"open","blob":1,"stream":2)" +
+           order + R"(}
+{"t":2,"op":"chunk","blob":1,"stream":2,"chunk":0,"bytes":1000}
+{"t":2,"op":"chunk","blob":1,"stream":2,"chunk":1,"bytes":900}
+{"t":2,"op":"close","blob":1,"stream":2}
+{"t":3,"op":"chunk","blob":1,"chunk":0,"bytes":1000}
+)";
+  };
+  const std::string fixed = trace(R"(,"order":"fixed")");
+  const std::string resident_first = trace(R"(,"order":"resident-first")");
+  for (const std::string& each : {trace(""), fixed, resident_first}) {
+    CHECK(replay(each, "lru", 1000, kFixed).bytes_refetched == 2900);
+    // The second stream finds chunk 1 and fetches chunk 0, which the last reader then finds.
+    CHECK(replay(each, "lru", 1000, kResidentFirst).bytes_refetched == 1000);
+  }
+  CHECK(replay(trace(""), "lru", 1000, std::nullopt).bytes_refetched == 2900);
+  CHECK(replay(fixed, "lru", 1000, std::nullopt).bytes_refetched == 2900);
+  CHECK(replay(resident_first, "lru", 1000, std::nullopt).bytes_refetched == 1000);
+  CHECK(replay(resident_first, "lru", 1000, std::nullopt).reads == 5);
+}
+
+TEST_CASE("a stream's number may be used again") {
+  std::string trace = R"({"t":0,"op":"put","blob":1,"bytes":0})"
+                      "\n";
+  for (const char* chunk : {"3", "5"}) {
+    trace += R"({"t":1,"op":"open","blob":1,"stream":1})"
+             "\n";
+    trace += R"({"t":1,"op":"chunk","blob":1,"stream":1,"chunk":)" + std::string(chunk) +
+             R"(,"bytes":7})"
+             "\n"
+             R"({"t":1,"op":"close","blob":1,"stream":1})"
+             "\n";
+  }
+  const auto counts = replay(trace, "lru", 1000, kResidentFirst);
+  CHECK(counts.misses == 2);
+  CHECK(counts.bytes_refetched == 0);
+}
+
 TEST_CASE("a bad broadcast trace is refused by line and key") {
   const std::string put = R"({"t":1,"op":"put","blob":1,"app":1,"bytes":1})";
   CHECK(error_of("nonsense") == "TRACE: line 1: is no JSON object");
@@ -135,6 +183,8 @@ TEST_CASE("a bad broadcast trace is refused by line and key") {
             .starts_with("TRACE: line 2: op: \"peek\" is none of"));
   CHECK(error_of(put + "\n" + R"({"t":1,"op":"open","blob":1})")
             .starts_with("TRACE: line 2: stream: must be a number"));
+  CHECK(error_of(put + "\n" + R"({"t":1,"op":"open","blob":1,"stream":1,"order":"any"})") ==
+        "TRACE: line 2: order: \"any\" is neither fixed nor resident-first");
 }
 
 }  // namespace bigcast::bench

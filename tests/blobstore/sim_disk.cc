@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <filesystem>
 
@@ -14,6 +15,7 @@ namespace {
 
 tl::unexpected<Error> no_power() { return fail(ErrorCode::kIo, "Input/output error: no power"); }
 rocksdb::IOStatus index_no_power() { return rocksdb::IOStatus::IOError("no power"); }
+rocksdb::IOStatus index_io_error() { return rocksdb::IOStatus::IOError("Input/output error"); }
 
 }  // namespace
 
@@ -25,7 +27,7 @@ class SimDiskFile final : public DiskFile {
   Result<void> write(uint64_t offset, std::span<const std::byte> bytes) override {
     const std::lock_guard lock(machine_.mutex_);
     if (!machine_.step()) return no_power();
-    const bool fails = std::exchange(machine_.fails_write_, false);
+    const bool fails = std::exchange(machine_.failures_.next_write, false);
     if (fails) bytes = bytes.first(bytes.size() / 2 / 512 * 512);  // a short write
     std::copy(bytes.begin(), bytes.end(), extent_->now.begin() + static_cast<ptrdiff_t>(offset));
     extent_->pending.push_back({offset, {bytes.begin(), bytes.end()}});
@@ -44,7 +46,7 @@ class SimDiskFile final : public DiskFile {
   Result<void> read(uint64_t offset, std::span<std::byte> buffer) override {
     const std::lock_guard lock(machine_.mutex_);
     if (!machine_.has_power_) return no_power();
-    if (std::exchange(machine_.fails_read_, false)) {
+    if (std::exchange(machine_.failures_.next_read, false)) {
       return fail(ErrorCode::kIo, "Input/output error");
     }
     std::memcpy(buffer.data(), extent_->now.data() + offset, buffer.size());
@@ -54,7 +56,7 @@ class SimDiskFile final : public DiskFile {
   Result<void> sync() override {
     const std::lock_guard lock(machine_.mutex_);
     if (!machine_.step()) return no_power();
-    if (std::exchange(machine_.fails_sync_, false)) {
+    if (std::exchange(machine_.failures_.next_sync, false)) {
       machine_.settle(*extent_);  // as Linux does it: not all written, and not dirty any more
       return fail(ErrorCode::kIo, "Input/output error");
     }
@@ -76,7 +78,8 @@ class SimDisk final : public Disk {
   Result<std::unique_ptr<DiskFile>> create(const std::string& path, uint64_t size) override {
     const std::lock_guard lock(machine_.mutex_);
     if (!machine_.step()) return no_power();
-    if (machine_.is_full_) return fail(ErrorCode::kResourceExhausted, "No space left on device");
+    if (machine_.failures_.full)
+      return fail(ErrorCode::kResourceExhausted, "No space left on device");
     auto extent = std::make_shared<SimMachine::Extent>();
     extent->now.resize(size);
     extent->durable.resize(size);
@@ -119,7 +122,17 @@ class SimIndexFile final : public rocksdb::FSWritableFileOwnerWrapper {
                            rocksdb::IODebugContext* debug) override {
     const std::lock_guard lock(machine_.mutex_);
     if (!machine_.step()) return index_no_power();
-    if (machine_.is_index_full_) return rocksdb::IOStatus::NoSpace("No space left on device");
+    if (std::exchange(machine_.failures_.next_index_write, false)) return index_io_error();
+    if (machine_.failures_.index_full) {
+      const size_t fits = machine_.random_() % (data.size() + 1);
+      machine_.index_files_[path_].written += fits;
+      const auto written =
+          FSWritableFileOwnerWrapper::Append(rocksdb::Slice(data.data(), fits), options, debug);
+      if (!written.ok()) return written;
+      return machine_.random_() % 2 == 0
+                 ? rocksdb::IOStatus::NoSpace("No space left on device")
+                 : rocksdb::IOStatus::IOError("While appending", std::strerror(EDQUOT));
+    }
     machine_.index_files_[path_].written += data.size();
     return FSWritableFileOwnerWrapper::Append(data, options, debug);
   }
@@ -136,6 +149,7 @@ class SimIndexFile final : public rocksdb::FSWritableFileOwnerWrapper {
     }
     const std::lock_guard lock(machine_.mutex_);
     if (!machine_.step()) return index_no_power();
+    if (std::exchange(machine_.failures_.next_index_sync, false)) return index_io_error();
     SimMachine::IndexFile& file = machine_.index_files_[path_];
     file.synced = file.written;
     return rocksdb::IOStatus::OK();
@@ -261,7 +275,7 @@ void SimMachine::crash() {
   index_files_.clear();
   has_power_ = true;
   operations_left_ = UINT64_MAX;
-  fails_read_ = fails_write_ = fails_sync_ = is_full_ = is_index_full_ = false;
+  failures_ = {};
 }
 
 bool SimMachine::flip_bit() {
@@ -279,27 +293,32 @@ bool SimMachine::flip_bit() {
 
 void SimMachine::set_full(bool full) {
   const std::lock_guard lock(mutex_);
-  is_full_ = full;
+  failures_.full = full;
 }
 
 void SimMachine::set_index_full(bool full) {
   const std::lock_guard lock(mutex_);
-  is_index_full_ = full;
+  failures_.index_full = full;
 }
 
 void SimMachine::fail_next_read() {
   const std::lock_guard lock(mutex_);
-  fails_read_ = true;
+  failures_.next_read = true;
+}
+
+void SimMachine::mend() {
+  const std::lock_guard lock(mutex_);
+  failures_ = {};
 }
 
 void SimMachine::fail_next_write() {
   const std::lock_guard lock(mutex_);
-  fails_write_ = true;
+  (random_() % 2 == 0 ? failures_.next_write : failures_.next_index_write) = true;
 }
 
 void SimMachine::fail_next_sync() {
   const std::lock_guard lock(mutex_);
-  fails_sync_ = true;
+  (random_() % 2 == 0 ? failures_.next_sync : failures_.next_index_sync) = true;
 }
 
 }  // namespace bigcast

@@ -38,8 +38,9 @@ class SimMachine {
   void set_full(bool full);
   void set_index_full(bool full);  // its files grow no more
   void fail_next_read();           // of an extent
-  void fail_next_write();
+  void fail_next_write();          // of an extent, or of a file of the index
   void fail_next_sync();
+  void mend();                     // none of these is to come any more
   uint64_t below(uint64_t bound);  // from the generator
 
  private:
@@ -62,6 +63,15 @@ class SimMachine {
     uint64_t written = 0;
     uint64_t synced = 0;
   };
+  struct Failures {
+    bool full = false;
+    bool index_full = false;
+    bool next_read = false;
+    bool next_write = false;
+    bool next_sync = false;
+    bool next_index_write = false;
+    bool next_index_sync = false;
+  };
   using ExtentPtr = std::shared_ptr<Extent>;
 
   bool step();  // Requires: mutex_ held. One operation; false: there is no power for it.
@@ -71,11 +81,7 @@ class SimMachine {
   std::mt19937_64 random_;
   bool has_power_ = true;
   uint64_t operations_left_ = UINT64_MAX;
-  bool is_full_ = false;
-  bool is_index_full_ = false;
-  bool fails_read_ = false;
-  bool fails_write_ = false;
-  bool fails_sync_ = false;
+  Failures failures_;
   std::map<std::string, ExtentPtr> extents_;
   std::map<std::string, ExtentPtr> removed_;  // not yet for good
   std::map<std::string, IndexFile> index_files_;

@@ -1,12 +1,16 @@
 #include <fcntl.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <csignal>
+#include <cstring>
 #include <fstream>
 #include <functional>
+#include <mutex>
+#include <set>
+#include <thread>
 
 #include "base/pages.h"
 #include "blobstore/block_map.h"
@@ -17,12 +21,6 @@
 
 namespace bigcast {
 namespace {
-
-uint64_t allocated_bytes(int fd) {
-  struct stat status {};
-  REQUIRE(fstat(fd, &status) == 0);
-  return static_cast<uint64_t>(status.st_blocks) * 512;
-}
 
 // While `work` runs, writes beyond `bytes` of a file fail.
 void with_file_size_limit(uint64_t bytes, const std::function<void()>& work) {
@@ -284,27 +282,134 @@ TEST_CASE("after a failed write the disk only gives what it has, and memory goes
   CHECK(reads_back(*store, {1, 6}, 0, kSmallChunk));
 }
 
-TEST_CASE("an index without room makes the disk read-only until it is opened again") {
+TEST_CASE("removals that an index without room can't take down are bounded") {
+  const TemporaryDirectory directory;
+  SimMachine machine(1);
+  const auto store = open_store(with_disk(directory.path, kDisk), machine.disk()).value();
+  machine.set_index_full(true);
+  uint64_t number = 1;
+  for (; number <= limits::kUnerasedMax; ++number) {
+    REQUIRE(store->create(durable_options(number)));
+    REQUIRE(code_of(store->seal({1, number}, 0, 0)) == ErrorCode::kResourceExhausted);
+    REQUIRE(code_of(store->remove({1, number})) == ErrorCode::kResourceExhausted);
+  }
+  CHECK(store->usage().removals_left == limits::kUnerasedMax);
+  const auto refused = store->create(durable_options(number));
+  CHECK(code_of(refused) == ErrorCode::kResourceExhausted);
+  CHECK(message_has(refused, "removal"));
+  REQUIRE(store->create(blob_options(number)));
+  REQUIRE(store->remove({1, number}));
+  machine.set_index_full(false);
+  store->trim();
+  CHECK(store->usage().removals_left == 0);
+  write_blob(*store, durable_options(number), kSmallChunk);
+}
+
+TEST_CASE("an index without room refuses what needs it, and goes on once there is some") {
   const TemporaryDirectory directory;
   SimMachine machine(1);
   {
     const auto store = open_store(with_disk(directory.path, kDisk), machine.disk()).value();
-    write_blob(*store, durable_options(1, kSmallChunk), kSmallChunk);
-    REQUIRE(store->create(durable_options(2)));
-    REQUIRE(put(*store, {1, 2}, 0, kSmallChunk));
+    for (const uint64_t number : {1, 2}) {
+      write_blob(*store, durable_options(number, kSmallChunk), kSmallChunk);
+    }
+    REQUIRE(store->create(durable_options(3)));
+    REQUIRE(put(*store, {1, 3}, 0, kSmallChunk));
     machine.set_index_full(true);
-    CHECK(code_of(store->seal({1, 2}, kSmallChunk, 1)) == ErrorCode::kIo);
-    machine.set_index_full(false);
-    CHECK(code_of(store->seal({1, 2}, kSmallChunk, 1)) == ErrorCode::kIo);
-    CHECK(code_of(store->create(durable_options(3))) == ErrorCode::kIo);
-    CHECK(store->usage().disk_read_only);
-    CHECK(store->disk_failure().find("No space left on device") != std::string::npos);
+    for (int again = 0; again < 3; ++again) {
+      const auto refused = store->seal({1, 3}, kSmallChunk, 1);
+      CHECK(code_of(refused) == ErrorCode::kResourceExhausted);
+      CHECK(message_has(refused, "disk index"));
+      CHECK((message_has(refused, "No space left on device") ||
+             message_has(refused, std::strerror(EDQUOT))));
+      store->scrub(kDisk);
+      store->trim();
+    }
+    CHECK(code_of(store->remove({1, 2})) == ErrorCode::kResourceExhausted);
+    CHECK(code_of(store->stat({1, 2})) == ErrorCode::kNotFound);
+    CHECK(code_of(store->create(durable_options(2))) == ErrorCode::kResourceExhausted);
+    CHECK(store->disk_failure().empty());
+    CHECK(store->usage().disk_used == 3 * kSmallChunk);
+    CHECK(store->usage().removals_left == 1);
     CHECK(reads_back(*store, {1, 1}, 0, kSmallChunk));
+    machine.set_index_full(false);
+    store->trim();
+    CHECK(store->usage().removals_left == 0);
+    CHECK(store->usage().disk_used == 2 * kSmallChunk);
+    REQUIRE(store->seal({1, 3}, kSmallChunk, 1));
+    write_blob(*store, durable_options(4, 2 * kSmallChunk), 2 * kSmallChunk);
+    store->scrub(kDisk);
+    CHECK(store->disk_failure().empty());
   }
+  machine.crash();
   const auto store = open_store(with_disk(directory.path, kDisk), machine.disk()).value();
-  CHECK(store->usage().blobs == 1);
-  CHECK(reads_back(*store, {1, 1}, 0, kSmallChunk));
-  write_blob(*store, durable_options(2, kSmallChunk), kSmallChunk);
+  CHECK(store->usage().blobs == 3);
+  CHECK(store->usage().blobs_lost == 0);
+  for (const uint64_t number : {1, 3, 4}) CHECK(reads_back(*store, {1, number}, 0, kSmallChunk));
+}
+
+TEST_CASE("of an index that is full at the end a start has what was acknowledged") {
+  const TemporaryDirectory directory;
+  SimMachine machine(1);
+  {
+    const auto store = open_store(with_disk(directory.path, kDisk), machine.disk()).value();
+    for (const uint64_t number : {1, 2}) {
+      write_blob(*store, durable_options(number, kSmallChunk), kSmallChunk);
+    }
+    machine.set_index_full(true);
+    for (int again = 0; again < 2; ++again) {
+      CHECK(code_of(store->remove({1, 2})) ==
+            (again == 0 ? ErrorCode::kResourceExhausted : ErrorCode::kNotFound));
+      store->trim();
+    }
+  }
+  machine.set_index_full(false);
+  const auto store = open_store(with_disk(directory.path, kDisk), machine.disk()).value();
+  CHECK(store->usage().blobs == 2);  // the removal was not
+  for (const uint64_t number : {1, 2}) CHECK(reads_back(*store, {1, number}, 0, kSmallChunk));
+}
+
+TEST_CASE("many who seal while the index has no room, and after, are each answered rightly") {
+  const TemporaryDirectory directory;
+  SimMachine machine(1);
+  constexpr uint64_t kThreads = 4;
+  constexpr uint64_t kEach = 20;
+  std::set<uint64_t> sealed;
+  {
+    const auto store = open_store(with_disk(directory.path, kDisk), machine.disk()).value();
+    std::mutex mutex;
+    std::vector<std::thread> threads;
+    for (uint64_t thread = 0; thread < kThreads; ++thread) {
+      threads.emplace_back([&, thread] {
+        for (uint64_t i = 0; i < kEach; ++i) {
+          const BlobId id{1, thread * kEach + i + 1};
+          machine.set_index_full(i % 4 == 3);
+          const bool put_whole = store->create(durable_options(id.lo)).has_value() &&
+                                 put(*store, id, 0, 1000).has_value();
+          const auto done = store->seal(id, 1000, 1);
+          const std::lock_guard lock(mutex);
+          CHECK(put_whole);
+          CHECK((done || done.error().code == ErrorCode::kResourceExhausted));
+          if (done) sealed.insert(id.lo);
+        }
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    machine.set_index_full(false);
+    for (uint64_t number = 1; number <= kThreads * kEach; ++number) {
+      if (sealed.contains(number) || number % 2 == 0)
+        REQUIRE(store->seal({1, number}, 1000, 1));
+      else
+        REQUIRE(store->remove({1, number}));
+    }
+    CHECK(sealed.size() < kThreads * kEach);
+  }
+  machine.crash();
+  const auto store = open_store(with_disk(directory.path, kDisk), machine.disk()).value();
+  for (uint64_t number = 1; number <= kThreads * kEach; ++number) {
+    const bool is_there = sealed.contains(number) || number % 2 == 0;
+    CHECK(store->stat({1, number}).has_value() == is_there);
+  }
 }
 
 // Also for want of room: what was given to the system before is lost then, too.

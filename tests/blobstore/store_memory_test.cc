@@ -8,6 +8,33 @@
 
 namespace bigcast {
 
+TEST_CASE("a store has so many chunks and no more, wherever they are") {
+  const TemporaryDirectory directory;
+  BlobStore::Options options = with_disk(directory.path, kDisk);
+  options.chunks_max = 4;
+  {
+    const auto store = open_or_fail(options);
+    write_blob(*store, durable_options(1), 3 * kSmallChunk);
+    REQUIRE(store->create(blob_options(2)));
+    REQUIRE(store->create(relay_options(3)));
+    REQUIRE(put(*store, {1, 2}, 0, kSmallChunk));
+    for (const uint64_t number : {2, 3}) {
+      const auto refused = put(*store, {1, number}, 1, kSmallChunk);
+      CHECK(code_of(refused) == ErrorCode::kResourceExhausted);
+      CHECK(message_has(refused, "4 chunks"));
+    }
+    REQUIRE(put(*store, {1, 2}, 0, kSmallChunk));  // it is there already
+    REQUIRE(store->remove({1, 2}));
+    REQUIRE(put(*store, {1, 3}, 1, kSmallChunk));
+    REQUIRE(store->drop_chunks({1, 3}));
+    REQUIRE(put(*store, {1, 3}, 0, kSmallChunk));
+  }
+  const auto store = open_or_fail(options);
+  REQUIRE(store->create(blob_options(2)));
+  REQUIRE(put(*store, {1, 2}, 0, kSmallChunk));
+  CHECK(code_of(put(*store, {1, 2}, 1, kSmallChunk)) == ErrorCode::kResourceExhausted);
+}
+
 TEST_CASE("options are checked by name") {
   CHECK(message_has(BlobStore::open(memory_only(1000)), "memory_budget"));
   BlobStore::Options options = memory_only();
@@ -355,12 +382,11 @@ TEST_CASE("a memory file's descriptor reads, never writes, and shows punched chu
   struct stat status {};
   REQUIRE(fstat(file.fd, &status) == 0);
   CHECK((status.st_mode & 0777) == 0400);
-  CHECK(static_cast<uint64_t>(status.st_blocks) * 512 == store->usage().memory_used);
+  CHECK(allocated_bytes(file.fd) == store->usage().memory_used);
 
   REQUIRE(store->drop_chunks(relay.id));
   free_spare(*store);
-  REQUIRE(fstat(file.fd, &status) == 0);
-  CHECK(status.st_blocks == 0);  // freed although this descriptor is open
+  CHECK(allocated_bytes(file.fd) == 0);  // freed although this descriptor is open
   REQUIRE(pread(file.fd, buffer.data(), buffer.size(), kSmallChunk) == kSmallChunk);
   CHECK(code_of(verify_chunk(location.meta, buffer)) == ErrorCode::kCorrupt);
   REQUIRE(put(*store, relay.id, 1, kSmallChunk));

@@ -68,6 +68,62 @@ TEST_CASE("a durable chunk that is damaged on disk is written anew from memory")
   CHECK(whole(*store, {1, 1}));
 }
 
+TEST_CASE("what can't be written anew stays in memory, until it can") {
+  const TemporaryDirectory directory;
+  Faults faults;
+  const auto store =
+      open_store(with_disk(directory.path, kDisk), std::make_unique<FaultyDisk>(faults)).value();
+  write_blob(*store, durable_options(1), kSize);
+  REQUIRE(store->resident_chunks({1, 1}).size() == kCount);
+  damage_chunk(directory.path, 1);
+  faults.write_full = true;
+  scrub_all(*store);
+  scrub_all(*store);
+  CHECK(store->usage().checksum_failures == 1);
+  CHECK(store->usage().chunks_repaired == 0);
+  faults.write_full = false;
+  const auto push_out = [&] {  // others take all of memory but what has to stay
+    write_blob(*store, blob_options(2), kMemory);
+    REQUIRE(store->remove({1, 2}));
+  };
+  push_out();
+  CHECK(store->resident_chunks({1, 1}) == std::vector<uint32_t>{1});
+  CHECK(whole(*store, {1, 1}));
+  scrub_all(*store);
+  CHECK(store->usage().chunks_repaired == 1);
+  push_out();
+  push_out();
+  CHECK(whole(*store, {1, 1}));
+  CHECK(store->usage().chunks_quarantined == 0);
+}
+
+TEST_CASE("a copy on disk that made way for another chunk is not taken for a damaged one") {
+  const TemporaryDirectory directory;
+  Faults faults;
+  const auto store =
+      open_store(with_disk(directory.path, 2 * kSize), std::make_unique<FaultyDisk>(faults))
+          .value();
+  write_blob(*store, blob_options(1), kSize);
+  write_blob(*store, blob_options(2), kMemory);  // pushes the first one out
+  REQUIRE(store->resident_chunks({1, 1}).empty());
+  REQUIRE(store->remove({1, 2}));
+  Bytes buffer(kSmallChunk);
+  for (uint32_t i = 0; i < kCount; ++i) REQUIRE(store->load_chunk({1, 1}, i, buffer));
+  REQUIRE(store->resident_chunks({1, 1}).size() == kCount);
+  REQUIRE(store->usage().disk_used == kSize);
+  REQUIRE(store->pin({1, 1}));  // it is others that have to go to disk
+  bool is_first = true;
+  faults.before_read = [&] {  // while the scrub reads: what is demoted now takes the copies' places
+    if (!std::exchange(is_first, false)) return;
+    write_blob(*store, blob_options(3), kMemory + 2 * kSmallChunk);
+  };
+  scrub_all(*store);
+  faults.before_read = nullptr;
+  CHECK_FALSE(is_first);
+  CHECK(store->usage().checksum_failures == 0);
+  CHECK(whole(*store, {1, 1}));
+}
+
 TEST_CASE("without a copy in memory it is quarantined, until somebody brings it again") {
   const TemporaryDirectory directory;
   write_blob(*open_or_fail(with_disk(directory.path, kDisk)), durable_options(1), kSize);

@@ -16,7 +16,7 @@ struct File {
     struct stat status {};
     REQUIRE(fstat(fd, &status) == 0);
     inode = status.st_ino;
-    allocated = static_cast<uint64_t>(status.st_blocks) * 512;
+    allocated = allocated_bytes(fd);
   }
   ~File() { close(fd); }
   File(const File&) = delete;

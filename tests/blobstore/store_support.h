@@ -1,6 +1,7 @@
 #pragma once
 
 #include <doctest/doctest.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -26,6 +27,13 @@ constexpr uint32_t kSmallChunk = limits::kChunkSizeMin;
 constexpr uint32_t kFit = kMemory / kSmallChunk;  // so many are in memory at once
 constexpr uint64_t kDisk = 4 * kMemory;
 
+// What one thread does alone says nothing to the thread sanitizer, and takes minutes under it.
+#ifdef __SANITIZE_THREAD__
+constexpr bool kIsThreadSanitized = true;
+#else
+constexpr bool kIsThreadSanitized = false;
+#endif
+
 class TemporaryDirectory {
  public:
   TemporaryDirectory() {
@@ -38,6 +46,13 @@ class TemporaryDirectory {
   ~TemporaryDirectory() { std::filesystem::remove_all(path); }
   std::string path;
 };
+
+// Pages or blocks that a file has.
+inline uint64_t allocated_bytes(int fd) {
+  struct stat status {};
+  REQUIRE(fstat(fd, &status) == 0);
+  return static_cast<uint64_t>(status.st_blocks) * 512;
+}
 
 // Incompressible, different for each (seed, index).
 inline Bytes noise(size_t size, uint64_t seed) {

@@ -251,6 +251,9 @@ TEST_CASE("doctor finds what is wrong, and nothing where nothing is") {
   patient.node.memory_of_machine = limits::kGiB;
   check_found(patient, "memory", true, "of the machine's 1.0 GiB");
   patient = well();
+  patient.node.large_pages_unasked = true;
+  check_found(patient, "large-pages", false, "did not ask");
+  patient = well();
   patient.node.summary.disk_budget = 10 * limits::kGiB;
   patient.node.summary.disk_used = 2 * limits::kGiB;
   patient.node.disk_free = 8 * limits::kGiB;

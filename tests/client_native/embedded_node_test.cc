@@ -146,6 +146,24 @@ TEST_CASE("a node that is about to stop is not attached to; its successor is ele
   }
 }
 
+TEST_CASE("each node writes a file of its own into the directory of traces") {
+  auto options = embedded_options();
+  std::string folder = std::filesystem::temp_directory_path() / "bigcast-traces-XXXXXX";
+  REQUIRE(mkdtemp(folder.data()) != nullptr);
+  options.trace_directory = folder + "/not/there/yet";
+  const auto traces = [&]() {
+    return std::distance(std::filesystem::directory_iterator(options.trace_directory), {});
+  };
+  for (int node = 1; node <= 2; ++node) {
+    REQUIRE(ensure_embedded_node(options).value());
+    CHECK(traces() == node);
+    const auto pid = static_cast<pid_t>(connect(attached(options))->ping()->pid);
+    kill(pid, SIGTERM);
+    CHECK(eventually([&]() { return !process_runs(pid); }));
+  }
+  std::filesystem::remove_all(folder);
+}
+
 TEST_CASE("a squatter on the socket does not pass for a node") {
   const auto options = embedded_options();
   NodeOptions squatter;
@@ -183,6 +201,9 @@ TEST_CASE("a node that can't start is UNAVAILABLE with its own words") {
   options.disk_paths = {"/nonexistent"};
   options.disk_bytes = limits::kGiB;
   check_error(ensure_embedded_node(options), ErrorCode::kIo, "/nonexistent");
+  options = embedded_options();
+  options.trace_directory = "/proc/self/task/traces";
+  check_error(ensure_embedded_node(options), ErrorCode::kIo, "/proc/self/task/traces");
   options.application_id = "short";
   check_error(ensure_embedded_node(options), ErrorCode::kInvalidArgument, "application id");
 }

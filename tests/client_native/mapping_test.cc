@@ -3,6 +3,9 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
 
 #include "tests/client_native/support.h"
 
@@ -70,6 +73,15 @@ class ReaderProcess {
 
   pid_t pid_ = 0;
 };
+
+// How often `part` is in the only file of a folder.
+size_t count_in(const std::string& folder, const std::string& part) {
+  std::ostringstream text;
+  text << std::ifstream(std::filesystem::directory_iterator(folder)->path()).rdbuf();
+  size_t count = 0;
+  for (size_t at = 0; (at = text.str().find(part, at)) != std::string::npos; ++at) ++count;
+  return count;
+}
 
 bool another_user_can_open(const std::string& path) {
   constexpr uid_t kNobody = 65534;
@@ -221,6 +233,41 @@ TEST_CASE("a child of fork leaves its parent's mapping alone") {
   REQUIRE(waitpid(child, &status, 0) == child);
   CHECK(status == 0);
   CHECK(shows(*mapping, bytes));
+}
+
+TEST_CASE("traces have what is mapped, what another node takes and what a lease's end frees") {
+  std::string folder = std::filesystem::temp_directory_path() / "bigcast-traces-XXXXXX";
+  REQUIRE(mkdtemp(folder.data()) != nullptr);
+  const auto recording = [&](const std::string& name) {
+    std::filesystem::create_directory(folder + "/" + name);
+    NodeOptions options;
+    options.more = {"--record-trace", folder + "/" + name, "--lease-grace", "100ms"};
+    return options;
+  };
+  {
+    const NodeProcess home(recording("home"));
+    NodeProcess relay(recording("relay"));
+    auto leased = options_for(home.tcp());
+    leased.lease = Id128::random();
+    auto writer = connect(std::move(leased));
+    auto options = mappable("three chunks");
+    options.until_removed = false;
+    const std::string ref = put(*writer, options, random_bytes(3 * kSmallChunk));
+    const auto reader = connect(options_for("", relay.socket()));
+    map_or_fail(*reader, ref);
+    check_same(read_all(*open_ref(*reader, ref)), random_bytes(3 * kSmallChunk));
+    writer.reset();
+    CHECK(eventually([&]() { return count_in(folder + "/home", "release") == 1; }));
+    CHECK(relay.end(SIGTERM) == 0);
+  }
+  CHECK(count_in(folder + "/home", "put") == 1);
+  CHECK(count_in(folder + "/home", "chunk\",") == 3);  // the relay's
+  CHECK(count_in(folder + "/home", "stream") == 0);
+  CHECK(count_in(folder + "/relay", "put") == 1);
+  CHECK(count_in(folder + "/relay", "chunk\",") == 6);
+  CHECK(count_in(folder + "/relay", "order\":\"fixed") == 1);
+  CHECK(count_in(folder + "/relay", "stream") == 5);  // opened, three chunks, closed
+  std::filesystem::remove_all(folder);
 }
 
 }  // namespace bigcast::test

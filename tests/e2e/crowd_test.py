@@ -93,10 +93,10 @@ class CrowdTest(FaultTest):
         time."""
         slack = SLACK_SANITIZED_S if self.is_sanitized() else SLACK_S
         calm = self.p99_us(self.reader(node, "t", "x", CALLS)) / 1000
-        eventually(lambda: not node.metrics()["sessions"], "its end")
+        served = node.metrics()["chunks_served_total"]
         client = self.reader(node, "t", "x", CALLS)
-        # Before that it is one of the crowd, of whom some are turned away.
-        eventually(lambda: node.metrics()["sessions"] or client.poll() is not None, "its login")
+        # Until all its connections are logged in it is one of the crowd, of whom some are turned away.
+        eventually(lambda: node.metrics()["chunks_served_total"] > served, "its first chunk")
         crowd = self.crowd(address, begin)
         calls = peak = 0
         deadline = crowd.opened_at + CLOSED_S + SLACK_SANITIZED_S

@@ -4,7 +4,9 @@ from at its own pace, and what must hold whatever the fault was."""
 import contextlib
 import hashlib
 import os
+import pathlib
 import random
+import re
 import subprocess
 import threading
 import time
@@ -14,7 +16,16 @@ from harness import EndToEnd, eventually
 
 KIB = 1 << 10
 CHUNK = 256 * KIB
-ENDED_S = 90  # by then every call has ended: three deadlines of 30 s
+LIMITS = (pathlib.Path(__file__).resolve().parents[2] / "base/limits.h").read_text(encoding="utf-8")
+
+
+def limit_s(name):
+    """A duration of base/limits.h."""
+    return int(re.search(rf" {name}Ms = ([\d']+);", LIMITS)[1].replace("'", "")) / 1000
+
+
+PROGRESS_S = limit_s("kProgressTimeout")  # who is not told of a shorter deadline gives up after this
+ENDED_S = 3 * PROGRESS_S  # by then every call has ended
 TYPED = {1, 2, 3, 4, 5}  # exit codes of the command line with an error code behind them
 # Short enough for a test, and still longer than the renewals of a command line (5 s).
 QUICK = ("--memory", "64m", "--session-timeout", "6s")
@@ -141,6 +152,16 @@ class FaultTest(EndToEnd):
     def assert_typed(self, call, code, *codes):
         self.assertIn(code, codes or TYPED, call.errors)
         self.assertRegex(call.errors, r"^bigcast: [A-Z_]+: ")
+
+    @contextlib.contextmanager
+    def in_time(self, what):
+        """For what has a deadline of a few seconds: the block ends sooner than it would by the usual
+        one, which is the only bound of time that a busy machine keeps, too."""
+        started = time.monotonic()
+        yield
+        took = time.monotonic() - started
+        print(f"  {what} after {took:.1f} s", flush=True)
+        self.assertLess(took, PROGRESS_S, what)
 
     @contextlib.contextmanager
     def back_to_baseline(self, *nodes, keys=()):

@@ -94,7 +94,8 @@ class StoppedReader(FaultTest):
 
 
 class SilentPartition(FaultTest):
-    """Nothing is closed; nothing arrives any more."""
+    """Nothing is closed; nothing arrives any more. It is noticed by deadlines of 2 s (a client that is
+    told so), 4 s (a relay, of a peer) and 10 s (of a home)."""
 
     def test_a_client_leaves_a_silent_source_for_another(self):
         proxy, home = self.proxy(), self.home()
@@ -104,8 +105,9 @@ class SilentPartition(FaultTest):
             self.put(home, "t/x", content)
             get = Call(self, None, "--server", proxy.address, "--timeout", "2s", "get", "t/x", "-")
             get.read(HALF)
-            proxy.faults.silence()
-            self.assert_right(get, content)
+            with self.in_time("the other source had given all"):
+                proxy.faults.silence()
+                self.assert_right(get, content)
             self.assertLessEqual(self.served_directly(home), SIZE + 2 * WINDOW)
 
     def test_a_get_without_another_source_ends(self):
@@ -115,8 +117,9 @@ class SilentPartition(FaultTest):
             self.put(home, "t/x", payload(SIZE))
             get = Call(self, None, "--server", proxy.address, "--timeout", "2s", "get", "t/x", "-")
             get.read(HALF)
-            proxy.faults.silence()
-            self.assert_typed(get, get.end(), UNAVAILABLE)
+            with self.in_time("the get ended"):
+                proxy.faults.silence()
+                self.assert_typed(get, get.end(), UNAVAILABLE)
 
     def test_a_put_ends_and_leaves_nothing(self):
         proxy, home = self.proxy(), self.home()
@@ -126,9 +129,10 @@ class SilentPartition(FaultTest):
                        "t/x", stdin=harness.subprocess.PIPE)
             put.process.stdin.write(payload(12 * MIB))
             eventually(lambda: home.metrics()["chunks_received_total"] > 1, "a stored chunk")
-            proxy.faults.silence()
-            put.process.stdin.close()
-            self.assert_typed(put, put.end(), UNAVAILABLE)
+            with self.in_time("the put ended"):
+                proxy.faults.silence()
+                put.process.stdin.close()
+                self.assert_typed(put, put.end(), UNAVAILABLE)
 
     def test_a_relay_goes_on_when_it_reaches_the_home_again(self):
         proxy = self.proxy()
@@ -139,10 +143,11 @@ class SilentPartition(FaultTest):
             get = Call(self, home, *relay.local, "get", "t/x", "-")
             get.read(CHUNK)
             known = proxy.connections
-            proxy.faults.silence()
-            get.drain()
-            # Without another word from the home: what is on its way is given up, and tried again.
-            eventually(lambda: proxy.connections > known, "a new connection to the home")
+            with self.in_time("a new connection to the home"):
+                proxy.faults.silence()
+                get.drain()
+                # Without another word from the home: what is on its way is given up, and tried again.
+                eventually(lambda: proxy.connections > known, "a new connection to the home")
             proxy.faults.silence(False)
             self.assert_right(get, content)
             self.assertLessEqual(home.metrics()["served_peer_bytes_total"], SIZE + 2 * WINDOW)
@@ -168,8 +173,9 @@ class SilentPartition(FaultTest):
             get = self.get(home, "t/x", through=relay)
             eventually(lambda: relay.metrics()['chunks_fetched_total{from="peer"}'] > 0,
                        "a chunk from the peer")
-            proxy.faults.silence()
-            self.assert_right(get, content)
+            with self.in_time("all came past the peer"):
+                proxy.faults.silence()
+                self.assert_right(get, content)
             self.assert_right(keeper, content)
             self.assertGreater(relay.metrics()["peer_fetch_failures_total"], 0)
 

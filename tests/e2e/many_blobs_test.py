@@ -82,7 +82,7 @@ class ManyBlobs(EndToEnd):
                 break
             after = listing["blobs"][-1]["key"]
         self.assertEqual(COUNT if FULL else 500, seen)
-        if not self.is_sanitized():
+        if FULL:  # the bar is of 100,000
             scrape = statistics.median(self.scrape(node) for _ in range(5))
             print(f"  /metrics: {scrape * 1000:.1f} ms, the median of 5")
             self.assertLess(scrape, SCRAPE_S)

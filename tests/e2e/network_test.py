@@ -1,6 +1,7 @@
 """Bad networks as the kernel makes them: hosts are network namespaces, packets are dropped by
 nftables, links are slowed down by tbf. Skipped where that is not permitted."""
 
+import concurrent.futures
 import os
 import pathlib
 import shutil
@@ -15,6 +16,7 @@ from harness import MIB, Node, eventually
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "scripts/lib"))
 import netns
 
+NOT_FOUND, UNAVAILABLE = 3, 5
 SIZE = 4 * MIB
 SMALL_CHUNK = 64 * KIB
 ATTEMPTS = 6
@@ -51,21 +53,22 @@ class HostNode(Node):
 
 
 class NetworkTest(FaultTest):
-    """A home on host 0 and a relay on host 1, where the clients are."""
+    """A node on each host: the first is the home, and clients are on the last."""
 
+    count = 2
     rate = None
     flags = ("--session-timeout", "6s")  # soon over, for those who are cut off
 
     def setUp(self):
         super().setUp()
         self.env = {"BIGCAST_SECRET": harness.SECRET}
-        self.hosts = netns.Hosts(2, rate=self.rate)
+        self.hosts = netns.Hosts(self.count, rate=self.rate)
         self.hosts.__enter__()
         self.addCleanup(self.hosts.__exit__)
-        self.nodes = [self.host_node(host) for host in (0, 1)]
-        self.home, self.relay = self.nodes
-        self.through = ("--local", "unix:@bigcast")
-        for host in (0, 1):  # or one packet of nftables is many of the wire's
+        self.nodes = [self.host_node(host) for host in range(self.count)]
+        self.home = self.nodes[0]
+        self.through = ("--local", "unix:@bigcast")  # the node on the clients' host
+        for host in range(self.count):  # or one packet of nftables is many of the wire's
             netns._ip("-n", self.hosts.name(host), "link", "set", "eth0", "gso_max_segs", "1")
 
     def host_node(self, host):
@@ -74,10 +77,11 @@ class NetworkTest(FaultTest):
         self.addCleanup(lambda: node.process.poll() is not None or node.stop())
         return node
 
-    def call(self, *arguments, input=b"", through=()):
-        """The command line on host 1."""
+    def call(self, *arguments, input=b"", through=(), servers=None):
+        """A client's command line, by default with the home as its only server."""
+        at = [word for node in servers or [self.home] for word in ("--server", node.listen)]
         command = self.hosts.command(
-            1, [self.binaries / "bigcast", "--server", self.home.listen, *through, *arguments])
+            self.count - 1, [self.binaries / "bigcast", *at, *through, *arguments])
         return subprocess.run(list(map(str, command)), input=input, capture_output=True,
                               timeout=10 * harness.CALL_S, env={**os.environ, **self.env})
 
@@ -95,12 +99,15 @@ class NetworkTest(FaultTest):
 
     def get_beside(self, *flags):
         return Call(self, self.home, *flags, "get", "t/x", "-", env={**os.environ, **self.env},
-                    within=self.hosts.command(1, []))
+                    within=self.hosts.command(self.count - 1, []))
 
-    def end(self):
-        self.assert_ok(self.call("rm", "t/x"))
-        for node in self.nodes:
+    def end(self, *keys):
+        """Of the test, and of what it put: no node has anything left, and all stop cleanly."""
+        for key in keys or ["t/x"]:
+            self.assert_ok(self.call("rm", key))
+        for node in self.nodes:  # homes tell each other
             self.assert_nothing_left(node)
+        for node in self.nodes:
             self.assertEqual(0, node.stop())
 
     def filter(self, host, *rules):
@@ -147,6 +154,68 @@ class Partition(NetworkTest):
 
     def test_the_relay_hears_no_more(self):
         self.run_case(1)
+
+
+class HomesPartition(NetworkTest):
+    """Two homes of which one does not hear the other, and a third node that hears both."""
+
+    count = 3
+    TWO, THREE = slice(2), slice(3)
+
+    def put(self, key, content, servers, *flags):
+        return self.call("put", "-", "--key", key, "--replicas", "2", "--chunk-size", SMALL_CHUNK,
+                         *flags, input=content, servers=self.nodes[servers])
+
+    def assert_at(self, nodes, key, content):
+        """Each of these gives it, with the same id and digest."""
+        self.assertEqual([digest(content)] * len(nodes), [
+            digest(self.assert_ok(self.call("get", key, "-", servers=[node]))) for node in nodes])
+        blobs = [self.json(self.call("--json", "stat", key, servers=[node]))[0] for node in nodes]
+        self.assertEqual(1, len({(blob["id"], blob["root_digest"]) for blob in blobs}), blobs)
+
+    def lacking(self):
+        """Blobs with too few homes, as each node counts them."""
+        return [node.metrics()["blobs_under_replicated"] for node in self.nodes]
+
+    def break_connections(self):
+        """Of the first two: what is new is then silent at once, and the old is not waited for."""
+        for host in (0, 1):
+            other = self.hosts.address(1 - host)
+            subprocess.run(self.hosts.command(host, ["ss", "-K", "dst", other]), check=True,
+                           capture_output=True)  # a kernel that can't do it leaves all as it is
+
+    def test_what_two_homes_have_stays_the_same(self):
+        kept, old, new = (payload(SIZE, number) for number in (1, 2, 3))
+        self.assert_ok(self.put("t/kept", kept, self.TWO))
+        self.assert_ok(self.put("t/x", old, self.TWO))
+        self.assertEqual([0, 0, 0], self.lacking())
+
+        self.filter(1, f"ip saddr {self.hosts.address(0)} counter drop")
+        if not FULL:
+            self.break_connections()
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            # Two homes are promised: without a third there is no such blob, ...
+            refused = pool.submit(self.put, "t/new", new, self.TWO)
+            # ... and with one the key names another blob at those who hear each other.
+            replaced = pool.submit(self.put, "t/x", new, self.THREE, "--replace")
+            eventually(lambda: self.lacking()[1] == 2, "a home that is missed")
+        self.assert_fails(refused.result(), UNAVAILABLE, "UNAVAILABLE")
+        self.assert_ok(replaced.result())
+        eventually(lambda: self.lacking() == [1, 2, 0], "homes that are missed")
+        self.assertGreater(self.counted(1), 0)
+        first, second, third = self.nodes
+        self.assert_at([first, third], "t/x", new)
+        self.assert_at([second], "t/x", old)
+        self.assert_at([first, second], "t/kept", kept)
+
+        self.heal(1)
+        eventually(lambda: self.lacking() == [0, 0, 0], "enough homes")
+        self.assert_at([first, second], "t/kept", kept)
+        self.assert_at([first, third], "t/x", new)
+        self.assert_fails(self.call("get", "t/x", "-", servers=[second]), NOT_FOUND, "NOT_FOUND")
+        self.assert_ok(self.put("t/new", new, self.TWO))
+        self.assert_at([first, second], "t/new", new)
+        self.end("t/kept", "t/x", "t/new")
 
 
 class SlowTest(NetworkTest):

@@ -159,6 +159,9 @@ class Pressure(EndToEnd):
         count = lambda op: sum(line["op"] == op for line in lines)
         self.assertEqual((2, 4, 20, 4, 1),
                          tuple(map(count, ("put", "open", "chunk", "close", "release"))))
+        # Into a file in any order, into a pipe from front to back.
+        self.assertEqual(["fixed", "resident-first"],
+                         sorted({line["order"] for line in lines if line["op"] == "open"}))
         for policy in ("lru", "demand"):
             done = subprocess.run(
                 [self.binaries / "policy_sim", "--policy", policy, "--capacity-bytes", "64m",

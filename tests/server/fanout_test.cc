@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "server/swarm.h"
 #include "tests/server/fixture.h"
 #include "tests/support/fault_proxy.h"
 #include "tests/support/node_process.h"
@@ -148,7 +149,7 @@ TEST_CASE("a peer whose bytes are damaged is left; readers get the right ones fr
   CHECK(liar.flips() > 0);
   CHECK(hosts.peer_failures() > 0);
   // Each of the others is failed twice by it, then leaves it.
-  CHECK(hosts.peer_failures() <= 2 * 2 * limits::kFetchesPerBlobMax);
+  CHECK(hosts.peer_failures() <= 2 * 2 * fetches_at_once(kSmallChunk));
 }
 
 TEST_CASE("a peer that is stopped is left after a while without bytes") {
@@ -165,7 +166,7 @@ TEST_CASE("a peer that is stopped is left after a while without bytes") {
   hosts.start(ref);
   hosts.check_all_right();
   CHECK(hosts.peer_failures() > 0);
-  CHECK(hosts.peer_failures() <= 2 * limits::kFetchesPerBlobMax);
+  CHECK(hosts.peer_failures() <= 2 * fetches_at_once(kSmallChunk));
   REQUIRE(kill(stopped.pid(), SIGCONT) == 0);
 }
 

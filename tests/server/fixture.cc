@@ -150,10 +150,11 @@ rpc::BlobRefData Caller::put_blob(const NewBlob& blob, uint32_t chunks) {
   return *ref;
 }
 
-Result<rpc::Blob::Client> Caller::open(
-    const std::function<void(rpc::OpenTarget::Builder)>& target) {
+Result<rpc::Blob::Client> Caller::open(const std::function<void(rpc::OpenTarget::Builder)>& target,
+                                       rpc::ReadOrder order) {
   auto request = session_.openRequest();
   target(request.initTarget());
+  request.setOrder(order);
   auto response = request.send().wait(loop_.wait_scope());
   const auto result = response.getResult();
   if (result.isError()) return tl::unexpected(rpc::read(result.getError()));
@@ -164,8 +165,8 @@ Result<rpc::Blob::Client> Caller::open_name(const std::string& name) {
   return open([&](rpc::OpenTarget::Builder target) { target.setName(name.c_str()); });
 }
 
-Result<rpc::Blob::Client> Caller::open_ref(const rpc::BlobRefData& ref) {
-  return open([&](rpc::OpenTarget::Builder target) { rpc::write(ref, target.initRef()); });
+Result<rpc::Blob::Client> Caller::open_ref(const rpc::BlobRefData& ref, rpc::ReadOrder order) {
+  return open([&](rpc::OpenTarget::Builder target) { rpc::write(ref, target.initRef()); }, order);
 }
 
 Result<rpc::Blob::Client> Caller::open_home(BlobId id) {

@@ -97,7 +97,8 @@ class Caller {
   rpc::BlobRefData put_blob(const NewBlob& blob, uint32_t chunks);
 
   Result<rpc::Blob::Client> open_name(const std::string& name);
-  Result<rpc::Blob::Client> open_ref(const rpc::BlobRefData& ref);
+  Result<rpc::Blob::Client> open_ref(const rpc::BlobRefData& ref,
+                                     rpc::ReadOrder order = rpc::ReadOrder::UNKNOWN);
   Result<rpc::Blob::Client> open_home(BlobId id);
   Result<rpc::Blob::Client> open_copy(BlobId id);
   Result<void> remove_name(const std::string& name);
@@ -106,7 +107,8 @@ class Caller {
   std::vector<std::string> list(const std::string& prefix = "");
 
  private:
-  Result<rpc::Blob::Client> open(const std::function<void(rpc::OpenTarget::Builder)>& target);
+  Result<rpc::Blob::Client> open(const std::function<void(rpc::OpenTarget::Builder)>& target,
+                                 rpc::ReadOrder order = rpc::ReadOrder::UNKNOWN);
   rpc::UvLoop& loop_;
   rpc::Session::Client session_;
 };

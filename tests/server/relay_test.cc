@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "server/swarm.h"
 #include "tests/server/fixture.h"
 #include "tests/support/fault_proxy.h"
 
@@ -276,7 +277,7 @@ TEST_CASE("a relay whose chunks are held up renews its lease and opens blobs") {
   for (uint32_t i = 0; i < kRelayedChunks; i++) answers.push_back(start_read(*blob, i));
   { const TestClient gone = kj::mv(pair.writer); }  // from now on only the relay holds the lease
   const auto& served = pair.home.metrics().bytes_served_peer;
-  const uint64_t held_up = kSmallChunk + uint64_t{limits::kFetchesPerBlobMax} * kLarge;
+  const uint64_t held_up = kSmallChunk + uint64_t{fetches_at_once(kLarge)} * kLarge;
   run_until(
       pair.loop, [&] { return served == held_up; }, "chunks on their way to the relay");
   CHECK(pair.at_relay.open_ref(third));

@@ -3,6 +3,8 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <array>
+#include <list>
 #include <numeric>
 #include <set>
 
@@ -11,6 +13,10 @@
 namespace bigcast::testing {
 namespace {
 
+constexpr uint32_t kChunkSize = 2 * limits::kMiB;
+constexpr uint32_t kHomeLoadMax = 16;
+constexpr uint32_t kPeerLoadMax = 8;
+constexpr uint32_t kFresh = 2;
 using Assignment = Swarm::Assignment;
 using Failure = Swarm::Failure;
 
@@ -34,32 +40,34 @@ struct Rules {
     for (const uint32_t index : chunks) swarm.gained(member, index);
     return member;
   }
-  Swarm swarm{1};
+  Swarm swarm{1, kChunkSize};
 };
 
 TEST_CASE("fresh chunks come from the home, lowest first, a few at a time") {
   Rules rules(20);
   const auto a = rules.join(upto(20));
-  for (uint32_t i = 0; i < limits::kHomeLoadMax; i++) {
+  for (uint32_t i = 0; i < kHomeLoadMax; i++) {
     CHECK(rules.swarm.assign(a) == Assignment{i, {}});
   }
-  CHECK(rules.swarm.home_load() == limits::kHomeLoadMax);
+  CHECK(rules.swarm.home_load() == kHomeLoadMax);
   CHECK_FALSE(rules.swarm.assign(a));
   rules.swarm.gained(a, 0);
-  CHECK(rules.swarm.assign(a) == Assignment{limits::kHomeLoadMax, {}});
+  CHECK(rules.swarm.assign(a) == Assignment{kHomeLoadMax, {}});
 }
 
-TEST_CASE("those that can get them from each other get fresh chunks one by one") {
+TEST_CASE("those that can get them from each other get fresh chunks by twos") {
   Rules rules(20);
+  constexpr uint32_t kFed = kHomeLoadMax / kFresh;
   std::vector<Swarm::Member> members;
-  for (uint32_t i = 0; i <= limits::kHomeLoadMax; i++) members.push_back(rules.join(upto(20)));
-  for (uint32_t i = 0; i < limits::kHomeLoadMax; i++) {
-    CHECK(rules.swarm.assign(members[i]) == Assignment{i, {}});
-    CHECK_FALSE(rules.swarm.assign(members[i]));
+  for (uint32_t i = 0; i <= kFed; i++) members.push_back(rules.join(upto(20)));
+  for (uint32_t i = 0; i < kHomeLoadMax; i++) {
+    const auto member = members[i / kFresh];
+    CHECK(rules.swarm.assign(member) == Assignment{i, {}});
+    if (i % kFresh == 1) CHECK_FALSE(rules.swarm.assign(member));
   }
   CHECK_FALSE(rules.swarm.assign(members.back()));  // the home is busy
   rules.swarm.gained(members[0], 0);
-  CHECK(rules.swarm.assign(members[0]) == Assignment{limits::kHomeLoadMax, {}});
+  CHECK(rules.swarm.assign(members[0]) == Assignment{kHomeLoadMax, {}});
   CHECK(rules.swarm.assign(members[1]) == Assignment{0, members[0]});
 }
 
@@ -68,7 +76,7 @@ TEST_CASE("who has all, or can't be reached, holds no other back") {
   const auto a = rules.join(upto(20));
   rules.join(upto(20), false);
   rules.holder(upto(1));
-  for (uint32_t i = 1; i <= limits::kHomeLoadMax; i++) {
+  for (uint32_t i = 1; i <= kHomeLoadMax; i++) {
     CHECK(rules.swarm.assign(a) == Assignment{i, {}});
   }
 }
@@ -107,7 +115,7 @@ TEST_CASE("a holder gives to a few at a time, then the home repeats if it is idl
   const auto b = rules.holder({0});
   const auto d = rules.join({0});
   CHECK(rules.swarm.assign(d) == Assignment{0, b});
-  for (uint32_t load = 1; load < limits::kPeerLoadMax; load++) {
+  for (uint32_t load = 1; load < kPeerLoadMax; load++) {
     CHECK(rules.swarm.assign(rules.join({0})) == Assignment{0, b});
   }
   const auto f = rules.join({0});
@@ -210,16 +218,16 @@ TEST_CASE("what a member that leaves or falls silent had or was getting is given
 }
 
 TEST_CASE("what is late on its way to a slow member comes to others from elsewhere") {
-  Rules rules(2 * limits::kHomeLoadMax);
-  const auto slow = rules.join(upto(limits::kHomeLoadMax));
-  for (uint32_t i = 0; i < limits::kHomeLoadMax; i++) CHECK(rules.swarm.assign(slow));
-  const auto fast = rules.join(upto(2 * limits::kHomeLoadMax));
+  Rules rules(2 * kHomeLoadMax);
+  const auto slow = rules.join(upto(kHomeLoadMax));
+  for (uint32_t i = 0; i < kHomeLoadMax; i++) CHECK(rules.swarm.assign(slow));
+  const auto fast = rules.join(upto(2 * kHomeLoadMax));
   CHECK_FALSE(rules.swarm.assign(fast));
   for (uint32_t i = 0; i < limits::kFlightLateBeatsMax; i++) rules.swarm.beat();
   CHECK_FALSE(rules.swarm.assign(fast));
   rules.swarm.beat();
   CHECK(rules.swarm.home_load() == 0);
-  for (uint32_t i = 0; i < limits::kHomeLoadMax; i++) {
+  for (uint32_t i = 0; i < kHomeLoadMax; i++) {
     CHECK(rules.swarm.assign(fast) == Assignment{i, {}});
     rules.swarm.gained(fast, i);
   }
@@ -259,12 +267,13 @@ TEST_CASE("a holder that is late with a chunk is given to nobody until it has ca
   }
 }
 
-// Hosts with one link each, all equally fast: a link's transfers share it. One unit of time is one
-// chunk over a whole link.
+// Hosts with one link each, all equally fast: connections share it, and what goes over a connection
+// goes one after the other. One unit of time is one chunk over a whole link. A chunk begins to come
+// a while after it was given.
 class Simulation {
  public:
   Simulation(uint64_t seed, uint32_t hosts, uint32_t chunks)
-      : chunks_(chunks), random_(seed), swarm_(seed), hosts_(hosts) {
+      : chunks_(chunks), random_(seed), swarm_(seed, kChunkSize), hosts_(hosts) {
     for (Host& host : hosts_) {
       host.member = swarm_.join(true);
       by_member_[host.member] = &host;
@@ -283,8 +292,8 @@ class Simulation {
       REQUIRE_MESSAGE(time < 20.0 * chunks_, "they get nowhere");
       while (written < chunks_ && written <= time * 1.2) swarm_.home_has(written++);
       if (one_leaves && !hosts_[0].gone && hosts_[0].count > chunks_ / 2) leave(hosts_[0]);
-      hand_out();
-      advance();
+      hand_out(time);
+      advance(time);
     }
     return time / chunks_;
   }
@@ -292,9 +301,11 @@ class Simulation {
 
  private:
   static constexpr double kTick = 1.0 / 16;
+  static constexpr double kLatency = 0.25;
   struct Transfer {
     uint32_t index;
     std::optional<Swarm::Member> from;
+    double starts;
     double progress = 0;
   };
   struct Host {
@@ -313,7 +324,7 @@ class Simulation {
     swarm_.leave(host.member);
     by_member_.erase(host.member);
   }
-  void hand_out() {
+  void hand_out(double time) {
     for (Host& host : hosts_) {
       if (host.gone) continue;
       std::vector<uint32_t> wanted;
@@ -329,30 +340,67 @@ class Simulation {
       any = false;
       for (size_t i = 0; i < hosts_.size(); i++) {
         Host& host = hosts_[(turn + i) % hosts_.size()];
-        if (host.gone || host.transfers.size() >= limits::kFetchesPerBlobMax) continue;
+        if (host.gone || host.transfers.size() >= fetches_at_once(kChunkSize)) continue;
         const auto assignment = swarm_.assign(host.member);
         if (!assignment) continue;
         for (const Transfer& other : host.transfers) REQUIRE(other.index != assignment->index);
-        host.transfers.push_back({assignment->index, assignment->holder});
+        host.transfers.push_back({assignment->index, assignment->holder, time + 2 * kLatency});
         sent_by_home_ += assignment->holder ? 0 : 1;
         any = true;
       }
     }
   }
-  void advance() {
-    std::map<std::optional<Swarm::Member>, size_t> sending;
-    for (const Host& host : hosts_) {
-      for (const Transfer& transfer : host.transfers) sending[transfer.from]++;
+  // What goes over a connection now: the first transfer between two hosts.
+  struct Connection {
+    Transfer* transfer;
+    std::array<uint32_t, 2> links;  // the sender's way out, the receiver's way in
+    double rate = 0;
+  };
+  std::vector<Connection> connections(double time) {
+    std::vector<Connection> found;
+    for (Host& host : hosts_) {
+      std::set<uint32_t> senders;
+      for (Transfer& transfer : host.transfers) {
+        const uint32_t out = transfer.from ? 2 * (*transfer.from + 1) : 0;
+        if (transfer.starts > time || !senders.insert(out).second) continue;
+        found.push_back({&transfer, {out, 2 * host.member + 1}});
+      }
     }
+    return found;
+  }
+  // Max-min fair: all rates grow together, and those over a link that is full stay as they are.
+  static void share_links(std::vector<Connection>& all) {
+    std::map<uint32_t, double> left;
+    std::list<Connection*> growing;
+    for (Connection& one : all) {
+      growing.push_back(&one);
+      for (const uint32_t link : one.links) left[link] = 1;
+    }
+    while (!growing.empty()) {
+      std::map<uint32_t, uint32_t> users;
+      for (const Connection* one : growing) {
+        for (const uint32_t link : one->links) users[link]++;
+      }
+      double more = 1;
+      for (const auto& [link, count] : users) more = std::min(more, left[link] / count);
+      for (const auto& [link, count] : users) left[link] -= more * count;
+      for (Connection* one : growing) one->rate += more;
+      std::erase_if(growing, [&](const Connection* one) {
+        return std::ranges::any_of(one->links, [&](uint32_t link) { return left[link] < 1e-9; });
+      });
+    }
+  }
+  void advance(double time) {
+    auto all = connections(time);
+    share_links(all);
+    for (const Connection& one : all) one.transfer->progress += one.rate * kTick;
     for (Host& host : hosts_) {
       if (host.gone) continue;
-      const size_t receiving = host.transfers.size();
       std::erase_if(host.transfers, [&](Transfer& transfer) {
         if (transfer.from && !by_member_.contains(*transfer.from)) {
           swarm_.failed(host.member, transfer.index, Failure::kFailed);
           return true;
         }
-        transfer.progress += kTick / std::max(receiving, sending[transfer.from]);
         if (transfer.progress < 1) return false;
         if (failures_one_in != 0 && random_() % failures_one_in == 0) {
           swarm_.failed(host.member, transfer.index, Failure::kFailed);
@@ -377,7 +425,7 @@ class Simulation {
 TEST_CASE("a simulated blob reaches every host in about the time of one transfer") {
   const uint64_t seed = std::random_device()();
   for (const uint32_t hosts : {1, 2, 4, 8, 32}) {
-    Simulation simulation(seed, hosts, 128);
+    Simulation simulation(seed, hosts, 256);
     const double ratio = simulation.run();
     INFO("seed " << seed << ", " << hosts << " hosts: " << ratio << " of the bound, the home sent "
                  << simulation.sent_by_home());

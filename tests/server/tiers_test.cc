@@ -164,6 +164,23 @@ TEST_CASE("a chunk on disk is read once, however many ask, and is in memory then
   CHECK(home.store().usage().memory_used <= kMemory);
 }
 
+TEST_CASE("what a reader is past leaves memory before what it comes to") {
+  rpc::UvLoop loop;
+  TieredHome home(loop);
+  TestClient client = login(loop, home.node.tcp());
+  Caller caller(loop, client.session);
+  const auto ref = caller.put_blob({.name = "read", .chunk_size = kChunk}, 6);
+  auto blob = caller.open_ref(ref, rpc::ReadOrder::ASCENDING);
+  REQUIRE(blob);
+  for (uint32_t i = 0; i < 3; ++i) CHECK(matches(read(loop, *blob, i), make_chunk(i, kChunk)));
+  caller.put_blob({.name = "pushes", .chunk_size = kChunk}, 5);
+  // Of those it is past, which were read last, at least two had to go.
+  auto here = home.store().resident_chunks(ref.id);
+  std::ranges::sort(here);
+  CHECK(here.size() <= 4);
+  for (const uint32_t index : {3U, 4U, 5U}) CHECK(std::ranges::binary_search(here, index));
+}
+
 TEST_CASE("when all memory is pinned or awaited, what is on disk is served nevertheless") {
   rpc::UvLoop loop;
   TieredHome home(loop);
