@@ -68,7 +68,7 @@ JNIEXPORT jlong JNICALL Java_io_bigcast_spark_NativeClient_share(JNIEnv* env, jc
 
 JNIEXPORT jlong JNICALL Java_io_bigcast_spark_NativeClient_upload(
     JNIEnv* env, jclass, jlong client, jstring name, jint chunk_size, jboolean compress, jint homes,
-    jint replicas, jlong announce_from, jboolean mappable) {
+    jint replicas, jlong announce_from, jboolean mappable, jboolean durable) {
   return guarded(env, [&]() -> jlong {
     auto owner = take(client);
     bigcast::UploadOptions options;
@@ -80,6 +80,7 @@ JNIEXPORT jlong JNICALL Java_io_bigcast_spark_NativeClient_upload(
     options.replicas = static_cast<uint32_t>(replicas);
     options.announce_from = static_cast<uint64_t>(announce_from);
     options.mappable = mappable == JNI_TRUE;
+    options.durable = durable == JNI_TRUE;
     auto handle = std::make_unique<bigcast::jni::UploadHandle>();
     handle->upload = value_or_throw(owner->upload(std::move(options)));
     handle->client = std::move(owner);

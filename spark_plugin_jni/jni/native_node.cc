@@ -60,7 +60,8 @@ JNIEXPORT jboolean JNICALL Java_io_bigcast_spark_NativeNode_answers(JNIEnv* env,
 JNIEXPORT jboolean JNICALL Java_io_bigcast_spark_NativeNode_ensure(
     JNIEnv* env, jclass, jstring program, jstring application_id, jstring secret,
     jstring listen_host, jint listen_port, jstring advertise_host, jlong memory_bytes,
-    jobjectArray disk_paths, jlong disk_bytes, jint grace_ms, jstring log_file) {
+    jobjectArray disk_paths, jlong disk_bytes, jint grace_ms, jstring log_file,
+    jstring trace_directory) {
   return guarded(env, [&]() -> jboolean {
     namespace jni = bigcast::jni;
     bigcast::EmbeddedNodeOptions options;
@@ -76,6 +77,7 @@ JNIEXPORT jboolean JNICALL Java_io_bigcast_spark_NativeNode_ensure(
     options.disk_bytes = static_cast<uint64_t>(disk_bytes);
     options.grace_ms = static_cast<uint32_t>(grace_ms);
     options.log_file = jni::to_string(env, log_file);
+    options.trace_directory = jni::to_string(env, trace_directory);
     return value_or_throw(bigcast::ensure_embedded_node(options)) ? JNI_TRUE : JNI_FALSE;
   });
 }

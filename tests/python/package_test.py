@@ -223,7 +223,7 @@ class Package(EndToEnd):
         from bigcast import _spark
 
         self.addCleanup(_spark._start_anew)
-        return _spark._Place(ref, "python-1", server, local_node, "", "default", os.urandom(16).hex())
+        return _spark._Place(ref, "python-1", server, local_node, "default", os.urandom(16).hex())
 
     def without_library(self):
         """As on a host whose loader refuses it."""
@@ -294,6 +294,20 @@ class Package(EndToEnd):
                 self.assertEqual(value, bigcast.Broadcast(place).value)
             executor.join()
         self.assertEqual([f"token {place.name}\n"], asked)
+
+    def test_a_worker_has_the_secret_from_its_executor(self):
+        from bigcast import _spark
+
+        node = self.node("--secret-file", str(self.file("secret", SECRET, 0o600)))
+        with bigcast.connect(node.listen, secret=SECRET) as client:
+            ref = client.put("matrix", _spark._pickled([1, 2]), mappable=True)
+        broadcast = bigcast.Broadcast(self.place(ref, node.listen))
+        with mock.patch.dict(os.environ, SPARK_LOCAL_DIRS=str(self.scratch)):
+            with self.assertRaises(bigcast.BigcastError) as raised:
+                broadcast.value
+            self.assertEqual("UNAUTHENTICATED", raised.exception.code, raised.exception)
+            self.file("bigcast-python-secret", SECRET, 0o600)
+            self.assertEqual([1, 2], broadcast.value)
 
     def test_it_can_be_imported_from_a_zip(self):
         done = subprocess.run([sys.executable, "-c", "import bigcast; print(bigcast.__version__)"],

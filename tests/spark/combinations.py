@@ -164,7 +164,7 @@ def defaults(run):
     done = small(run, {"spark.bigcast.nodeMemory": "1g"}, expected=2, warnings=1,
                  saying=r"spark\.bigcast\.nodeMemory.*spark\.bigcast\.node\.memory",
                  java="-Xcheck:jni")
-    check_told(run, done[0], r"3\.0 MiB to Bigcast in 1 chunks", r"read 3\.0 MiB")
+    check_told(run, done[0], r"3\.0 MiB to Bigcast in 2 chunks", r"read 3\.0 MiB")
     check_start(run, done[0], "embedded mode: broadcasts of 1048576 bytes and more leave the driver")
 
 

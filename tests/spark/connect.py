@@ -11,7 +11,7 @@ from watch import Watch
 
 SERVER = "org.apache.spark.sql.connect.service.SparkConnectServer"
 JOINS_MIN0 = 6  # that broadcast something, at least
-JOINS_DEFAULTS = 3  # ... of a size worth it
+JOINS_DEFAULTS = 2  # ... of a size worth it on all lines
 
 
 def end(process):

@@ -21,7 +21,8 @@ from watch import Watch, command_line, figures, files_left, left_on
 WORKERS = 2
 MEGABYTES = 24
 MEGABYTES_MORE = 72  # than a node's memory
-DISK_BYTES = 48 << 20  # of each worker's host
+DISK_BYTES = 64 << 20  # of each worker's host
+NODE_DISK_BYTES = 40 << 20  # of that, in one file that is made when it is needed
 FREED_S = 5
 SILENT_S = 35
 WAITED_FOR_EVER = 60  # seconds: what should have ended
@@ -282,15 +283,32 @@ def every_holder_removed(faults):
 
 
 def disk_full_at_an_executor(faults):
-    """For a broadcast that is larger than its node's memory."""
+    """For a broadcast that is larger than its node's memory: the other executor's node has on its
+    disk what this one's finds no room for."""
     name = "disk_full_at_an_executor"
+    faults.make(f"{name}-before")
+    before = faults.read(f"{name}-before")  # so that the node has opened its disk
+    faults.destroy_all()
+    faults.since()
+    nodes = faults.nodes(1)
+    used_before = wait_for(lambda: not extents(faults, 1), lambda: f"{extents(faults, 1)}")
     filler = faults.local(1) / "filler"
     room = fill(filler)
     faults.make(name, megabytes=MEGABYTES_MORE)
     faults.tell("read", name)
     faults.check(name)
+    used, others = extents(faults, 1), extents(faults, 2)
     filler.unlink()
-    faults.report.check(f"{name}_and_was", "" if 0 < room < DISK_BYTES else f"{room} bytes free")
+    good = (before == "equal" and not used_before and NODE_DISK_BYTES < room < DISK_BYTES
+            and len(nodes) == 1 and faults.nodes(1) == nodes and not used and others)
+    faults.report.check(f"{name}_and_was", "" if good else (
+        f"before: {before}, {used_before or 'nothing on disk'}, {room} bytes free; nodes {nodes}, "
+        f"then {faults.nodes(1)}; on its disk {used}, on the other's {others}"))
+
+
+def extents(faults, host):
+    """The files that a worker's node has chunks on disk in."""
+    return sorted(file.name for file in faults.local(host).rglob("extent-*"))
 
 
 def fill(file):
@@ -421,7 +439,8 @@ def on_hosts(run):
                             str(area.folder / "cluster")])
         staying = [pid for host in range(hosts.count) for pid in hosts.pids(host)]
         others = Others(hosts, staying)
-        faults = Faults(run, others, daemons, area, {})
+        faults = Faults(run, others, daemons, area,
+                        {"spark.bigcast.node.diskSize": str(NODE_DISK_BYTES)})
         faults.tell("executors", WORKERS)
         faults.since()
         for case in CASES + (FULL if os.environ.get("BIGCAST_FULL") else []):

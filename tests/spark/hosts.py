@@ -1,7 +1,10 @@
-"""Hosts of their own: driver and master on one, two workers with two executors each on two more."""
+"""Hosts of their own: driver and master on one, two workers with one, two or four executors each on
+two more."""
 
 import functools
+import json
 import re
+import subprocess
 
 import bigcast_nodes
 import cluster
@@ -9,12 +12,15 @@ import netns
 import shared
 import spark as sparks
 from combinations import REFUSED_NODE, check_path, jar_of_a_newer_glibc
+from keys import keys_of, setting, told
 from report import counters, nonzero
 from running import SMALL_TIMEOUT_S, Others, Steps, check_end, observe, wait_for
 from watch import Watch, files_left, left_on, listening_ports
 
-WORKERS = 2
-EXECUTORS = 4
+WORKER_CORES = [4, 2]
+WORKERS = len(WORKER_CORES)
+FEW, MANY = (2, 1), (4, 2)  # executors on each worker's host: Spark spreads them one by one
+EXECUTORS = sum(FEW)
 MEGABYTES = 64
 PORT = 17077
 WORKER_CONF = {
@@ -32,8 +38,8 @@ def on_hosts(run):
         return
     with netns.Hosts(1 + WORKERS) as hosts:
         area = run.area(address=hosts.address(0))
-        daemons = cluster.Cluster(hosts, str(area.home), area.folder / "cluster", worker_cores=2,
-                                  worker_memory="2g")
+        daemons = cluster.Cluster(hosts, str(area.home), area.folder / "cluster",
+                                  worker_cores=WORKER_CORES, worker_memory="4g")
         staying = [pid for host in range(hosts.count) for pid in hosts.pids(host)]
         one_pull_a_host(run, area, Others(hosts, staying), daemons)
         if run.jar:
@@ -51,21 +57,77 @@ def submit(run, daemons, program, conf):
     return functools.partial(daemons.submit, argv, conf)
 
 
-def one_pull_a_host(run, area, hosts, daemons):
-    """However many executors of a host read a broadcast, it crosses the host's link once."""
+def step_job(run, area, hosts, daemons, executors, conf):
+    """A StepJob with so many executors on each worker's host; and the folder of its gate."""
     gate = area.folder / "gate"
     gate.mkdir()
     conf = area.conf(run.jar, {
-        "spark.bigcasttest.executors": str(EXECUTORS),
+        "spark.bigcasttest.executors": str(sum(executors)),
         "spark.bigcasttest.megabytes": str(MEGABYTES),
         "spark.bigcasttest.gate": str(gate),
-    } | WORKER_CONF | (
-        {"spark.bigcast.port": str(PORT), "spark.bigcast.chunkSize": "256k",
-         "spark.bigcast.prefetch": "lazy"} if run.jar else {}))
+        "spark.bigcasttest.settings": str(area.settings),
+        "spark.cores.max": str(sum(executors)),
+    } | WORKER_CONF | conf)
     watches = [Watch(hosts, host) for host in range(hosts.count)]
-    steps = Steps(area, watches, submit(run, daemons, "StepJob", conf))
-    received = drive(run, hosts, steps, gate)
-    check(run, area, watches, received)
+    return Steps(area, watches, submit(run, daemons, "StepJob", conf)), gate
+
+
+def one_pull_a_host(run, area, hosts, daemons):
+    """However many executors of a host read a broadcast, it crosses the host's link once."""
+    steps, gate = step_job(run, area, hosts, daemons, FEW, {
+        "spark.bigcast.port": str(PORT), "spark.bigcast.chunkSize": "256k",
+        "spark.bigcast.prefetch": "lazy",
+        "spark.bigcast.node.recordTrace": str(area.folder / "traces")} if run.jar else {})
+    pulled = drive(run, hosts, steps, gate)
+    check(run, area, steps, pulled)
+
+
+def received(hosts):
+    """Bytes that the links of the workers' hosts have brought."""
+    return [hosts.traffic(host).received for host in range(1, hosts.count)]
+
+
+def fetched(run, hosts, steps):
+    """Bytes of chunks that the workers' nodes have fetched, as they count them: they tell it to who
+    has the application's secret."""
+    settings = told(steps.area)
+    application = setting(settings, "app.id")
+    secret = keys_of(setting(settings, "app.secret"), [application])["bigcast node 1"]
+
+    def counted(host):
+        [name] = {name for name in steps.watches[host].sockets if name.endswith(application)}
+        asked = hosts.start(host, [
+            str(run.jar.parent / "bin" / "bigcast"), "--server", f"unix:{name}", "--json", "info",
+        ], env={"BIGCAST_SECRET": secret}, stdout=subprocess.PIPE)
+        node = json.loads(asked.communicate()[0])
+        return node["fetched_home_bytes"] + node["fetched_peer_bytes"]
+
+    return [counted(host) for host in range(1, hosts.count)]
+
+
+def pulled_since(before, run, hosts, steps, problem):
+    """What came to the workers' hosts: by their links, and as their nodes count it."""
+    by_link = [now - then for now, then in zip(received(hosts), before)]
+    return by_link, fetched(run, hosts, steps) if run.jar and not problem else None
+
+
+def replayed_badly(run, folder, chunks_read):
+    """The nodes' traces are replayed, and have what executors read and what relays took."""
+    files = list(folder.glob("*.jsonl"))
+    lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    chunks = [line for line in lines if line["op"] == "chunk"]
+    by_streams = sum("stream" in line for line in chunks)
+    problems = [] if len(files) == 1 + WORKERS else [f"{len(files)} files"]
+    if by_streams != chunks_read or len(chunks) == by_streams:
+        problems.append(f"{by_streams} of {len(chunks)} reads are streams', who read {chunks_read}")
+    replayed = 0
+    for file in files:
+        done = subprocess.run(
+            [run.jar.parent / "bin" / "policy_sim", "--policy", "demand", "--capacity-bytes", "16m",
+             file], capture_output=True, text=True, check=False)
+        problems += [done.stderr] if done.returncode else []
+        replayed += 0 if done.returncode else json.loads(done.stdout)["requests"]
+    return problems or ("" if replayed == len(chunks) else f"{replayed} reads were replayed")
 
 
 def stored(hosts, host):
@@ -74,9 +136,10 @@ def stored(hosts, host):
 
 
 def drive(run, hosts, steps, gate):
-    """Takes the job to its end; returns the bytes that each worker's host received for it."""
+    """Takes the job to its end; returns the bytes that each worker's host received for it, and those
+    that its node fetched."""
     problem = steps.wait("ready")
-    before = [hosts.traffic(host).received for host in range(hosts.count)]
+    before = received(hosts)
     steps.go_on()
     problem = problem or steps.wait("made")
     if run.jar:
@@ -87,13 +150,13 @@ def drive(run, hosts, steps, gate):
     problem = problem or at_the_gate(run, hosts, gate)
     (gate / "go").touch()
     problem = problem or steps.wait("read")
-    after = [hosts.traffic(host).received for host in range(hosts.count)]
+    pulled = pulled_since(before, run, hosts, steps, problem)
     steps.go_on()
     problem = problem or steps.wait("unpersisted")
     if run.jar:
         run.report.check("unpersist_frees_relays", problem or wait_for(
             lambda: not any(stored(hosts, host) for host in range(1, hosts.count)),
-            lambda: f"they still have {[stored(hosts, host) for host in range(hosts.count)]}"))
+            lambda: f"they still have {[stored(hosts, host) for host in range(1, hosts.count)]}"))
         at_home = stored(hosts, 0)
         run.report.check("home_keeps_all",
                          "" if at_home >= MEGABYTES << 20 else f"the home has {at_home} bytes")
@@ -101,7 +164,7 @@ def drive(run, hosts, steps, gate):
     problem = problem or steps.wait("destroyed")
     steps.go_on()
     run.report.check("exit", steps.ended_badly(problem))
-    return [is_ - was for was, is_ in zip(before, after)][1:]
+    return pulled
 
 
 def at_the_gate(run, hosts, gate):
@@ -122,34 +185,25 @@ def at_the_gate(run, hosts, gate):
 def before_the_read(run, hosts, daemons):
     """With the default, hosts have a broadcast before anybody reads it."""
     area = run.area("eager", hosts.address(0))
-    gate = area.folder / "gate"
-    gate.mkdir()
+    steps, gate = step_job(run, area, hosts, daemons, MANY, {})
     (gate / "go").touch()
-    conf = area.conf(run.jar, {
-        "spark.bigcasttest.executors": str(EXECUTORS),
-        "spark.bigcasttest.megabytes": str(MEGABYTES),
-        "spark.bigcasttest.gate": str(gate),
-    } | WORKER_CONF)
-    watches = [Watch(hosts, host) for host in range(hosts.count)]
-    steps = Steps(area, watches, submit(run, daemons, "StepJob", conf))
     problem = steps.wait("ready")
-    before = [hosts.traffic(host).received for host in range(hosts.count)]
+    before = received(hosts)
     steps.go_on()
     problem = problem or steps.wait("made") or wait_for(
         lambda: all(stored(hosts, host) >= MEGABYTES << 20 for host in range(1, hosts.count)),
         lambda: f"they have {[stored(hosts, host) for host in range(1, hosts.count)]}")
     run.report.check("fetched_before_the_read", problem)
-    for step in ("read", "unpersisted", "destroyed"):
+    steps.go_on()
+    problem = problem or steps.wait("read")
+    pulled = pulled_since(before, run, hosts, steps, problem)
+    for step in ("unpersisted", "destroyed"):
         steps.go_on()
         problem = problem or steps.wait(step)
-        if step == "read":
-            after = [hosts.traffic(host).received for host in range(hosts.count)]
     steps.go_on()
     run.report.check("exit", steps.ended_badly(problem))
-    received = [is_ - was for was, is_ in zip(before, after)][1:]
-    size = counters(sparks.read(area.out)).get("uploadedStoredBytes", 0)
-    check_one_pull(run, received, size)
-    run.report.check("nothing_left", left_on(watches) + files_left([area.local, area.tmp]))
+    check_one_pull(run, steps, MANY, pulled)
+    run.report.check("nothing_left", left_on(steps.watches) + files_left([area.local, area.tmp]))
 
 
 def small_on_hosts(run, area, hosts, daemons, conf):
@@ -196,28 +250,40 @@ def executor_without_a_node(run, first, hosts, daemons):
     run.report.check("one_warning", "" if good else f"{warned}")
 
 
-def check_one_pull(run, received, size):
-    """Each worker's host received what it read once."""
-    run.report.check("one_pull_a_host",
-                     [f"host {host} received {count} bytes for {size}"
-                      for host, count in enumerate(received, 1) if not size < count <= 1.1 * size])
+def check_one_pull(run, steps, executors, pulled):
+    """Each worker's host got what it read once, however many executors it has."""
+    size = counters(sparks.read(steps.area.out)).get("uploadedStoredBytes", 0)
+    by_link, by_node = pulled
+    run.report.check("one_pull_a_host", [
+        f"host {host} received {count} bytes for {size}"
+        for host, count in enumerate(by_link, 1) if not size < count <= 1.1 * size])
+    run.report.check("fetched_once_a_host", "it ended before" if by_node is None else [
+        f"the node of host {host} fetched {count} bytes of {size}"
+        for host, count in enumerate(by_node, 1) if not size <= count <= 1.02 * size])
+    had = tuple(len(executors_of(watch)) for watch in steps.watches[1:])
+    run.report.check("executors", "" if had == executors else f"{had} executors, not {executors}")
 
 
-def check(run, area, watches, received):
+def executors_of(watch):
+    return {number for line in watch.command_lines
+            for number in re.findall(r"ExecutorBackend .*--executor-id (\d+)", line)}
+
+
+def check(run, area, steps, pulled):
     output = sparks.read(area.out)
     run.report.cases(output)
     folders = [*area.folder.glob("cluster/local-*"), area.local, area.tmp]
-    run.report.check("nothing_left", left_on(watches) + files_left(folders))
+    run.report.check("nothing_left", left_on(steps.watches) + files_left(folders))
     if not run.jar:
-        print(f"plain Spark: bytes into each worker's host {received}")
+        print(f"plain Spark: bytes into each worker's host {pulled[0]}")
         return
     counted = counters(output)
     size = counted.get("uploadedStoredBytes", 0)
     run.report.check("offloaded", "" if size >= MEGABYTES << 20 else f"stored bytes {size}")
-    check_one_pull(run, received, size)
+    check_one_pull(run, steps, FEW, pulled)
     run.report.check("one_node_a_host",
                      [f"host {host} has had nodes {sorted(watch.nodes)}"
-                      for host, watch in enumerate(watches) if len(watch.nodes) != 1])
+                      for host, watch in enumerate(steps.watches) if len(watch.nodes) != 1])
     started = counted.get("nodesStarted", 0) + counted.get("executors.nodesStarted", 0)
     run.report.check("nodes_started", "" if started == 1 + WORKERS else f"{started} nodes")
     expected = {"executors.reads": EXECUTORS, "executors.localNodeReads": EXECUTORS,
@@ -229,6 +295,7 @@ def check(run, area, watches, received):
                                                                        "chunksRead"))
     run.report.check("by_descriptor", "" if located and located == chunks
                      else f"{located} of {chunks} chunks came by descriptor")
+    run.report.check("traces", replayed_badly(run, area.folder / "traces", chunks))
     problems = []
     for log in (area.log, *area.folder.glob("cluster/work-*/*/*/stderr")):
         for level in ("ERROR", "WARN"):

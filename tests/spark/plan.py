@@ -7,6 +7,7 @@ import hosts
 import pyspark_runs
 import security
 import shared
+import shell
 
 # In this order: what takes longest starts first.
 ALL = {
@@ -14,10 +15,13 @@ ALL = {
     "kryo-defaults": combinations.kryo_defaults,
     "pyspark-min0": pyspark_runs.min0,
     "pyspark-kryo-defaults": pyspark_runs.kryo_defaults,
+    "shell": shell.java_defaults,
+    "shell-kryo-min0": shell.kryo_min0,
     "pyspark-arrays": pyspark_runs.arrays,
     "pyspark-example": pyspark_runs.example,
     "pyspark-fallback": pyspark_runs.fallback,
     "pyspark-encrypted": pyspark_runs.encrypted,
+    "pyspark-network-crypto": pyspark_runs.network_crypto,
     "hosts": hosts.on_hosts,
     "faults": faults.on_hosts,
     "shared": shared.contexts_on_one_node,
@@ -53,16 +57,18 @@ ALL = {
     "two-contexts": combinations.two_contexts,
     "defaults": combinations.defaults,
 }
+SHELL = ["shell", "shell-kryo-min0"]
 LINES = {
-    "3.4": [], "3.5": [], "3.5-scala2.13": [],  # what of it Maven has: no MLlib and GraphX
-    "4.0": ["connect", "ssl-rpc"], "4.1": ["connect", "ssl-rpc"], "4.2": ["connect", "ssl-rpc"],
-    "4": ["connect", "ssl-rpc"],
+    "3.4": SHELL, "3.5": SHELL,
+    "3.5-scala2.13": [],  # what of it Maven has: no MLlib, no GraphX, no shell
+    **dict.fromkeys(["4.0", "4.1", "4.2", "4"], [*SHELL, "connect", "ssl-rpc"]),
 }
 # The suite of jobs, by each serializer and from Python.
 JOBS = ["java-min0", "kryo-defaults", "pyspark-min0"]
 DEFAULT = {
     "3.5": [name for name in ALL
-            if name not in ("connect", "connect-defaults", "local-mode", "ssl-rpc")],
+            if name not in ("connect", "connect-defaults", "local-mode", "shell-kryo-min0",
+                            "ssl-rpc", "pyspark-kryo-defaults")],
     "4": ["java-min0", "pyspark-min0", "connect", "ssl-rpc", "upload-fails"],
 }
 QUICK = {"3.5": ["java-min0", "pyspark-min0", "hosts", "unreachable"]}

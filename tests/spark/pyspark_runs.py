@@ -43,6 +43,18 @@ def encrypted(run):
     check_encrypted(run, area)
 
 
+def network_crypto(run):
+    """Spark encrypts its messages alone, and its file of a pickle is plain: it leaves no plain byte to
+    nodes all the same."""
+    area = cases(dataclasses.replace(run, case_filter=run.case_filter or "nodes_have|dict$"), {
+        "spark.bigcast.minSize": "0",
+        "spark.authenticate": "true",
+        "spark.authenticate.secret": secrets.token_hex(32),
+        "spark.network.crypto.enabled": "true",
+    })
+    check_encrypted(run, area)
+
+
 def cases(run, conf):
     """Returns the area in which it ran."""
     area = run.area()

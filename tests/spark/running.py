@@ -35,10 +35,11 @@ class Run:
         return sparks.Area(self.spark, self.work / name, address)
 
 
-def execute(run, area, argv, timeout_s):
+def execute(run, area, argv, timeout_s, stdin=subprocess.DEVNULL):
     """Runs an application to its end; returns its Watch. Reports what its end was like."""
     watch = Watch(run.hosts)
-    observe(run, area, functools.partial(run.hosts.start, 0, argv), watch, timeout_s)
+    start = functools.partial(run.hosts.start, 0, argv, stdin=stdin)
+    observe(run, area, start, watch, timeout_s)
     return watch
 
 
@@ -81,10 +82,10 @@ def check_end(run, area, watch, warnings=0, saying=""):
 
 
 class Others:
-    """Hosts without the processes that are expected to stay."""
+    """Hosts without the processes that are expected to stay, now and if more are added to them."""
 
     def __init__(self, hosts, staying):
-        self._hosts, self._staying = hosts, frozenset(staying)
+        self._hosts, self._staying = hosts, staying
 
     def __getattr__(self, name):
         return getattr(self._hosts, name)
@@ -155,17 +156,24 @@ class Commands(Steps):
     def __init__(self, area, watches, start):
         super().__init__(area, watches, start)
         self.told = 0
+        self.last = ""
         self.counted = {}
 
     def do(self, *command):
         """Gives a command and waits until it is done."""
-        text = " ".join(map(str, command))
-        self.tell(text)
+        self.begin(*command)
+        self.finish()
+
+    def begin(self, *command):
+        self.last = " ".join(map(str, command))
+        self.tell(self.last)
         self.told += 1
+
+    def finish(self):
         problem = wait_for(lambda: self.done() >= self.told or self.process.poll() is not None,
-                           lambda: f"{text!r} is not done", COMMAND_TIMEOUT_S)
+                           lambda: f"{self.last!r} is not done", COMMAND_TIMEOUT_S)
         if problem or self.done() < self.told:
-            raise RuntimeError(problem or f"{text!r} ended the driver")
+            raise RuntimeError(problem or f"{self.last!r} ended the driver")
 
     def done(self):
         for watch in self.watches:

@@ -39,6 +39,9 @@ def encryption(run):
         run.report.check("nodes_have_no_plain_byte", [
             f"{where}: {found[where]}" for where in ("memory", "disk")
             if found[where].marks or found[where].size < 4 << 20])
+        published = found["published"]
+        run.report.check("nor_of_what_is_published", "" if not published.marks
+                         and published.size >= 4 << 20 else f"{published}")
         check_unseen(run, area, watch, pages, keys_of(secret, applications_of(watch)), 3)
 
 
@@ -48,7 +51,8 @@ def own_secret(run):
     watch, pages, found = looked_at(run, area, {"spark.bigcasttest.settings": str(area.settings)})
     if run.jar:
         run.report.check("nodes_have_plain_bytes", [
-            f"{where}: {found[where]}" for where in ("memory", "disk") if not found[where].marks])
+            f"{where}: {found[where]}" for where in ("memory", "disk", "published")
+            if not found[where].marks])
         secret = setting(told(area), "app.secret")
         check_unseen(run, area, watch, pages, keys_of(secret, applications_of(watch)), 3)
 
@@ -69,13 +73,14 @@ def looked_at(run, area, conf):
     conf = area.conf(run.jar, conf | more | {
         "spark.bigcasttest.executors": "1",
         "spark.bigcasttest.megabytes": "40",
-    } | ({"spark.bigcast.node.memory": "16m"} if run.jar else {}))
+    } | ({"spark.bigcast.node.memory": "16m", "spark.bigcasttest.hold": "true"} if run.jar else {}))
     watch = Watch(run.hosts)
     steps = Steps(area, [watch], functools.partial(
         run.hosts.start, 0, area.submit("local-cluster[1,1,1024]", conf, "StepJob")))
     pages, found = {}, {}
     drive(run, steps, at_made=lambda: found.update(found_in(run, area)),
-          at_read=lambda: pages.update(pages_of(ui)))
+          at_read=lambda: pages.update(pages_of(ui)),
+          at_published=(lambda: found.update(published=published_in(run, area))) if run.jar else None)
     run.report.cases(sparks.read(area.out))
     run.report.check("nothing_left", watch.left() + files_left([area.local, area.tmp]))
     if run.jar:
@@ -94,10 +99,10 @@ class Found:
     marks: int
 
 
-def found_in(run, area):
+def found_in(run, area, marked="MARK"):
     """What the nodes of host 0 have in their memory files and on disk."""
     marks = [bytes.fromhex(mark) for mark in
-             re.findall(r"^MARK ([0-9a-f]+)$", sparks.read(area.out), re.MULTILINE)]
+             re.findall(rf"^{marked} ([0-9a-f]+)$", sparks.read(area.out), re.MULTILINE)]
     memory = [pathlib.Path(path) for node in bigcast_nodes.on_host(run.hosts, 0)
               for path in bigcast_nodes.memfds(node.pid)]
 
@@ -112,12 +117,20 @@ def found_in(run, area):
     return {"memory": look(memory), "disk": look(area.local.rglob("extent-*"))}
 
 
-def drive(run, steps, at_made=lambda: None, at_read=lambda: None):
+def published_in(run, area):
+    """As found_in, wherever it is, of the file that is published."""
+    found = found_in(run, area, "PUBLISHED").values()
+    return Found(sum(each.size for each in found), sum(each.marks for each in found))
+
+
+def drive(run, steps, at_made=lambda: None, at_read=lambda: None, at_published=None):
+    """at_published: there is such a step, and what is to be done then."""
     problem = ""
-    for step in ("ready", "made", "read", "unpersisted", "destroyed"):
+    more = ["published"] if at_published else []
+    for step in ("ready", "made", "read", "unpersisted", "destroyed", *more):
         problem = problem or steps.wait(step)
         if not problem:
-            {"made": at_made, "read": at_read}.get(step, lambda: None)()
+            {"made": at_made, "read": at_read, "published": at_published}.get(step, lambda: None)()
         steps.go_on()
     run.report.check("exit", steps.ended_badly(problem))
 

@@ -24,7 +24,7 @@ from watch import Watch, files_left
 class Server:
     """A bigcastd on host 0 that a test started for the shared mode."""
 
-    def __init__(self, run, hosts, more=(), secret=None):
+    def __init__(self, run, hosts, more=(), secret=None, grace="2s"):
         self.secret = secret or write_secret(run.work / "server-secret")
         self.http = free_port()
         self.address = f"{hosts.address(0)}:{free_port()}"
@@ -33,7 +33,7 @@ class Server:
         self.start = functools.partial(self.start_on, hosts, [
             str(program(run)), "--listen", self.address, "--http", f"127.0.0.1:{self.http}",
             "--socket", f"unix:{self.socket}", "--memory", "256m",
-            "--secret-file", str(self.secret), "--lease-grace", "2s", *more])
+            "--secret-file", str(self.secret), "--lease-grace", grace, *more])
         self.start()
 
     def start_on(self, hosts, argv):
@@ -64,6 +64,10 @@ class Server:
     def ended_badly(self):
         """Ends it, and says how if not well."""
         return "" if (code := self.stop()) == 0 else f"exit code {code}"
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
 
     def stop(self):
         """Ends it as an operator would; returns its exit code."""
@@ -155,14 +159,17 @@ def write_key(file, secret, name_space="spark"):
     return file
 
 
-def start_servers(run, count):
-    """Nodes that have one secret."""
+def start_servers(run, count, with_disks=False):
+    """Nodes that have one secret. Those with disks say in their logs who logs in, and give clients
+    longer to come back."""
     nodes = []
     for i in range(count):
         folder = run.work / f"server-{i}"
         folder.mkdir()
+        disk = {"more": ("--disk", str(folder), "--disk-size", "256m", "--log-level", "debug"),
+                "grace": "5s"} if with_disks else {}
         nodes.append(Server(dataclasses.replace(run, work=folder), run.hosts,
-                            secret=nodes[0].secret if nodes else None))
+                            secret=nodes[0].secret if nodes else None, **disk))
     return nodes
 
 
@@ -194,7 +201,7 @@ def server_killed(run):
         job.do("make", "kept", 8)
         job.do("relation", "dropped", 8)
         job.do("forget", "dropped", "gone")
-        job.kill_first()
+        job.kill(0)
         job.check("kept", "equal")
         job.check("dropped", r"java\.io\.IOException|BigcastException: .*driver\.keepValue")
         job.replaced = {"replacedByTorrent": 1}
@@ -204,7 +211,7 @@ def server_killed(run):
     with strike(run, "always", 1, {"spark.bigcast.driver.keepValue": "always"}) as job:
         job.do("relation", "relation", 8)
         job.do("forget", "relation", "kept")
-        job.kill_first()
+        job.kill(0)
         job.check("relation", "equal")
         job.check("relation", "equal", "value")
         job.replaced = {"replacedByTorrent": 1}
@@ -224,31 +231,56 @@ def executor_without_secret(run):
         job.check("value", "equal")
         job.replaced = {"replacedByUpload": 2, "replacedByTorrent": 1}
         job.do("destroy", "value")
-        job.kill_first()
+        job.kill(0)
 
 
 def replica_reads_on(run):
     """The first of two homes dies after an upload and before it is read: the other is read, though the
-    driver could not upload again: it has kept no value, or dropped it, or it has changed since."""
+    driver could not upload again: it has kept no value, or dropped it, or it has changed since. What
+    is on their disks is waited for when the other dies, too, and read when it is back; and the driver
+    comes back to it of its own accord, and frees what was destroyed meanwhile."""
     if not run.jar:
         run.report.skip("all", "means nothing on plain Spark")
         return
     replicas = {"spark.bigcast.replicas": "2"}
-    with strike(run, "never", 2, replicas | {"spark.bigcast.driver.keepValue": "never"}) as job:
+    never = {"spark.bigcast.durability": "disk", "spark.bigcast.driver.keepValue": "never"}
+    with strike(run, "never", 2, replicas | never, with_disks=True) as job:
         job.do("make", "value", 8)
+        job.do("make", "late", 8)
         job.do("join", "join")
+        job.do("forget", "late", "gone")
         job.do("forget", "value", "gone")  # and the join's relation with it
         job.check("value", "equal", "value")
-        job.rereads = 2  # this one, and by Spark when it plans the join anew
-        job.kill_first()
+        job.kill(0)
         job.check("value", "equal")
         job.check("join", "equal")
+        job.kill(1)
+        job.do("read", "late")
+        job.await_line("broadcast .* is on its home's disk alone")
+        job.begin("value", "late")
+        job.await_line("the driver waits for the home of broadcast")
+        job.restart(1)
+        job.finish()
+        job.check("late", "equal", "result")
+        job.check("late", "equal", "value")
+        job.rereads = 3  # these two, and by Spark when it plans the join anew
+        held = job.servers[1].metric("blobs")
+        job.kill(1)
+        job.do("destroy", "value")
+        job.restart(1)
+        run.report.check("driver_attaches_again", wait_for(
+            lambda: "session of spark-driver" in sparks.read(job.servers[1].log),
+            lambda: "no session of the driver's"))
+        # It had that on its disk. The driver and its lease live on, so nobody but the driver frees it.
+        run.report.check("destroyed_in_an_outage", wait_for(
+            lambda: job.servers[1].metric("blobs") < held,
+            lambda: f"{held} blobs, then {job.servers[1].metric('blobs')}"))
     with strike(run, "auto", 2, replicas) as job:
         job.do("make", "changed", 8)
         job.do("change", "changed")
         job.do("relation", "dropped", 8)
         job.do("forget", "dropped", "gone")
-        job.kill_first()
+        job.kill(0)
         job.check("changed", "equal")
         job.check("dropped", "equal")
 
@@ -256,15 +288,26 @@ def replica_reads_on(run):
 class Strike:
     """A FaultsJob on running nodes, the first of which is killed."""
 
-    def __init__(self, run, servers, commands):
+    def __init__(self, run, servers, commands, staying):
         self.report, self.servers, self.commands = run.report, servers, commands
-        self.do = commands.do
+        self.do, self.begin, self.finish = commands.do, commands.begin, commands.finish
+        self.staying = staying
         self.replaced = {}
         self.rereads = 0
 
-    def kill_first(self):
-        self.servers[0].process.kill()
-        self.servers[0].process.wait()
+    def kill(self, which):
+        self.servers[which].kill()
+
+    def restart(self, which):
+        self.servers[which].start()
+        self.staying.add(self.servers[which].process.pid)
+
+    def await_line(self, pattern):
+        """Waits until the driver has logged it."""
+        log = self.commands.area.log
+        if problem := wait_for(lambda: re.search(pattern, sparks.read(log)),
+                               lambda: f"the driver did not log {pattern!r}"):
+            raise RuntimeError(problem)
 
     def check(self, name, good, command="read"):
         """The result of a job that reads it, or (command "value") of the driver, matches."""
@@ -274,13 +317,13 @@ class Strike:
 
 
 @contextlib.contextmanager
-def strike(run, name, count, more):
+def strike(run, name, count, more, with_disks=False):
     """Starts so many nodes and a job on them; looks at the end what it counted and left."""
     with run.report.under(name):
         work = run.work / name
         work.mkdir()
         run = dataclasses.replace(run, work=work)
-        servers = start_servers(run, count)
+        servers = start_servers(run, count, with_disks)
         area = run.area()
         # Soft references go with the next collection.
         conf = area.conf(run.jar, {
@@ -289,8 +332,10 @@ def strike(run, name, count, more):
             "spark.bigcasttest.executors": "1",
         } | more, java="-XX:SoftRefLRUPolicyMSPerMB=0")
         argv = area.submit("local-cluster[1,1,1024]", conf, "FaultsJob")
-        watch = Watch(Others(run.hosts, [server.process.pid for server in servers[1:]]))
-        job = Strike(run, servers, Commands(area, [watch], functools.partial(run.hosts.start, 0, argv)))
+        staying = {server.process.pid for server in servers[1:]}
+        watch = Watch(Others(run.hosts, staying))
+        commands = Commands(area, [watch], functools.partial(run.hosts.start, 0, argv))
+        job = Strike(run, servers, commands, staying)
         yield job
         counted = nonzero(job.commands.since())
         run.report.check("replaced", "" if job.replaced == {

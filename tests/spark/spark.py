@@ -39,13 +39,18 @@ class Spark:
                    *(jobs.glob("mllib/*.java") if list(self.home.glob("jars/spark-mllib_*")) else [])]
         self._jar(work / "user", self.user_jar, jobs.glob("ext/*.java"), "")
         self._jar(work / "jobs", self.jobs_jar, sources,
-                  f"{self.home}/jars/*:{self.user_jar}:{plugin or ''}")
+                  f"{self.home}/jars/*:{self.user_jar}:{plugin or ''}", jobs.glob("scala/*.scala"))
 
-    def _jar(self, classes, jar, sources, class_path):
+    def _jar(self, classes, jar, sources, class_path, scala=()):
+        """The Scala sources may use the Java ones. Spark has Scala's compiler for its shell."""
         classes.mkdir()
         java = self.java_home / "bin"
         run([java / "javac", "--release", "17", "-nowarn", "-cp", class_path, "-d", classes,
              *sorted(sources)])
+        if scala:
+            run([java / "java", "-XX:TieredStopAtLevel=1", "-cp", f"{self.home}/jars/*",
+                 "scala.tools.nsc.Main", "-deprecation", "-Xfatal-warnings", "-classpath",
+                 f"{class_path}:{classes}", "-d", classes, *sorted(scala)])
         run([java / "jar", "--create", "--file", jar, "-C", classes, "."])
         shutil.rmtree(classes)
 
@@ -151,11 +156,11 @@ class Area:
             return argv + [str(program)]
         return argv + ["--class", f"io.bigcast.sparktest.{program}", str(self.spark.jobs_jar)]
 
-    def launcher(self, master, conf, jars=()):
+    def launcher(self, master, conf, jars=(), command="spark-submit"):
         """That command without the program.
 
         `jars` are given by --jars, beside the one of user classes."""
-        argv = [str(self.home / "bin" / "spark-submit"), "--master", master]
+        argv = [str(self.home / "bin" / command), "--master", master]
         for key, value in conf.items():
             argv += ["--conf", f"{key}={value}"]
         return argv + ["--jars", ",".join(map(str, [self.spark.user_jar, *jars]))]

@@ -81,19 +81,15 @@ class _ForSpark:
 
 
 class _Place(NamedTuple):
-    """Where a broadcast is, as tasks carry it. Has the secret of the application's nodes: only
-    closures that Spark ships to the application's own executors may hold one."""
+    """Where a broadcast is, as tasks carry it: with no secret, since closures go over the network in
+    clear unless Spark encrypts."""
 
     ref: bytes
     name: str  #: of the blob
     servers: str
     local_node: str
-    secret: str
     namespace: str
     lease: str
-
-    def __repr__(self) -> str:  # never the secret
-        return f"<Bigcast blob of {len(self.ref)} bytes of ref>"
 
     def client_key(self) -> Tuple[str, ...]:
         return self[2:]
@@ -171,8 +167,9 @@ def _application(sc: Any) -> Optional[_Application]:
         raise BigcastError("UNAVAILABLE", str(cause.getMessage())) from None
     if options is None:
         return None
-    common = (options["secret"], options["namespace"], options["lease"])
-    driver = _Place(b"", "", options["servers"], options["localNode"], *common)
+    _secrets[options["lease"]] = options["secret"]
+    driver = _Place(b"", "", options["servers"], options["localNode"], options["namespace"],
+                    options["lease"])
     tasks = driver._replace(servers=options["servers"] or options["home"])
     return _Application(driver, tasks, int(options["chunkSize"]), int(options["minSize"]),
                         int(options["announceFrom"]), options["keepValue"] != "never")
@@ -348,11 +345,33 @@ class _Clients:
             client = self._clients.get(key)
             if client is None:
                 servers = [server for server in place.servers.split(",") if server]
-                client = Client(servers, place.local_node or None, place.secret or None,
+                client = Client(servers, place.local_node or None, _secret_of(place.lease),
                                 None, place.namespace, place.lease,
                                 "spark-python")
                 self._clients[key] = client
             return client
+
+
+def _from_executor(name: str) -> str:
+    """What the executor's JVM has written for its workers (WorkerFile.java)."""
+    directory = os.environ.get("SPARK_LOCAL_DIRS", "").split(",")[0]
+    if not directory:
+        raise FileNotFoundError(name)
+    with open(os.path.join(directory, name), encoding="ascii") as file:
+        return file.read()
+
+
+def _secret_of(lease: str) -> Optional[str]:
+    """Of the nodes of the application that has the lease; in a worker from the file that the executor's
+    JVM has written for it (PythonSecret.java)."""
+    if lease in _secrets:
+        return _secrets[lease] or None
+    try:
+        return _from_executor("bigcast-python-secret")
+    except FileNotFoundError:
+        return None  # a node that wants one says so
+    except OSError as error:
+        raise BigcastError("PERMISSION_DENIED", f"the executor's secret: {error}") from None
 
 
 class _Values:
@@ -388,9 +407,7 @@ def _view(place: _Place) -> memoryview:
 
 def _help(name: str) -> str:
     """A file with the broadcast's bytes, from the executor's JVM (PythonHelp.java)."""
-    directory = os.environ.get("SPARK_LOCAL_DIRS", "").split(",")[0]
-    with open(os.path.join(directory, "bigcast-python"), encoding="ascii") as file:
-        port, token = file.read().split()
+    port, token = _from_executor("bigcast-python").split()
     with socket.create_connection(("127.0.0.1", int(port))) as executor:
         executor.sendall(f"{token} {name}\n".encode("ascii"))
         kind, _, what = executor.makefile(encoding="utf-8").readline().strip().partition(" ")
@@ -432,5 +449,6 @@ def _start_anew() -> None:
     _clients, _values, _keeper = _Clients(), _Values(), _Keeper()
 
 
+_secrets: Dict[str, str] = {}  #: of the driver's applications, by lease
 _clients, _values, _keeper = _Clients(), _Values(), _Keeper()
 os.register_at_fork(after_in_child=_start_anew)

@@ -67,22 +67,22 @@ final class Cases {
   /** Has PublishCases, which only exists beside the plugin, add its cases. */
   void addPublishing(String method) throws ReflectiveOperationException {
     if (plugin) {
-      Class.forName("io.bigcast.sparktest.PublishCases")
-          .getMethod(method, Cases.class)
-          .invoke(null, this);
+      addBy("PublishCases", method);
     }
   }
 
   /** Has LibraryCases, which only exists beside MLlib, add its cases. */
   void addLibraries() throws ReflectiveOperationException {
-    Class<?> libraries;
     try {
-      libraries = Class.forName("io.bigcast.sparktest.LibraryCases");
+      addBy("LibraryCases", "addTo");
     } catch (ClassNotFoundException e) {
       System.err.println("no MLlib and no GraphX: their cases are left out");
-      return;
     }
-    libraries.getMethod("addTo", Cases.class).invoke(null, this);
+  }
+
+  /** Has a class add its cases that is not compiled with this one. */
+  void addBy(String name, String method) throws ReflectiveOperationException {
+    Class.forName("io.bigcast.sparktest." + name).getMethod(method, Cases.class).invoke(null, this);
   }
 
   /** Runs the cases that match the filter, all of them whatever fails. */

@@ -63,14 +63,42 @@ final class LifecycleCases {
 
   private void unpersistThenRead() throws Exception {
     int size = 7 << 20;
-    Broadcast<byte[]> broadcast = broadcast(size, 21);
-    for (int round = 0; round < 3; round++) {
+    for (boolean waits : new boolean[] {true, false}) {
+      Broadcast<byte[]> broadcast = broadcast(size, 21);
       checkReads(broadcast, size, 21);
-      broadcast.unpersist(round != 1); // whether it waits or not
+      checkUnpersists(broadcast, waits);
+      checkReads(broadcast, size, 21);
+      broadcast.unpersist(waits);
+      Cases.equal(
+          Arrays.hashCode(Values.randomBytes(size, 21)), Arrays.hashCode(broadcast.value()),
+          "value on the driver after unpersist");
+      broadcast.destroy(true);
     }
-    Cases.equal(
-        Arrays.hashCode(Values.randomBytes(size, 21)), Arrays.hashCode(broadcast.value()),
-        "value on the driver after unpersist");
+  }
+
+  /** Once only: who reads again may find the value on the heap and put no block of it back. */
+  private void checkUnpersists(Broadcast<?> broadcast, boolean waits) throws InterruptedException {
+    if (cases.local) {
+      broadcast.unpersist(waits);
+      return; // the driver, where all is, keeps it
+    }
+    long id = broadcast.id();
+    Cases.check(!onExecutors(id).isEmpty(), "executors have no block of what they read");
+    broadcast.unpersist(waits);
+    if (waits) {
+      Cases.equal("", onExecutors(id), "blocks that executors still have");
+    } else {
+      Cases.eventually(
+          "executors' blocks are gone", () -> onExecutors(id).isEmpty(), () -> onExecutors(id));
+    }
+  }
+
+  /** What executors' block managers have of a broadcast. */
+  private String onExecutors(long id) {
+    return String.join(
+        " ",
+        Probe.onExecutors(context, cases.executors, () -> RddCases.blocksOf(id)).values())
+        .trim();
   }
 
   private void destroyThenUse() throws Exception {

@@ -11,6 +11,7 @@ public final class Main {
     SparkSession session = SparkSession.builder().getOrCreate();
     Cases cases = new Cases(session);
     RddCases.addTo(cases);
+    cases.addBy("ScalaCases", "addTo");
     SqlCases.addTo(cases);
     StreamingCases.addTo(cases);
     cases.addLibraries();

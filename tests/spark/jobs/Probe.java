@@ -14,6 +14,7 @@ import java.util.TreeMap;
 import java.util.stream.Collectors;
 import org.apache.spark.SparkEnv;
 import org.apache.spark.api.java.JavaSparkContext;
+import org.apache.spark.api.java.function.Function0;
 
 /**
  * Reads the plugin's counters (io.bigcast.spark.BigcastStats), in this JVM and in every executor.
@@ -34,7 +35,7 @@ public final class Probe {
   }
 
   /** Every counter of this JVM by the name of its method. */
-  static Map<String, Long> here() {
+  public static Map<String, Long> here() {
     Map<String, Long> counters = new TreeMap<>();
     try {
       for (Method method : Class.forName(STATS).getMethods()) {
@@ -71,10 +72,19 @@ public final class Probe {
 
   /** Counters of every executor by its id. */
   public static Map<String, Map<String, Long>> onExecutors(JavaSparkContext context, int executors) {
-    Map<String, Map<String, Long>> found = new TreeMap<>();
+    return onExecutors(context, executors, Probe::here);
+  }
+
+  /** What every executor answers, by its id. */
+  static <T> Map<String, T> onExecutors(
+      JavaSparkContext context, int executors, Function0<T> question) {
+    Map<String, T> found = new TreeMap<>();
     for (int attempt = 0; attempt < 20 && found.size() < executors; attempt++) {
-      for (HashMap<String, Map<String, Long>> each :
-          context.parallelize(numbers(executors * 4), executors * 4).map(i -> one()).collect()) {
+      for (HashMap<String, T> each :
+          context
+              .parallelize(numbers(executors * 4), executors * 4)
+              .map(i -> one(question))
+              .collect()) {
         found.putAll(each);
       }
     }
@@ -82,10 +92,10 @@ public final class Probe {
     return found;
   }
 
-  private static HashMap<String, Map<String, Long>> one() throws InterruptedException {
+  private static <T> HashMap<String, T> one(Function0<T> question) throws Exception {
     Thread.sleep(20); // so that one executor does not take all tasks
-    HashMap<String, Map<String, Long>> answer = new HashMap<>();
-    answer.put(SparkEnv.get().executorId(), here());
+    HashMap<String, T> answer = new HashMap<>();
+    answer.put(SparkEnv.get().executorId(), question.call());
     return answer;
   }
 

@@ -2,7 +2,9 @@ package io.bigcast.sparktest;
 
 import io.bigcast.sparktest.Cases.Path;
 import io.bigcast.sparktest.ext.Payload;
+import java.io.File;
 import java.io.Serializable;
+import java.nio.file.Files;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
@@ -26,6 +28,7 @@ import org.apache.spark.api.java.function.Function;
 import org.apache.spark.broadcast.Broadcast;
 import org.apache.spark.storage.BlockId;
 import org.apache.spark.storage.BlockManager;
+import org.apache.spark.storage.BlockStatus;
 import org.apache.spark.storage.BroadcastBlockId;
 import org.apache.spark.storage.StorageLevel;
 import scala.Tuple2;
@@ -51,6 +54,7 @@ final class RddCases {
         chunk + 1, 2 * chunk, 20 << 20}) {
       cases.add("rdd_bytes_" + size, () -> rdd.bytes(size));
     }
+    cases.add("rdd_rows_of_bytes", rdd::rowsOfBytes);
     cases.add("rdd_strings", rdd::strings);
     cases.add("rdd_null", rdd::nothing);
     cases.add("rdd_nested_objects", rdd::nestedObjects);
@@ -61,6 +65,9 @@ final class RddCases {
     cases.add("rdd_class_from_jars", rdd::classFromJars);
     cases.add("rdd_one_instance_an_executor", rdd::oneInstanceAnExecutor);
     cases.add("rdd_one_read_an_executor", rdd::oneReadAnExecutor);
+    if (cases.cores > 1 && !cases.local) {
+      cases.add("rdd_killed_while_it_waits", rdd::killedWhileItWaits);
+    }
     if (!cases.kryo) { // it takes seconds
       cases.add("rdd_dropped_when_memory_is_short", rdd::droppedWhenMemoryIsShort);
     }
@@ -93,6 +100,12 @@ final class RddCases {
     check(
         "bytes", size, Values.randomBytes(size, size),
         value -> value.length * 4_294_967_296L + Arrays.hashCode(value));
+  }
+
+  /** As Spark's own map statuses are, which stay with it. */
+  private void rowsOfBytes() throws Exception {
+    byte[][] rows = Values.pieces(2).toArray(new byte[0][]);
+    check("rows", 2 << 20, rows, value -> (long) Arrays.deepHashCode(value));
   }
 
   private void strings() throws Exception {
@@ -251,6 +264,59 @@ final class RddCases {
     }
   }
 
+  /**
+   * One task reads a broadcast and does not get on. Another one of its executor that waits for it can
+   * be killed; other broadcasts and `unpersist` do not wait.
+   */
+  private void killedWhileItWaits() throws Exception {
+    File folder = Files.createTempDirectory("gate-").toFile();
+    Values.Gated value = new Values.Gated(folder.getPath(), Values.pieces(3));
+    long expected = Values.digest(value.pieces);
+    Broadcast<Values.Gated> broadcast = context.broadcast(value);
+    ExecutorService threads = Executors.newFixedThreadPool(2);
+    try {
+      Future<List<Long>> reading = threads.submit(() -> readAll(broadcast, folder, "reader", 1));
+      Cases.eventually("a task reads", () -> count(folder, "reading-") == 1);
+      int others = cases.executors * cases.cores - 1; // all other slots
+      Future<List<Long>> waiting = threads.submit(() -> readAll(broadcast, folder, "waits", others));
+      Cases.eventually("the others run", () -> count(folder, "waits-came-") == others);
+      context.cancelJobGroup("waits");
+      Cases.eventually("a killed one leaves", () -> count(folder, "waits-left-") > 0);
+      Throwable cancelled = LifecycleCases.thrownBy(waiting::get);
+      Cases.check(cancelled.toString().contains("cancel"), "the job's end: " + cancelled);
+      Cases.equal(true, readsBack(17), "another broadcast");
+      broadcast.unpersist(true);
+      Cases.equal(0, count(folder, "reader-left-"), "tasks that went on");
+      new File(folder, "go").createNewFile();
+      Cases.equal(Collections.singletonList(expected), reading.get(), "digest");
+    } finally {
+      threads.shutdownNow();
+    }
+    broadcast.destroy(true);
+  }
+
+  /** By so many tasks, which leave files when they come and when they have it or fail to. */
+  private List<Long> readAll(
+      Broadcast<Values.Gated> broadcast, File folder, String name, int tasks) {
+    context.setJobGroup(name, name, true);
+    return context
+        .parallelize(Probe.numbers(tasks), tasks)
+        .map(
+            i -> {
+              new File(folder, name + "-came-" + i).createNewFile();
+              try {
+                return Values.digest(broadcast.value().pieces);
+              } finally {
+                new File(folder, name + "-left-" + i).createNewFile();
+              }
+            })
+        .collect();
+  }
+
+  private static int count(File folder, String prefix) {
+    return folder.list((in, name) -> name.startsWith(prefix)).length;
+  }
+
   private void oneReadAnExecutor() throws Exception {
     Map<String, Map<String, Long>> before =
         cases.plugin ? Probe.onExecutors(context, cases.executors) : null;
@@ -330,7 +396,7 @@ final class RddCases {
   }
 
   /** What this JVM's block manager has of a broadcast, and how. */
-  private static String blocksOf(long id) {
+  static String blocksOf(long id) {
     BlockManager manager = SparkEnv.get().blockManager();
     List<String> found = new ArrayList<>();
     scala.collection.Iterator<BlockId> ids =
@@ -340,10 +406,13 @@ final class RddCases {
             .iterator();
     while (ids.hasNext()) {
       BlockId each = ids.next();
-      StorageLevel level = manager.getStatus(each).get().storageLevel();
-      found.add(
-          each + (level.deserialized() ? " deserialised" : " serialised")
-              + (level.useMemory() ? " in memory" : "") + (level.useDisk() ? " on disk" : ""));
+      scala.Option<BlockStatus> status = manager.getStatus(each);
+      if (status.isDefined()) { // or it was removed just now
+        StorageLevel level = status.get().storageLevel();
+        found.add(
+            each + (level.deserialized() ? " deserialised" : " serialised")
+                + (level.useMemory() ? " in memory" : "") + (level.useDisk() ? " on disk" : ""));
+      }
     }
     Collections.sort(found);
     return String.join(", ", found);

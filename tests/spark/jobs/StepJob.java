@@ -14,7 +14,8 @@ import org.apache.spark.sql.SparkSession;
  * `unpersisted`, `destroyed`. With spark.bigcasttest.gate, a folder, every executor stops in between
  * `made` and `read`, at the first object that it deserialises: see Values.Gated. With
  * spark.bigcasttest.halting there is a step `half` after `made`: half of another value is written. With
- * spark.bigcasttest.publish the cases of publishing follow the last step.
+ * spark.bigcasttest.hold a file is published after the last step, and there is a step `published`; with
+ * spark.bigcasttest.publish the cases of publishing follow.
  */
 public final class StepJob {
   private StepJob() {}
@@ -61,6 +62,11 @@ public final class StepJob {
     steps.reach("unpersisted");
     broadcast.destroy(true);
     steps.reach("destroyed");
+    if (context.getConf().getBoolean("spark.bigcasttest.hold", false)) {
+      Class.forName("io.bigcast.sparktest.PublishCases")
+          .getDeclaredMethod("hold", JavaSparkContext.class, Steps.class)
+          .invoke(null, context, steps);
+    }
     if (context.getConf().getBoolean("spark.bigcasttest.publish", false)) {
       cases.addPublishing("addTo");
       cases.run(System.out);

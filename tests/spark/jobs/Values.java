@@ -11,6 +11,7 @@ import java.io.ObjectInputStream;
 import java.io.ObjectOutput;
 import java.io.ObjectOutputStream;
 import java.io.Serializable;
+import java.io.UncheckedIOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -25,7 +26,7 @@ import org.apache.spark.SparkEnv;
 
 /** The values that cases broadcast. All are the same in every run. */
 final class Values {
-  static final int CHUNK = 4 << 20;
+  static final int CHUNK = 2 << 20;
 
   private Values() {}
 
@@ -158,7 +159,7 @@ final class Values {
    * Pieces behind a gate: in an executor, reading it leaves a file `reading-N` in the folder, N being
    * the executor's id, and goes on to the pieces when there is a file `go`. No folder, no gate.
    */
-  static final class Gated implements Serializable {
+  static final class Gated implements Serializable, KryoSerializable {
     private static final long serialVersionUID = 1;
     private static final int DEADLINE_S = 120;
     transient String folder;
@@ -177,12 +178,34 @@ final class Values {
     @SuppressWarnings("unchecked")
     private void readObject(ObjectInputStream in) throws IOException, ClassNotFoundException {
       folder = in.readUTF();
+      pass();
+      pieces = (ArrayList<byte[]>) in.readObject();
+    }
+
+    @Override
+    public void write(Kryo kryo, Output out) {
+      out.writeString(folder);
+      kryo.writeObject(out, pieces);
+    }
+
+    @Override
+    @SuppressWarnings("unchecked")
+    public void read(Kryo kryo, Input in) {
+      folder = in.readString();
+      try {
+        pass();
+      } catch (IOException e) {
+        throw new UncheckedIOException(e);
+      }
+      pieces = kryo.readObject(in, ArrayList.class);
+    }
+
+    private void pass() throws IOException {
       if (!folder.isEmpty()) {
         // It may be there: a read that fails half-way begins again.
         Files.write(Path.of(folder, "reading-" + SparkEnv.get().executorId()), new byte[0]);
         waitFor(Path.of(folder, "go"));
       }
-      pieces = (ArrayList<byte[]>) in.readObject();
     }
 
     private static void waitFor(Path file) throws IOException {

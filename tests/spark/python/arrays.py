@@ -1,6 +1,7 @@
 """Cases of the Python package in one context: arrays that the workers of a host share."""
 
 import contextlib
+import hashlib
 import os
 import pathlib
 import signal
@@ -11,8 +12,8 @@ import bigcast
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from cases import Runner, equal
-from pyspark import BarrierTaskContext
+from cases import Runner, equal, nodes_with
+from pyspark import BarrierTaskContext, cloudpickle
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import LongType
@@ -89,14 +90,15 @@ def memory_of(buffer):
 
 def kill_node(broadcast):
     """The home, which is also the only node of this host."""
-    lease = broadcast._place.lease.encode()
-    for process in pathlib.Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            words = (process / "cmdline").read_bytes().split(b"\0")
-            if words[0].endswith(b"bigcastd") and any(lease in word for word in words):
-                os.kill(int(process.name), signal.SIGKILL)
-                return
-    raise AssertionError("there is no node")
+    node = next(nodes_with(broadcast._place.lease), None)
+    equal(node is not None, True, "there is a node")
+    os.kill(int(node.name), signal.SIGKILL)
+
+
+def secret_in_worker():
+    """The mode of the file that has the secret of the application's nodes, and that one's digest."""
+    file = pathlib.Path(os.environ["SPARK_LOCAL_DIRS"].split(",")[0], "bigcast-python-secret")
+    return file.stat().st_mode & 0o777, hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def ask_for_help():
@@ -255,6 +257,19 @@ class Arrays(Runner):
         equal(mode, 0o600, "who may read the token")
         equal(answers[:3], ["", "", ""], "without the token, with a longer one, with too long a line")
         equal(answers[3].startswith("error NOT_FOUND"), True, f"of what is not there: {answers[3]}")
+
+    def py_no_secret_travels(self):
+        """Spark authenticates here and does not encrypt: what tasks carry is on the network in clear."""
+        broadcast = self.shared(matrix_of(ROWS))
+        closure = cloudpickle.dumps(lambda i: broadcast.value[i])
+        nodes = self.context._jvm.io.bigcast.spark.PythonSupport.connection()["secret"].encode()
+        sparks = self.context.getConf().get("spark.authenticate.secret")
+        equal(broadcast._place.lease.encode() in closure, True, "the closure has the broadcast")
+        equal([len(nodes), len(sparks)], [64, 64], "digits of the secrets")
+        equal([secret in closure for secret in (nodes, sparks.encode())], [False, False],
+              "the closure has secrets")
+        [found] = self.context.parallelize([0], 1).map(lambda _: secret_in_worker()).collect()
+        equal(found, (0o600, hashlib.sha256(nodes).hexdigest()), "the worker's file")
 
     def py_pickling_fails(self):
         try:

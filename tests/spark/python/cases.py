@@ -1,6 +1,8 @@
 """PySpark cases in one context. Prints `CASE name ok|FAIL why` for each, as the Java jobs do."""
 
+import contextlib
 import os
+import pathlib
 import pickle
 import re
 import sys
@@ -25,7 +27,13 @@ class Runner:
         self.plugin = "BigcastPlugin" in conf.get("spark.plugins", "")
         self.min_size = int(conf.get("spark.bigcast.minSize", str(1 << 20)))
         self.encrypted = conf.get("spark.io.encryption.enabled", "false") == "true"
+        self.encrypts = self.encrypted or conf.get("spark.network.crypto.enabled", "false") == "true"
         self.pattern = re.compile(conf.get("spark.bigcasttest.filter", ""))
+
+    def application(self):
+        """Its id, after which its nodes' sockets are named."""
+        conf = self.context._jsc.sc().conf()  # py4j can't look at SparkEnv's class on Spark 4
+        return conf.get("spark.plugins.internal.conf.io.bigcast.spark.BigcastPlugin.app.id")
 
     def counter(self, name, *args):
         stats = self.context._jvm.io.bigcast.spark.BigcastStats
@@ -75,7 +83,7 @@ class Cases(Runner):
         equal(found, sum(i * i for i in range(0, 250_000, 7)), "sum of squares")
 
     def py_bytes(self):
-        for size in (0, 1, (4 << 20) - 1, 4 << 20, (4 << 20) + 1, 12 << 20):
+        for size in (0, 1, (2 << 20) - 1, 2 << 20, (2 << 20) + 1, 12 << 20):
             value = bytes(i * 31 % 251 for i in range(1000)) * (size // 1000 + 1)
             value = value[:size]
             found = self.read_in_tasks(self.broadcast(value), hash_of)
@@ -136,6 +144,22 @@ class Cases(Runner):
         equal(facts.join(F.broadcast(names), "k").agg(*total).head(), without, "aggregates")
         if self.plugin:
             equal(self.offloaded() > before, True, "relation offloaded")
+
+    def py_nodes_have_plain_bytes_unless_spark_encrypts(self):
+        """Any of its settings will do; with spark.io.encryption.enabled the pickle is no plain one."""
+        if not self.plugin or self.min_size:
+            return  # as below
+        value = os.urandom(4 << 20)
+        marks = [value[i:i + 24] for i in range(99, len(value), 1 << 18)]
+        broadcast = self.broadcast(value)
+        equal(self.read_in_tasks(broadcast, hash_of), [hash_of(value)] * 4, "hashes in tasks")
+        size, found = 0, set()
+        for part in memory_of_nodes(self.application()):
+            size += len(part)
+            found |= {mark for mark in marks if mark in part}
+        equal(size >= len(value), True, f"nodes have {size} bytes")
+        equal(bool(found), not self.encrypts, f"plain, of {len(marks)} pieces {len(found)}")
+        broadcast.destroy()
 
     def py_one_copy_a_host(self):
         """The workers of both executors read what the node has, and no file is written; where Spark
@@ -228,6 +252,34 @@ def run_cases(cases, prefix, pattern):
             traceback.print_exc()
             why = " ".join(repr(failure).split())[:600]
             print(f"CASE {name} FAIL {why}", flush=True)
+
+
+def nodes_with(word):
+    """Folders in /proc of the nodes whose command lines have that."""
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # others' processes, and such as end
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if words[0].endswith(b"bigcastd") and any(word.encode() in each for each in words):
+                yield process
+
+
+def memory_of_nodes(application):
+    """What the application's nodes have in their memory files, of each file a piece at a time."""
+    for node in nodes_with(application):
+        with contextlib.suppress(OSError):  # it ends
+            for file in (node / "fd").iterdir():
+                if os.readlink(file).startswith("/memfd:"):
+                    yield from data_of(file)
+
+
+def data_of(file):
+    """Without its holes."""
+    with open(file, "rb") as opened, contextlib.suppress(OSError):  # ENXIO: no more data
+        end = 0
+        while True:
+            begin = os.lseek(opened.fileno(), end, os.SEEK_DATA)
+            end = os.lseek(opened.fileno(), begin, os.SEEK_HOLE)
+            yield os.pread(opened.fileno(), end - begin, begin)
 
 
 def equal(actual, expected, what):

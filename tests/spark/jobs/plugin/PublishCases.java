@@ -108,6 +108,27 @@ public final class PublishCases {
     Cases.equal(expected, digest(published.value()), "size and checksum on the driver");
   }
 
+  /** Publishes a file for whoever looks for pieces of it, of each MiB one: `PUBLISHED` and its bytes. */
+  static void hold(JavaSparkContext context, Steps steps) throws IOException {
+    byte[] content = Values.randomBytes(8 << 20, 8);
+    Path file = Files.createTempFile("bigcast-publish-", "");
+    try {
+      Files.write(file, content);
+      Broadcast<BlobReader<ByteBuffer>> published = Bigcast.publishMappable(context.sc(), file);
+      for (int offset = 99; offset < content.length; offset += 1 << 20) {
+        StringBuilder mark = new StringBuilder();
+        for (int i = 0; i < 24; i++) {
+          mark.append(String.format("%02x", content[offset + i]));
+        }
+        System.out.println("PUBLISHED " + mark);
+      }
+      steps.reach("published");
+      published.destroy(true);
+    } finally {
+      Files.delete(file);
+    }
+  }
+
   private void file(int size) throws Exception {
     byte[] content = Values.randomBytes(size, size);
     Path file = Files.createTempFile("bigcast-publish-", "");

@@ -3,6 +3,8 @@ package io.bigcast.spark;
 import java.security.SecureRandom;
 import java.util.HashMap;
 import java.util.Map;
+import java.util.regex.Pattern;
+import java.util.regex.PatternSyntaxException;
 import org.apache.spark.SparkConf;
 import org.apache.spark.SparkEnv;
 
@@ -16,8 +18,10 @@ import org.apache.spark.SparkEnv;
 final class AppIdentity {
   private static final String ID = "app.id";
 
-  /** The name makes Spark redact it in its UI and event log. */
+  /** The name makes Spark redact it in its UI and event log, unless REDACTED says otherwise. */
   private static final String SECRET = "app.secret";
+
+  private static final String REDACTED = "spark.redaction.regex";
 
   private static final String PREFIX =
       "spark.plugins.internal.conf." + BigcastPlugin.class.getName() + ".";
@@ -61,6 +65,27 @@ final class AppIdentity {
       map.put(SECRET, secret);
     }
     return map;
+  }
+
+  /**
+   * The setting in which Spark's UI and event log show the secret, as spark.redaction.regex leaves it out;
+   * null if they don't, or if it is none of ours.
+   */
+  String shownIn(SparkConf conf) {
+    String key = PREFIX + SECRET;
+    String regex = conf.get(REDACTED, null);
+    if (isSparks || regex == null) {
+      return null;
+    }
+    try {
+      Pattern redacted = Pattern.compile(regex);
+      if (redacted.matcher(key).find() || redacted.matcher(secret).find()) {
+        return null;
+      }
+    } catch (PatternSyntaxException e) {
+      return null; // Spark refuses it
+    }
+    return key;
   }
 
   static AppIdentity of(SparkConf conf) throws BigcastException {

@@ -27,6 +27,12 @@ public final class BigcastBroadcast<T> extends Broadcast<T> {
   /** How the driver holds its value; null in handles that were deserialised. */
   private final transient Keep keep;
 
+  /**
+   * By which the driver reads its value back: of the thread that broadcast it. Other threads' loaders
+   * may not know the user's classes, those of the common pool's never do. Null where keep is.
+   */
+  private final transient ClassLoader loader = Thread.currentThread().getContextClassLoader();
+
   /** The driver's own value, if it is to be held come what may. */
   private transient T held;
 
@@ -104,7 +110,12 @@ public final class BigcastBroadcast<T> extends Broadcast<T> {
     if (published != null) {
       return (T) new PublishedBlob<>(id(), place, published, driver);
     }
+    Thread reader = Thread.currentThread();
+    ClassLoader readers = reader.getContextClassLoader();
     try {
+      if (loader != null) {
+        reader.setContextClassLoader(loader);
+      }
       Connection source = driver ? DriverSide.currentConnection() : ExecutorSide.connection();
       BlobPlace latest = driver ? DriverSide.latestPlace(id(), place) : place;
       return python
@@ -113,6 +124,8 @@ public final class BigcastBroadcast<T> extends Broadcast<T> {
     } catch (IOException e) {
       // Broadcast.getValue declares nothing, being Scala; IOException is what Torrent throws.
       throw Sneaky.rethrow(e);
+    } finally {
+      reader.setContextClassLoader(readers);
     }
   }
 

@@ -51,14 +51,16 @@ final class BigcastBroadcastFactory implements BroadcastFactory {
     return delegate.newBroadcast(value, isLocal, id, serializedOnly, tag);
   }
 
-  /** What no setting and no repair would change is told in debugging only. */
+  /** Each that the user would miss has a line; what Spark makes and what is small is too much for that. */
   private void stays(Object value, long id, Reason byRule) {
     Reason reason = always == null || always == Reason.DRY_RUN ? byRule : always;
     BigcastStats.countDelegated(reason);
-    if (byRule == null && always == Reason.UNAVAILABLE) {
-      Warnings.LOG.info("{}", Explain.stayed(id, OffloadRules.knownSize(value), reason));
+    long size = OffloadRules.knownSize(value);
+    if ((byRule == null && always == Reason.UNAVAILABLE)
+        || rules.isMissed(size, Thread.currentThread().getName())) {
+      Warnings.LOG.info("{}", Explain.stayed(id, size, reason));
     } else if (Warnings.LOG.isDebugEnabled()) {
-      Warnings.LOG.debug("{}", Explain.stayed(id, OffloadRules.knownSize(value), reason));
+      Warnings.LOG.debug("{}", Explain.stayed(id, size, reason));
     }
   }
 
@@ -78,16 +80,18 @@ final class BigcastBroadcastFactory implements BroadcastFactory {
   /** A dry run. What makes serialising fail is left to Spark to throw. */
   private void tell(Object value, long id) {
     long size = OffloadRules.knownSize(value);
+    boolean isSmall = false; // or it would not have come here
     if (size < 0) {
       try {
         Fingerprint fingerprint = new Fingerprint();
         ValueUpload.serialise(value, fingerprint.asStream());
         size = fingerprint.size();
+        isSmall = size < rules.leastWritten(value);
       } catch (Exception | StackOverflowError e) {
         Warnings.LOG.debug("broadcast {} can't be serialised", id, e);
       }
     }
-    Reason reason = rules.isSmall(size) ? Reason.SMALL : Reason.DRY_RUN;
+    Reason reason = isSmall ? Reason.SMALL : Reason.DRY_RUN;
     BigcastStats.countDelegated(reason);
     Warnings.LOG.info("{}", Explain.stayed(id, size, reason));
   }

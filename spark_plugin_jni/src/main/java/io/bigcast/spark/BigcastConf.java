@@ -5,7 +5,6 @@ import java.util.Collections;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
-import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import java.util.stream.Collectors;
 import org.apache.spark.SparkConf;
@@ -18,10 +17,10 @@ import scala.Tuple2;
 final class BigcastConf {
   static final String PREFIX = "spark.bigcast.";
   private static final long NODE_MEMORY_DEFAULT_MAX = 1L << 30;
-  private static final Pattern SERVER = Pattern.compile("(?:[^\\s:]+|\\[[^\\s\\]]+\\]):(\\d{1,5})");
   private static final Pattern NAMESPACE = Pattern.compile("[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}");
   private static final String EAGER = "eager";
   private static final String LAZY = "lazy";
+  private static final String DISK = "disk";
 
   enum Type {
     BOOLEAN("flag"),
@@ -64,8 +63,15 @@ final class BigcastConf {
         "1m",
         0,
         Long.MAX_VALUE,
-        "serialised broadcasts of at least this size go to Bigcast; 0: all"),
-    CHUNK_SIZE("chunkSize", Type.BYTES, "4m", 64 << 10, 16 << 20, "unit of transfer"),
+        "serialised broadcasts of at least this size go to Bigcast; 0: all. Where only serialising tells"
+            + " the size, so do those above 64m"),
+    CHUNK_SIZE(
+        "chunkSize",
+        Type.BYTES,
+        "2m",
+        64 << 10,
+        16 << 20,
+        "unit of transfer: larger ones take less CPU, smaller ones spread over many hosts sooner"),
     COMPRESS("compress", Type.BOOLEAN, "true", 0, 1, "LZ4 for chunks that shrink by it"),
     PREFETCH(
         "prefetch",
@@ -157,8 +163,8 @@ final class BigcastConf {
         "",
         0,
         0,
-        "embedded: directories for what memory does not hold, separated by commas, or 'none';"
-            + " default: Spark's local directories"),
+        "embedded: directory for what memory does not hold; of several, separated by commas, the"
+            + " first that is there and can be written to; 'none': no disk; default: Spark's local directories"),
     NODE_DISK_SIZE(
         "node.diskSize",
         Type.BYTES,
@@ -167,6 +173,14 @@ final class BigcastConf {
         1L << 50,
         "embedded: a node's disk budget; default: half of what is free"),
     NODE_LOG("node.log", Type.TEXT, "", 0, 0, "embedded: the nodes' log file; default: none"),
+    NODE_RECORD_TRACE(
+        "node.recordTrace",
+        Type.TEXT,
+        "",
+        0,
+        0,
+        "embedded: a directory on each host, where each node writes a file of what readers open, read and"
+            + " release, for policy_sim to replay; default: none"),
     SERVERS(
         "servers",
         Type.TEXT,
@@ -188,6 +202,17 @@ final class BigcastConf {
         1,
         4,
         "shared: keep each broadcast at so many of the servers; not with homes above 1"),
+    DURABILITY(
+        "durability",
+        Type.CHOICE,
+        "memory",
+        0,
+        0,
+        "shared: what a broadcast survives; memory: nothing that ends its home; disk: its homes'"
+            + " restarts, being on their disks before the driver goes on, and readers wait for a home"
+            + " to come back",
+        "memory",
+        DISK),
     SECRET_FILE(
         "secret.file",
         Type.TEXT,
@@ -203,7 +228,7 @@ final class BigcastConf {
         "",
         0,
         0,
-        "shared: socket of this host's node, a path or @name; default: none");
+        "shared: socket of this host's node, a path from the root or @name; default: none");
 
     final String key;
     final String defaultValue;
@@ -265,7 +290,7 @@ final class BigcastConf {
     for (Key key : Key.values()) {
       result.check(key);
     }
-    result.list(Key.SERVERS).forEach(result::checkServer);
+    result.checkAddresses();
     if (!NAMESPACE.matcher(result.text(Key.NAMESPACE)).matches()) {
       throw new IllegalArgumentException(
           Key.NAMESPACE.key + " must be 1 to 128 of A-Z, a-z, 0-9, '.', '_' and '-', the first no"
@@ -281,15 +306,32 @@ final class BigcastConf {
           Key.REPLICAS.key + " must be 1 beside " + Key.HOMES.key + ", not '"
               + result.text(Key.REPLICAS) + "'");
     }
+    if (result.durable() && !result.shared()) { // nodes of the application's own keep nothing
+      throw new IllegalArgumentException(
+          Key.DURABILITY.key + " must be memory without " + Key.SERVERS.key + ", not '"
+              + result.text(Key.DURABILITY) + "'");
+    }
     return result;
   }
 
-  private void checkServer(String server) {
-    Matcher parts = SERVER.matcher(server);
-    int port = parts.matches() ? Integer.parseInt(parts.group(1)) : 0;
-    if (port < 1 || port > 65_535) {
-      throw new IllegalArgumentException(
-          Key.SERVERS.key + " must be a list of host:port, not '" + text(Key.SERVERS) + "'");
+  private void checkAddresses() {
+    boolean isList = list(Key.SERVERS).stream().allMatch(AddressSyntax::isServer);
+    checkText(Key.SERVERS, isList && shared(), "a list of host:port");
+    String bind = text(Key.BIND_ADDRESS);
+    checkText(Key.BIND_ADDRESS, AddressSyntax.isHost(bind), "a host's name or address");
+    String advertise = text(Key.ADVERTISE);
+    checkText(
+        Key.ADVERTISE,
+        AddressSyntax.isHost(advertise) && !AddressSyntax.isWildcard(advertise),
+        "a host's name or address, by which others reach it");
+    checkText(
+        Key.SOCKET, AddressSyntax.isUnixSocket(socketName()), "a path from the root, or @name");
+  }
+
+  /** What is not set is right. */
+  private void checkText(Key key, boolean isGood, String what) {
+    if (!isGood && !text(key).isEmpty()) {
+      throw new IllegalArgumentException(key.key + " must be " + what + ", not '" + text(key) + "'");
     }
   }
 
@@ -324,6 +366,11 @@ final class BigcastConf {
 
   String text(Key key) {
     return texts.get(key);
+  }
+
+  /** Of this host's node in shared mode: a path, or @name; empty if it is not set. */
+  String socketName() {
+    return text(Key.SOCKET).replaceFirst("^unix:", "");
   }
 
   List<String> list(Key key) {
@@ -361,6 +408,11 @@ final class BigcastConf {
     long memory = number(Key.NODE_MEMORY);
     return !encrypts() && flag(Key.LOCAL_READS)
         && bytes <= (memory > 0 ? memory : NODE_MEMORY_DEFAULT_MAX) / 2;
+  }
+
+  /** Whether homes keep broadcasts on their disks, beyond their own ends. */
+  boolean durable() {
+    return text(Key.DURABILITY).equals(DISK);
   }
 
   /** True: use the nodes of spark.bigcast.servers; false: start nodes of our own. */

@@ -92,14 +92,25 @@ final class BigcastDriverPlugin implements DriverPlugin {
     if (always == null) {
       side = made;
       made.carry();
-      if (sparkSecret != null && sparkSecret.length() < SECRET_LENGTH_GOOD) {
-        Warnings.LOG.warn(
-            "Spark's secret (spark.authenticate) has fewer than {} characters: whoever sees a login"
-                + " may find it out by trying",
-            SECRET_LENGTH_GOOD);
-      }
+      warnOfSecret(app.shownIn(spark), sparkSecret);
     }
     return app.toMap();
+  }
+
+  private static void warnOfSecret(String shownIn, String sparkSecret) {
+    if (shownIn != null) {
+      Warnings.LOG.warn(
+          "spark.redaction.regex does not match {}, so that Spark's UI and event log show the"
+              + " application's secret: have it match the word secret, as its default does, or set"
+              + " spark.authenticate=true",
+          shownIn);
+    }
+    if (sparkSecret != null && sparkSecret.length() < SECRET_LENGTH_GOOD) {
+      Warnings.LOG.warn(
+          "Spark's secret (spark.authenticate) has fewer than {} characters: whoever sees a login"
+              + " may find it out by trying",
+          SECRET_LENGTH_GOOD);
+    }
   }
 
   /** The one line at the start, whatever became of it. */
@@ -151,8 +162,7 @@ final class BigcastDriverPlugin implements DriverPlugin {
       throw new NoSuchFieldException("broadcastFactory is not set yet");
     }
     DriverSide side = new DriverSide(spark, conf, app, sparks);
-    OffloadRules rules = new OffloadRules(conf.number(Key.MIN_SIZE));
-    field.set(manager, new BigcastBroadcastFactory(sparks, rules, side, always));
+    field.set(manager, new BigcastBroadcastFactory(sparks, side.rules(), side, always));
     side.start();
     return side;
   }

@@ -51,6 +51,16 @@ public class BigcastException extends IOException {
     this.code = cause.code;
   }
 
+  /** What ended something of ours, as what callers handle: an Error of the JVM's, say. */
+  static BigcastException of(Throwable e) {
+    if (e instanceof BigcastException) {
+      return (BigcastException) e;
+    }
+    BigcastException internal = new BigcastException(Code.INTERNAL, e.toString());
+    internal.initCause(e);
+    return internal;
+  }
+
   public Code code() {
     return code;
   }

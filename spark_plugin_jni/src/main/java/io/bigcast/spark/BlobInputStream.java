@@ -78,6 +78,9 @@ final class BlobInputStream extends InputStream {
       } catch (IOException e) {
         failure = e;
         throw e;
+      } catch (RuntimeException e) {
+        failure = BigcastException.of(e);
+        throw failure;
       }
       ended = chunk == null;
       total += ended ? 0 : chunk.remaining();

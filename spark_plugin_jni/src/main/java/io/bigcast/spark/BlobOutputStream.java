@@ -6,9 +6,8 @@ import java.nio.ByteBuffer;
 import java.util.Arrays;
 
 /**
- * Serialised bytes on their way into chunks. Up to {@code minSize} bytes (or a chunk, if that is
- * less) are held back, so that what turns out small never reaches a node; from then on only the
- * chunk that is being filled is held.
+ * Serialised bytes on their way into chunks. Up to {@code least} bytes are held back, so that what
+ * turns out small never reaches a node; from then on only the chunk that is being filled is held.
  *
  * <p>Closing does not end the blob, because serialisers close in error paths too: {@link #finish}
  * does. Use it from one thread.
@@ -20,22 +19,20 @@ final class BlobOutputStream extends OutputStream {
 
   private static final int SPOOL_START = 32 << 10;
 
-  private final long minSize;
-  private final int holdBack;
+  private final int least;
   private final Opener opener;
   private final Fingerprint fingerprint = new Fingerprint();
   private byte[] spool;
   private long total;
   private ChunkSink sink;
   private ByteBuffer chunk;
-  private IOException failure;
+  private BigcastException failure;
   private boolean discarding;
 
-  BlobOutputStream(long minSize, int chunkSize, Opener opener) {
-    this.minSize = minSize;
-    this.holdBack = (int) Math.min(minSize, chunkSize);
+  BlobOutputStream(int least, Opener opener) {
+    this.least = least;
     this.opener = opener;
-    this.spool = new byte[Math.min(SPOOL_START, holdBack)];
+    this.spool = new byte[Math.min(SPOOL_START, least)];
   }
 
   @Override
@@ -56,16 +53,15 @@ final class BlobOutputStream extends OutputStream {
     if (failure != null) {
       throw failure;
     }
-    if (sink == null && total + length <= holdBack) {
-      hold(bytes, offset, length);
-    } else {
-      try {
+    try {
+      if (sink == null && total + length <= least) {
+        hold(bytes, offset, length);
+      } else {
         openSink();
         pour(bytes, offset, length);
-      } catch (IOException e) {
-        fail(e);
-        throw e;
       }
+    } catch (Throwable e) {
+      throw failed(e);
     }
     total += length;
   }
@@ -73,14 +69,14 @@ final class BlobOutputStream extends OutputStream {
   /**
    * Ends the blob.
    *
-   * @return what readers need to find it, or null if it is below {@code minSize}: then nothing is
+   * @return what readers need to find it, or null if it is below {@code least}: then nothing is
    *     left of it anywhere
    */
-  byte[] finish() throws IOException {
+  byte[] finish() throws BigcastException {
     if (failure != null) {
       throw failure;
     }
-    if (total < minSize) {
+    if (total < least) {
       abort();
       return null;
     }
@@ -91,9 +87,8 @@ final class BlobOutputStream extends OutputStream {
       }
       chunk = null;
       return sink.seal();
-    } catch (IOException e) {
-      fail(e);
-      throw e;
+    } catch (Throwable e) {
+      throw failed(e);
     }
   }
 
@@ -109,7 +104,7 @@ final class BlobOutputStream extends OutputStream {
   }
 
   /** What made the upload fail; null if nothing did, so that any error is the serialiser's own. */
-  IOException failure() {
+  BigcastException failure() {
     return failure;
   }
 
@@ -125,7 +120,7 @@ final class BlobOutputStream extends OutputStream {
   private void hold(byte[] bytes, int offset, int length) {
     int held = (int) total;
     if (held + length > spool.length) {
-      int doubled = (int) Math.min(holdBack, spool.length * 2L);
+      int doubled = (int) Math.min(least, spool.length * 2L);
       spool = Arrays.copyOf(spool, Math.max(held + length, doubled));
     }
     System.arraycopy(bytes, offset, spool, held, length);
@@ -161,8 +156,13 @@ final class BlobOutputStream extends OutputStream {
     sink.commit(size);
   }
 
-  private void fail(IOException e) {
-    failure = e;
+  /**
+   * Errors, too: nothing in here is the serialiser's. If it is its value that leaves no memory or no
+   * stack, it will meet that again where Spark's own broadcast serialises it.
+   */
+  private BigcastException failed(Throwable e) {
+    failure = BigcastException.of(e);
     chunk = null;
+    return failure;
   }
 }

@@ -73,6 +73,8 @@ final class Connection implements AutoCloseable {
           lost(client);
         }
         throw e;
+      } catch (RuntimeException | Error e) {
+        throw BigcastException.of(e);
       }
     }
   }
@@ -267,14 +269,13 @@ final class Connection implements AutoCloseable {
         followAll(client, conf.shared() ? followed : Collections.singleton(home));
       }
       made.complete(client);
-    } catch (Throwable e) {
+    } catch (Throwable e) { // no thread to be had, say: nothing in here is the application's
+      BigcastException why = BigcastException.of(e);
       synchronized (this) {
         clients.remove(home, made);
-        if (e instanceof BigcastException) {
-          rest((BigcastException) e);
-        }
+        rest(why);
       }
-      made.completeExceptionally(e);
+      made.completeExceptionally(why);
     }
   }
 
@@ -325,8 +326,8 @@ final class Connection implements AutoCloseable {
       throw unresolved;
     }
     options.servers = servers.toArray(new String[0]);
-    String socket = conf.text(Key.SOCKET);
-    options.localNode = socket.isEmpty() ? "" : "unix:" + socket.replaceFirst("^unix:", "");
+    String socket = conf.socketName();
+    options.localNode = socket.isEmpty() ? "" : "unix:" + socket;
     options.secretFile = conf.text(Key.SECRET_FILE);
     return options;
   }

@@ -3,8 +3,10 @@ package io.bigcast.spark;
 import io.bigcast.spark.BigcastConf.Key;
 import io.bigcast.spark.BigcastStats.Reason;
 import java.io.IOException;
+import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.Iterator;
+import java.util.List;
 import java.util.Map;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionException;
@@ -26,16 +28,47 @@ final class DriverSide {
   private static final long CLOSE_MS_MAX = 10_000;
   private static final int REMOVALS_QUEUED_MAX = 1024;
 
+  /** How often a home that is away is looked for. */
+  static final long LOOK_AGAIN_MS = 500;
+
+  /** Both far below any usual grace of a lease. */
+  private static final long ATTACH_AGAIN_MS_MIN = 2_000;
+  private static final long ATTACH_AGAIN_MS_MAX = 30_000;
+
+  /** After one home among several did not answer. */
+  private static final long FREE_AGAIN_NANOS = 30_000_000_000L;
+
+  /** Each may take seconds. */
+  private static final int LATE_FAILURES_MAX = 8;
+
+  enum Home {
+    HAS_IT,
+    LOST_IT,
+    /** Nobody answers: what it has on its disk it may have again. */
+    IS_AWAY
+  }
+
   private static volatile DriverSide current;
 
   private final BigcastConf conf;
+  private final OffloadRules rules;
   private final AppIdentity app;
   private final Connection connection;
   private final Replacements replacements;
   private final PythonValues pythonValues = new PythonValues();
+
+  /** For Python workers of the driver's, such as those that plan a data source. Guarded by this. */
+  private WorkerFile pythonSecret;
+
   private final Map<Long, Offloaded> broadcasts = new ConcurrentHashMap<>();
   private final ThreadPoolExecutor removals;
+  private final LateFrees late = new LateFrees();
+  private volatile long freeLateAtNanos = System.nanoTime();
   private final CompletableFuture<String> followable = new CompletableFuture<>();
+  private final Thread attached = daemon(this::stayAttached, "bigcast-lease");
+
+  /** Guarded by {@code this}. */
+  private boolean closed;
 
   /** Whether anything but Spark's own broadcast is used. */
   private volatile boolean carries;
@@ -46,6 +79,7 @@ final class DriverSide {
   /** @param sparks Spark's own factory, for what Bigcast turns out not to carry */
   DriverSide(SparkConf spark, BigcastConf conf, AppIdentity app, BroadcastFactory sparks) {
     this.conf = conf;
+    this.rules = new OffloadRules(conf.number(Key.MIN_SIZE));
     this.app = app;
     this.connection = new Connection(spark, conf, app, true);
     this.replacements = new Replacements(this, sparks);
@@ -117,9 +151,30 @@ final class DriverSide {
     }
   }
 
-  /** From now on Python programs are told how to reach Bigcast. */
+  OffloadRules rules() {
+    return rules;
+  }
+
+  /** From now on Python programs are told how to reach Bigcast, and the lease is kept. */
   void carry() {
     carries = true;
+    if (conf.shared()) {
+      startAttached();
+    }
+  }
+
+  private synchronized void startAttached() {
+    if (!closed && attached.getState() == Thread.State.NEW) {
+      attached.start();
+    }
+  }
+
+  private synchronized void endOwn() {
+    closed = true;
+    attached.interrupt();
+    if (pythonSecret != null) {
+      pythonSecret.close();
+    }
   }
 
   /** See {@link PythonSupport}. */
@@ -130,7 +185,14 @@ final class DriverSide {
     return serves ? side.pythonOptions() : null;
   }
 
+  private synchronized void writePythonSecret() {
+    if (pythonSecret == null && !closed) {
+      pythonSecret = PythonSecret.write(app);
+    }
+  }
+
   private Map<String, String> pythonOptions() throws BigcastException {
+    writePythonSecret();
     connection.checkNotResting();
     NativeClient.Options options = connection.options();
     String home = connection.callOrAnew("", this::addressOfHome);
@@ -231,7 +293,7 @@ final class DriverSide {
     }
     ValueUpload upload = new ValueUpload(connection, conf, blobName(id, 0));
     try {
-      if (!upload.run(value, value instanceof Source ? 0 : conf.number(Key.MIN_SIZE))) {
+      if (!upload.run(value, rules.leastWritten(value))) {
         BigcastStats.countDelegated(Reason.SMALL);
         Warnings.LOG.debug("{}", Explain.stayed(id, upload.rawBytes(), Reason.SMALL));
         return null;
@@ -288,16 +350,73 @@ final class DriverSide {
             id, OffloadRules.knownSize(value), why, written, System.nanoTime() - start));
   }
 
-  /** Whether a broadcast is still where it was sent to, as far as the driver can tell. */
-  boolean homeLives(Offloaded broadcast) {
+  /** What the driver sees of where a broadcast was sent to. */
+  Home home(Offloaded broadcast) {
     try {
       if (conf.shared()) { // which of them it is on, its ref knows
         connection.download(broadcast.place()).close();
-        return true;
+        return Home.HAS_IT;
       }
-      return isSentTo(broadcast.place(), connection.call("", NativeClient::node));
+      NativeClient.Node node = connection.call("", NativeClient::node);
+      return isSentTo(broadcast.place(), node) ? Home.HAS_IT : Home.LOST_IT;
     } catch (BigcastException e) {
-      Warnings.LOG.info("the home of broadcast {} does not answer: {}", broadcast.id, e.getMessage());
+      Warnings.LOG.debug("broadcast {} is not at its home", broadcast.id, e);
+      return e.nobodyAnswered() ? Home.IS_AWAY : Home.LOST_IT;
+    }
+  }
+
+  /** For how long a home that is away is worth waiting for; 0: it would have lost all it had. */
+  long homeAwaitedMs() {
+    return conf.durable() ? conf.number(Key.PROGRESS_TIMEOUT) : 0;
+  }
+
+  /** Waits until a broadcast's home has it again; false if it will not, or not in time. */
+  static boolean awaitHome(long id) throws InterruptedException {
+    DriverSide side = current;
+    Offloaded broadcast = side == null ? null : side.broadcasts.get(id);
+    long awaitedMs = broadcast == null ? 0 : side.homeAwaitedMs();
+    if (awaitedMs == 0) {
+      return false;
+    }
+    Warnings.LOG.info("the driver waits for the home of broadcast {}, to read it", id);
+    long untilNanos = System.nanoTime() + TimeUnit.MILLISECONDS.toNanos(awaitedMs);
+    Home home = side.home(broadcast);
+    while (home == Home.IS_AWAY && System.nanoTime() - untilNanos < 0) {
+      Thread.sleep(LOOK_AGAIN_MS);
+      home = side.home(broadcast);
+    }
+    return home == Home.HAS_IT;
+  }
+
+  /**
+   * Nobody renews the lease while there is no client, and a node whose connections all broke may
+   * still have broadcasts, or have them again, also such as were destroyed meanwhile. In embedded mode,
+   * where that would start a node, only the latter, and once something else has connected.
+   */
+  private void stayAttached() {
+    long pauseMs = ATTACH_AGAIN_MS_MIN;
+    try {
+      for (;;) {
+        Thread.sleep(pauseMs);
+        boolean isNeeded = conf.shared() && !(broadcasts.isEmpty() && late.isEmpty());
+        boolean isAttached = !isNeeded || connection.isOpen() || attach();
+        pauseMs = isAttached ? ATTACH_AGAIN_MS_MIN : Math.min(2 * pauseMs, ATTACH_AGAIN_MS_MAX);
+        if (connection.isOpen()) {
+          freeLate();
+        }
+      }
+    } catch (InterruptedException e) {
+      // it ends
+    }
+  }
+
+  /** Connects, if need be; false if nobody answers. */
+  boolean attach() {
+    try {
+      connection.call("", NativeClient::node);
+      return true;
+    } catch (BigcastException e) {
+      Warnings.LOG.debug("no node lets the driver in", e);
       return false;
     }
   }
@@ -365,6 +484,7 @@ final class DriverSide {
 
   /** The application ends: removes what is left, within CLOSE_MS_MAX in all, and disconnects. */
   void close() {
+    endOwn();
     replacements.close();
     pythonValues.close();
     removals.shutdown();
@@ -375,8 +495,9 @@ final class DriverSide {
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
     }
-    if (!broadcasts.isEmpty()) {
-      Warnings.LOG.info("{} broadcasts are left to the lease's end", broadcasts.size());
+    int left = broadcasts.size() + late.size();
+    if (left > 0) {
+      Warnings.LOG.info("{} broadcasts are left to the lease's end", left);
     }
     connection.close();
     if (current == this) {
@@ -411,28 +532,114 @@ final class DriverSide {
   }
 
   private boolean free(long id, BlobPlace place, boolean remove) {
+    boolean[] reached = {false};
     try {
       connection.checkNotResting();
       connection.call(
           "",
           client -> {
-            if (!conf.shared() && !isSentTo(place, client.node())) {
-              return null; // its home has died, and the blob with it
-            }
-            if (remove) {
-              client.remove(place.ref);
-            } else {
-              client.dropCopies(place.ref);
-            }
+            reached[0] = true;
+            freeAt(client, place, remove);
             return null;
           });
       return true;
     } catch (BigcastException e) {
-      if (e.code() != BigcastException.Code.NOT_FOUND) {
-        Warnings.LOG.info("broadcast {} is left to the lease's end: {}", id, e.getMessage());
-      }
+      notFreed(new LateFrees.Late(id, place, remove), reached[0], e);
       restIfNobodyAnswered(e);
       return false;
+    }
+  }
+
+  private void freeAt(NativeClient client, BlobPlace place, boolean remove)
+      throws BigcastException {
+    if (!conf.shared() && !isSentTo(place, client.node())) {
+      return; // its home has died, and the blob with it
+    }
+    if (remove) {
+      client.remove(place.ref);
+    } else {
+      client.dropCopies(place.ref);
+    }
+  }
+
+  /** What a node has answered is final; else it is tried again by a thread of ours. */
+  private void notFreed(LateFrees.Late what, boolean reached, BigcastException why) {
+    if (reached && isFinal(why)) {
+      if (why.code() != BigcastException.Code.NOT_FOUND) {
+        Warnings.LOG.info("broadcast {} can't be freed: {}", what.id, why.getMessage());
+      }
+    } else if (late.add(what)) {
+      Warnings.LOG.info(
+          "broadcast {} is freed when somebody answers again: {}", what.id, why.getMessage());
+      startAttached();
+    } else {
+      Warnings.LOG.info(
+          "broadcast {} is left to the application's end, as are {} others: {}",
+          what.id, LateFrees.MAX, why.getMessage());
+    }
+  }
+
+  private static boolean isFinal(BigcastException e) {
+    return !e.nobodyAnswered() && e.code() != BigcastException.Code.ABORTED;
+  }
+
+  /** Blobs and copies that are still to be freed because nobody answered. */
+  int lateFrees() {
+    return late.size();
+  }
+
+  /**
+   * Frees what could not be freed when it should have been. While one of several homes is away the
+   * others' blobs go.
+   */
+  void freeLate() {
+    if (late.isEmpty() || System.nanoTime() - freeLateAtNanos < 0) {
+      return;
+    }
+    List<LateFrees.Late> failed = new ArrayList<>();
+    for (LateFrees.Late each : late.take()) {
+      if (failed.size() >= LATE_FAILURES_MAX || !connection.isOpen()) {
+        late.add(each);
+      } else if (!freeLate(each)) {
+        failed.add(each);
+      }
+    }
+    failed.forEach(late::add); // last, so that others' turn comes
+    if (!failed.isEmpty() && connection.isOpen()) {
+      freeLateAtNanos = System.nanoTime() + FREE_AGAIN_NANOS;
+    }
+  }
+
+  /** False if it is to be tried again. */
+  private boolean freeLate(LateFrees.Late what) {
+    NativeClient client = null;
+    try {
+      client = connection.call("", connected -> connected);
+      freeAt(client, what.place, what.remove);
+      Warnings.LOG.info("broadcast {} is freed, late", what.id);
+      if (what.remove) {
+        BigcastStats.REMOVED.increment();
+      }
+      return true;
+    } catch (BigcastException e) {
+      if (client != null && isFinal(e)) {
+        notFreed(what, true, e);
+        return true;
+      }
+      // That its home is away says nothing of a client that reaches others.
+      if (client != null && e.nobodyAnswered() && !reachesAny(client)) {
+        connection.lost(client);
+      }
+      return false;
+    }
+  }
+
+  private static boolean reachesAny(NativeClient client) {
+    try {
+      client.node();
+      return true;
+    } catch (BigcastException e) {
+      return !e.nobodyAnswered();
     }
   }
 

@@ -43,6 +43,7 @@ final class Embedded {
     options.diskBytes = disks.isEmpty() ? 0 : diskBytes(conf, disks);
     options.graceMs = (int) conf.number(Key.LEASE_GRACE);
     options.logFile = conf.text(Key.NODE_LOG);
+    options.traceDirectory = conf.text(Key.NODE_RECORD_TRACE);
     boolean started =
         NativeLibrary.withNodeProgram(conf, program -> NativeNode.ensure(program, options));
     if (started) {

@@ -14,6 +14,7 @@ import org.apache.spark.api.plugin.PluginContext;
 final class ExecutorSide {
   private static Connection connection;
   private static PythonHelp pythonHelp;
+  private static WorkerFile pythonSecret;
 
   /** Null until the plugin starts. */
   private static volatile PluginContext plugin;
@@ -37,9 +38,19 @@ final class ExecutorSide {
     // Where bigcast.broadcast may be more than sc.broadcast.
     if (!SparkEnv.get().executorId().equals("driver") && !conf.encrypts()) {
       PythonHelp started = PythonHelp.start();
+      WorkerFile written = writePythonSecret();
       synchronized (ExecutorSide.class) {
         pythonHelp = started;
+        pythonSecret = written;
       }
+    }
+  }
+
+  private static WorkerFile writePythonSecret() {
+    try {
+      return PythonSecret.write(AppIdentity.of(SparkEnv.get().conf()));
+    } catch (BigcastException e) {
+      return null; // the driver's plugin is off
     }
   }
 
@@ -80,11 +91,17 @@ final class ExecutorSide {
     plugin = null;
     Connection closing;
     PythonHelp helping;
+    WorkerFile written;
     synchronized (ExecutorSide.class) {
       closing = connection;
       connection = null;
       helping = pythonHelp;
       pythonHelp = null;
+      written = pythonSecret;
+      pythonSecret = null;
+    }
+    if (written != null) {
+      written.close();
     }
     if (helping != null) {
       helping.close();

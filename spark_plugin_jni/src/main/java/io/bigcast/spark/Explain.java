@@ -46,6 +46,13 @@ final class Explain {
         stats.chunksReread == 0 ? "" : ", " + stats.chunksReread + " asked for again");
   }
 
+  /** @param size in bytes; negative if nobody knows */
+  static String torrent(long id, long size, long nanos) {
+    String what = size < 0 ? "" : size(size) + " ";
+    return text(
+        "broadcast %d: read %sthrough Spark's TorrentBroadcast in %.2f s", id, what, nanos / NANOS);
+  }
+
   static String mapped(long id, long size, long nanos) {
     return text(
         "broadcast %d: mapped %s of this host's node in %.2f s", id, size(size), nanos / NANOS);

@@ -49,6 +49,7 @@ final class NativeClient extends NativeHandle {
    * @param replicas servers that have each chunk; one of both is 1
    * @param announceFrom bytes from which on hosts that follow the home fetch it; 0: never
    * @param mappable not compressed; needs one home; means nothing where chunks are encrypted
+   * @param durable each home keeps it on its disk, beyond its own end
    */
   NativeUpload upload(
       String name,
@@ -57,10 +58,12 @@ final class NativeClient extends NativeHandle {
       int homes,
       int replicas,
       long announceFrom,
-      boolean mappable)
+      boolean mappable,
+      boolean durable)
       throws BigcastException {
     return new NativeUpload(
-        upload(share(), name, chunkSize, compress, homes, replicas, announceFrom, mappable));
+        upload(
+            share(), name, chunkSize, compress, homes, replicas, announceFrom, mappable, durable));
   }
 
   /** Has this host's node fetch what is announced at a home, "host:port", until the client ends. */
@@ -163,7 +166,8 @@ final class NativeClient extends NativeHandle {
       int homes,
       int replicas,
       long announceFrom,
-      boolean mappable)
+      boolean mappable,
+      boolean durable)
       throws BigcastException;
 
   private static native void followHome(long client, String home) throws BigcastException;

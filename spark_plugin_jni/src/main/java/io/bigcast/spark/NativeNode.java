@@ -16,6 +16,7 @@ final class NativeNode {
     long diskBytes;
     int graceMs;
     String logFile = "";
+    String traceDirectory = "";
   }
 
   private NativeNode() {}
@@ -40,7 +41,8 @@ final class NativeNode {
         options.diskPaths,
         options.diskBytes,
         options.graceMs,
-        options.logFile);
+        options.logFile,
+        options.traceDirectory);
   }
 
   /** The address of this host's node of an application. */
@@ -60,6 +62,7 @@ final class NativeNode {
       String[] diskPaths,
       long diskBytes,
       int graceMs,
-      String logFile)
+      String logFile,
+      String traceDirectory)
       throws BigcastException;
 }

@@ -5,7 +5,6 @@ import java.io.InterruptedIOException;
 import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.Map;
-import org.apache.spark.broadcast.Broadcast;
 
 /**
  * Where one read of a broadcast finds it: in its blob, or in what the driver gives instead of a blob
@@ -94,9 +93,11 @@ final class Places {
 
   /** The value of Spark's own broadcast, which took this one over. */
   Object torrent() throws IOException {
-    Broadcast<?> broadcast = Handles.of(torrent);
-    Warnings.LOG.info("broadcast {} is read through Spark's TorrentBroadcast", id);
-    return broadcast.value();
+    long start = System.nanoTime();
+    Object value = Handles.of(torrent).value();
+    long size = OffloadRules.knownSize(value);
+    Warnings.LOG.info("{}", Explain.torrent(id, size, System.nanoTime() - start));
+    return value;
   }
 
   private void use(Replacement replacement) {
@@ -104,8 +105,8 @@ final class Places {
     place = replacement.place == null ? place : replacement.place;
   }
 
-  /** The driver tries its blob twice. */
-  private Replacement onDriver(BigcastException why) throws BigcastException {
+  /** The driver tries its blob twice, and again when a home that keeps it is back. */
+  private Replacement onDriver(BigcastException why) throws IOException {
     BlobPlace latest = DriverSide.latestPlace(id, place);
     byte[] torrentOf = DriverSide.torrentOf(id);
     if (torrentOf != null) {
@@ -114,10 +115,23 @@ final class Places {
     if (!latest.isSameBlob(place.ref)) {
       return Replacement.blob(latest);
     }
-    if (failures == 1 && why.nobodyAnswered()) {
+    if (why.nobodyAnswered() && (failures == 1 || homeIsBack())) {
       return Replacement.SAME;
     }
     throw why;
+  }
+
+  private boolean homeIsBack() throws InterruptedIOException {
+    try {
+      return DriverSide.awaitHome(id);
+    } catch (InterruptedException e) {
+      throw interrupted("its home is awaited");
+    }
+  }
+
+  private InterruptedIOException interrupted(String what) {
+    Thread.currentThread().interrupt();
+    return new InterruptedIOException("interrupted while broadcast " + id + " is read: " + what);
   }
 
   private Replacement askDriver(BigcastException why) throws IOException {
@@ -141,8 +155,7 @@ final class Places {
       }
       throw new BigcastException(why, "and nothing replaces it: " + e.getMessage());
     } catch (InterruptedException e) {
-      Thread.currentThread().interrupt();
-      throw new InterruptedIOException("interrupted while the driver replaces broadcast " + id);
+      throw interrupted("the driver replaces it");
     }
   }
 }

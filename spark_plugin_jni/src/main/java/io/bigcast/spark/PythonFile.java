@@ -17,7 +17,7 @@ import org.apache.spark.storage.StorageLevel;
  * The file that this executor's Python workers read a broadcast of PySpark's from. Its name is what
  * Spark's own would be, and Spark's block manager deletes it when the broadcast is unpersisted. It is
  * a link to the memory of this host's node, one copy for all executors there, or where that can't be a
- * file with the bytes. Use it from one thread, with the broadcast's lock held.
+ * file with the bytes. Use it from one thread, and one of a broadcast at a time.
  */
 final class PythonFile {
   private final long id;

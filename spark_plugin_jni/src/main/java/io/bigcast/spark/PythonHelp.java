@@ -1,21 +1,16 @@
 package io.bigcast.spark;
 
 import java.io.BufferedReader;
-import java.io.File;
 import java.io.IOException;
 import java.io.InputStreamReader;
 import java.net.InetAddress;
 import java.net.ServerSocket;
 import java.net.Socket;
 import java.nio.charset.StandardCharsets;
-import java.nio.file.Files;
-import java.nio.file.Path;
-import java.nio.file.attribute.PosixFilePermissions;
 import java.security.MessageDigest;
 import java.util.concurrent.SynchronousQueue;
 import java.util.concurrent.ThreadPoolExecutor;
 import java.util.concurrent.TimeUnit;
-import org.apache.spark.SparkEnv;
 import org.apache.spark.api.python.PythonBroadcast;
 
 /**
@@ -26,7 +21,7 @@ import org.apache.spark.api.python.PythonBroadcast;
  * and gets a line "ok PATH" or "error MESSAGE". Thread-safe.
  */
 final class PythonHelp implements AutoCloseable {
-  static final String FILE = "bigcast-python";
+  private static final String FILE = "bigcast-python";
   private static final int THREADS_MAX = 16;
   private static final int LINE_MAX = 512;
   private static final int LINE_TIMEOUT_MS = 5_000;
@@ -34,7 +29,7 @@ final class PythonHelp implements AutoCloseable {
 
   private final ServerSocket server;
   private final byte[] token;
-  private final Path file;
+  private final WorkerFile file;
 
   /** What comes while all are busy is refused. */
   private final ThreadPoolExecutor workers =
@@ -42,23 +37,19 @@ final class PythonHelp implements AutoCloseable {
           0, THREADS_MAX, 5, TimeUnit.SECONDS, new SynchronousQueue<>(),
           task -> DriverSide.daemon(task, "bigcast-python-help"));
 
-  private PythonHelp(ServerSocket server, Path file) {
+  private PythonHelp(ServerSocket server) throws IOException {
+    String secret = AppIdentity.create().secret;
     this.server = server;
-    this.file = file;
-    this.token = AppIdentity.create().secret.getBytes(StandardCharsets.US_ASCII);
+    this.token = secret.getBytes(StandardCharsets.US_ASCII);
+    this.file = WorkerFile.write(FILE, server.getLocalPort() + " " + secret);
   }
 
   /** Null, which is told, if this executor can't. */
   static PythonHelp start() {
-    File[] directories = SparkEnv.get().blockManager().diskBlockManager().localDirs();
-    if (directories.length == 0) {
-      return null;
-    }
     ServerSocket server = null;
     try {
       server = new ServerSocket(0, THREADS_MAX, InetAddress.getLoopbackAddress());
-      PythonHelp help = new PythonHelp(server, directories[0].toPath().resolve(FILE));
-      help.writeFile();
+      PythonHelp help = new PythonHelp(server);
       DriverSide.daemon(help::serve, "bigcast-python-help").start();
       return help;
     } catch (IOException | UnsupportedOperationException e) {
@@ -66,15 +57,6 @@ final class PythonHelp implements AutoCloseable {
       close(server);
       return null;
     }
-  }
-
-  private void writeFile() throws IOException {
-    Path made = Files.createTempFile(
-        file.getParent(), FILE, "",
-        PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rw-------")));
-    String line = server.getLocalPort() + " " + new String(token, StandardCharsets.US_ASCII);
-    Files.write(made, line.getBytes(StandardCharsets.US_ASCII));
-    Files.move(made, file);
   }
 
   private void serve() {
@@ -143,11 +125,7 @@ final class PythonHelp implements AutoCloseable {
   public void close() {
     close(server);
     workers.shutdownNow();
-    try {
-      Files.deleteIfExists(file);
-    } catch (IOException e) {
-      Warnings.LOG.debug("it goes with its directory", e);
-    }
+    file.close();
   }
 
   private static void close(AutoCloseable what) {

@@ -14,7 +14,8 @@ public final class PythonSupport {
 
   /**
    * How this application's Python processes reach Bigcast, starting the driver's node if need be.
-   * Has the application's secret: it may go to the application's own processes and nowhere else.
+   * Has the secret of the application's nodes: it stays in the driver's processes, and Python workers have
+   * it from their executor ({@link PythonSecret}).
    *
    * @return null if this application's broadcasts all stay with Spark
    * @throws BigcastException if Bigcast can't be reached

@@ -16,9 +16,8 @@ import scala.reflect.ClassTag$;
 /**
  * Turns a handle into its value, once a JVM: cached as TorrentBroadcast caches, in Spark's block
  * manager (which drops it when memory is short, and by {@code unpersist}) with a weak map before it.
- * Readers of one broadcast wait for the first of them, and can be interrupted; readers of different
- * ones never wait. What they wait on is a lock a broadcast, and not its value to come, because each
- * must then look into the block manager for itself: the block's read lock belongs to the task.
+ * Who comes while another reads the same broadcast gets what that one reads, and can be interrupted;
+ * readers of different ones never wait.
  */
 final class ValueReader {
   /** User classes must not be named here: it is serialised where they can't be loaded. */
@@ -27,7 +26,7 @@ final class ValueReader {
     return (ClassTag<T>) ClassTag$.MODULE$.Any();
   }
 
-  private static final KeyLock<Long> LOCK = new KeyLock<>();
+  private static final SingleFlight<Long, Object> FLIGHTS = new SingleFlight<>();
 
   private ValueReader() {}
 
@@ -38,7 +37,7 @@ final class ValueReader {
   static <T> T read(long id, BlobPlace place, Connection source, boolean driver)
       throws IOException {
     try {
-      return (T) LOCK.with(id, () -> cachedOrFetched(id, place, source, driver));
+      return (T) FLIGHTS.run(id, () -> cachedOrFetched(id, place, source, driver));
     } catch (Throwable e) {
       throw asIoException(e);
     }
@@ -48,20 +47,24 @@ final class ValueReader {
   static PythonBroadcast readForPython(long id, BlobPlace place, Connection source, boolean driver)
       throws IOException {
     try {
-      return LOCK.with(
-          id,
-          () -> {
-            if (!driver) {
-              return new PythonFile(id, source, false).get(place);
-            }
-            Object known =
-                SparkEnv.get().broadcastManager().cachedValues().get(new BroadcastBlockId(id, ""));
-            if (known instanceof PythonBroadcast) {
-              return (PythonBroadcast) known;
-            }
-            BigcastStats.DRIVER_REREADS.increment();
-            return new PythonFile(id, source, true).get(place);
-          });
+      return (PythonBroadcast)
+          FLIGHTS.run(
+              id,
+              () -> {
+                if (!driver) {
+                  return new PythonFile(id, source, false).get(place);
+                }
+                Object known =
+                    SparkEnv.get()
+                        .broadcastManager()
+                        .cachedValues()
+                        .get(new BroadcastBlockId(id, ""));
+                if (known instanceof PythonBroadcast) {
+                  return known;
+                }
+                BigcastStats.DRIVER_REREADS.increment();
+                return new PythonFile(id, source, true).get(place);
+              });
     } catch (Throwable e) {
       throw asIoException(e);
     }
@@ -79,26 +82,27 @@ final class ValueReader {
    *
    * @param read what makes them
    */
-  static BlobBytes published(long id, boolean driver, KeyLock.Body<BlobBytes> read)
+  static BlobBytes published(long id, boolean driver, SingleFlight.Body<BlobBytes> read)
       throws IOException {
-    return LOCK.with(
-        id,
-        () -> {
-          SparkEnv env = SparkEnv.get();
-          BroadcastBlockId block = new BroadcastBlockId(id, "bytes");
-          Object bytes = env.broadcastManager().cachedValues().get(block);
-          if (bytes == null && !driver) {
-            bytes = fromBlockManager(env.blockManager(), block);
-          }
-          if (bytes == null) {
-            bytes = read.run();
-            if (!driver) {
-              store(env.blockManager(), block, bytes);
-            }
-          }
-          env.broadcastManager().cachedValues().put(block, bytes);
-          return (BlobBytes) bytes;
-        });
+    return (BlobBytes) FLIGHTS.run(id, () -> cachedOrMade(id, driver, read));
+  }
+
+  private static BlobBytes cachedOrMade(
+      long id, boolean driver, SingleFlight.Body<BlobBytes> read) throws IOException {
+    SparkEnv env = SparkEnv.get();
+    BroadcastBlockId block = new BroadcastBlockId(id, "bytes");
+    Object bytes = env.broadcastManager().cachedValues().get(block);
+    if (bytes == null && !driver) {
+      bytes = fromBlockManager(env.blockManager(), block);
+    }
+    if (bytes == null) {
+      bytes = read.run();
+      if (!driver) {
+        store(env.blockManager(), block, bytes);
+      }
+    }
+    env.broadcastManager().cachedValues().put(block, bytes);
+    return (BlobBytes) bytes;
   }
 
   private static Object cachedOrFetched(

@@ -33,13 +33,13 @@ final class ValueUpload {
   }
 
   /**
-   * Serialises the value; false if it turned out smaller than {@code minSize}: then nothing is left.
+   * Serialises the value; false if that gives less than {@code least} bytes: then nothing was sent.
    *
    * @throws BigcastException if Bigcast failed. What the serialiser throws passes unchanged; the
    *     user shall see what TorrentBroadcast would have thrown.
    */
-  boolean run(Object value, long minSize) throws BigcastException {
-    out = new BlobOutputStream(minSize, (int) conf.number(Key.CHUNK_SIZE), this::open);
+  boolean run(Object value, int least) throws BigcastException {
+    out = new BlobOutputStream(least, this::open);
     try {
       mappable = isMappable(value);
       serialise(value, out);
@@ -50,8 +50,8 @@ final class ValueUpload {
       }
       return ref != null;
     } catch (Throwable e) {
-      if (out.failure() instanceof BigcastException) {
-        throw (BigcastException) out.failure();
+      if (out.failure() != null) {
+        throw out.failure();
       }
       throw Sneaky.rethrow(e);
     } finally {
@@ -108,7 +108,8 @@ final class ValueUpload {
             mappable ? 1 : (int) conf.number(Key.HOMES),
             (int) conf.number(Key.REPLICAS),
             conf.prefetches() ? conf.number(Key.PREFETCH_MIN_SIZE) : 0,
-            mappable);
+            mappable,
+            conf.durable());
     try {
       // At each upload: a node that was started again listens elsewhere, and servers come and go.
       node = opened.home();

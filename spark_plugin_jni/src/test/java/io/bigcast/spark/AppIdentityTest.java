@@ -28,12 +28,30 @@ class AppIdentityTest {
   }
 
   @Test
+  void aRegexThatDoesNotRedactTheSecretIsTold() {
+    AppIdentity ours = AppIdentity.create();
+    assertNull(ours.shownIn(new SparkConf(false)), "Spark's default redacts it");
+    for (String good : new String[] {"(?i)secret|password", "BigcastPlugin", "[0-9a-f]{64}"}) {
+      assertNull(ours.shownIn(new SparkConf(false).set("spark.redaction.regex", good)), good);
+    }
+    for (String bad : new String[] {"(?i)password|token", "SECRET", "secret$x"}) {
+      SparkConf spark = new SparkConf(false).set("spark.redaction.regex", bad);
+      String key = "spark.plugins.internal.conf.io.bigcast.spark.BigcastPlugin.app.secret";
+      assertEquals(key, ours.shownIn(spark), bad);
+      assertNull(AppIdentity.create(SECRET).shownIn(spark), "in no configuration of ours");
+    }
+    assertNull(ours.shownIn(new SparkConf(false).set("spark.redaction.regex", "(")));
+  }
+
+  @Test
   void keysAreDerivedFromTheRootAndTheApplication() throws BigcastException {
     NativeLibrary.load(BigcastConf.from(new SparkConf(false)));
     AppIdentity app = AppIdentity.create(SECRET);
     String key = NativeNode.secret(app.id, app.secret);
     assertTrue(key.matches("[0-9a-f]{64}"), key);
     assertEquals(key, NativeNode.secret(app.id, SECRET));
+    assertEquals(key, PythonSecret.ofNodes(app.id, SECRET));
+    assertEquals(key, PythonSecret.ofNodes(app.id, " \t" + SECRET + "\r\n"));
     assertNotEquals(key, NativeNode.secret(app.id, OTHER));
     assertNotEquals(key, NativeNode.secret(AppIdentity.create(SECRET).id, SECRET));
   }

@@ -36,7 +36,7 @@ class BigcastConfTest {
     BigcastConf conf = with();
     assertTrue(conf.flag(Key.ENABLED));
     assertEquals(1 << 20, conf.number(Key.MIN_SIZE));
-    assertEquals(4 << 20, conf.number(Key.CHUNK_SIZE));
+    assertEquals(2 << 20, conf.number(Key.CHUNK_SIZE));
     assertEquals(30_000, conf.number(Key.PROGRESS_TIMEOUT));
     assertEquals(0, conf.number(Key.NODE_MEMORY), "0 leaves it to the node");
     assertFalse(conf.shared());
@@ -72,6 +72,8 @@ class BigcastConfTest {
           {"spark.bigcast.homes", "2"}, // embedded: there is one
           {"spark.bigcast.replicas", "5"},
           {"spark.bigcast.replicas", "2"},
+          {"spark.bigcast.durability", "tape"},
+          {"spark.bigcast.durability", "disk"},
           {"spark.bigcast.servers", "portless"},
           {"spark.bigcast.servers", "a:1, b:"},
           {"spark.bigcast.servers", ":7420"},
@@ -79,6 +81,25 @@ class BigcastConfTest {
           {"spark.bigcast.servers", "a:65536"},
           {"spark.bigcast.servers", "::1:7420"},
           {"spark.bigcast.servers", "a b:1"},
+          {"spark.bigcast.servers", ","},
+          {"spark.bigcast.servers", "http://a:1"},
+          {"spark.bigcast.servers", "a/b:1"},
+          {"spark.bigcast.servers", "10.0.0.256:7420"},
+          {"spark.bigcast.servers", "[::g]:7420"},
+          {"spark.bigcast.servers", "[10.0.0.1]:7420"},
+          {"spark.bigcast.bindAddress", "10.0.0"},
+          {"spark.bigcast.bindAddress", "-host"},
+          {"spark.bigcast.bindAddress", "a..b"},
+          {"spark.bigcast.bindAddress", "*"},
+          {"spark.bigcast.bindAddress", "host:7420"},
+          {"spark.bigcast.bindAddress", "1::2::3"},
+          {"spark.bigcast.advertise", "two hosts"},
+          {"spark.bigcast.advertise", "0.0.0.0"},
+          {"spark.bigcast.advertise", "[::]"},
+          {"spark.bigcast.socket", "@"},
+          {"spark.bigcast.socket", "unix:"},
+          {"spark.bigcast.socket", "bigcast"},
+          {"spark.bigcast.socket", "/" + String.join("", Collections.nCopies(107, "s"))},
           {"spark.bigcast.namespace", ".hidden"},
           {"spark.bigcast.namespace", "../up"},
           {"spark.bigcast.namespace", "a/b"},
@@ -87,6 +108,22 @@ class BigcastConfTest {
           assertThrows(IllegalArgumentException.class, () -> with(wrong), Arrays.toString(wrong));
       assertTrue(e.getMessage().startsWith(wrong[0] + " must be "), e.getMessage());
       assertTrue(e.getMessage().contains("'" + wrong[1] + "'"), e.getMessage());
+    }
+  }
+
+  @Test
+  void addressesMayBeNamesOrFigures() {
+    for (String host :
+        new String[] {
+          "localhost", "my_host-1.example.com.", "h\u00f6st", "3com.example", "10.0.0.1", "0.0.0.0", "::",
+          "[::1]", "fe80::1%no-interface-0", "::ffff:10.0.0.1"
+        }) {
+      with("spark.bigcast.bindAddress", host);
+      String server = host.contains(":") && !host.startsWith("[") ? "[" + host + "]:1" : host + ":1";
+      with("spark.bigcast.servers", server, "spark.bigcast.secret.file", "/s");
+    }
+    for (String socket : new String[] {"@bigcast", "/run/bigcast.sock", "unix:/run/s", "unix:@s"}) {
+      with("spark.bigcast.socket", socket);
     }
   }
 
@@ -126,6 +163,11 @@ class BigcastConfTest {
     two[4] = "spark.bigcast.replicas";
     two[5] = "2";
     assertEquals(2, with(two).number(Key.REPLICAS));
+    assertFalse(with(two).durable());
+    String[] onDisk = Arrays.copyOf(two, 8);
+    onDisk[6] = "spark.bigcast.durability";
+    onDisk[7] = "disk";
+    assertTrue(with(onDisk).durable());
     String[] both = Arrays.copyOf(two, 8);
     both[6] = "spark.bigcast.homes";
     both[7] = "2";

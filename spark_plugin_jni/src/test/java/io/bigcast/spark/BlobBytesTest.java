@@ -37,7 +37,7 @@ class BlobBytesTest {
 
   private static byte[] upload(NativeClient client, boolean mappable) throws BigcastException {
     try (NativeUpload upload =
-        client.upload("test/" + mappable, PIECE, false, 1, 1, 0, mappable)) {
+        client.upload("test/" + mappable, PIECE, false, 1, 1, 0, mappable, false)) {
       for (int done = 0; done < CONTENT.length; done += PIECE) {
         int size = Math.min(PIECE, CONTENT.length - done);
         upload.nextBuffer().put(CONTENT, done, size);

@@ -98,7 +98,7 @@ class BlobStreamsTest {
         for (int piece : new int[] {1, 7, CHUNK, 999}) {
           String what = "minSize " + minSize + ", size " + size + ", piece " + piece;
           Chunks sink = new Chunks();
-          BlobOutputStream out = new BlobOutputStream(minSize, CHUNK, () -> sink);
+          BlobOutputStream out = new BlobOutputStream(minSize, () -> sink);
           byte[] bytes = random(size);
           writeInPieces(out, bytes, piece);
           assertEquals(size, out.total(), what);
@@ -109,7 +109,7 @@ class BlobStreamsTest {
             assertArrayEquals(bytes, sink.all(), what);
           }
           out.abort();
-          assertEquals(ref != null || size > Math.min(minSize, CHUNK), sink.closed, what);
+          assertEquals(ref != null, sink.closed, what);
         }
       }
     }
@@ -119,12 +119,11 @@ class BlobStreamsTest {
   void whatIsSmallOpensNothing() throws IOException {
     BlobOutputStream out =
         new BlobOutputStream(
-            50,
-            CHUNK,
+            3 * CHUNK,
             () -> {
               throw new AssertionError("opened");
             });
-    out.write(random(49));
+    out.write(random(3 * CHUNK - 1));
     assertNull(out.finish());
   }
 
@@ -132,7 +131,7 @@ class BlobStreamsTest {
   void aFailedUploadIsToldApartFromAFailedSerialiser() throws IOException {
     Chunks sink = new Chunks();
     sink.failAt = 2;
-    BlobOutputStream out = new BlobOutputStream(0, CHUNK, () -> sink);
+    BlobOutputStream out = new BlobOutputStream(0, () -> sink);
     BigcastException e =
         assertThrows(BigcastException.class, () -> out.write(random(3 * CHUNK)));
     assertSame(e, out.failure());
@@ -144,10 +143,31 @@ class BlobStreamsTest {
     assertTrue(sink.closed);
   }
 
+  /** Spark's own broadcast is then asked, and not the user. */
+  @Test
+  void whateverEndsAnUploadIsBigcastsFailure() throws IOException {
+    Error noThread = new OutOfMemoryError("unable to create native thread");
+    for (Throwable each : new Throwable[] {noThread, new IllegalStateException("broken")}) {
+      BlobOutputStream out =
+          new BlobOutputStream(
+              10,
+              () -> {
+                throw Sneaky.<IOException>rethrow(each);
+              });
+      out.write(random(10)); // held back
+      BigcastException e = assertThrows(BigcastException.class, () -> out.write(1));
+      assertEquals(BigcastException.Code.INTERNAL, e.code());
+      assertSame(each, e.getCause());
+      assertTrue(e.getMessage().contains(each.getMessage()), e.getMessage());
+      assertSame(e, out.failure());
+      assertSame(e, assertThrows(BigcastException.class, out::finish));
+    }
+  }
+
   @Test
   void whatIsWrittenAfterAnAbortIsThrownAway() throws IOException {
     Chunks sink = new Chunks();
-    BlobOutputStream out = new BlobOutputStream(0, CHUNK, () -> sink);
+    BlobOutputStream out = new BlobOutputStream(0, () -> sink);
     out.write(random(2 * CHUNK));
     out.abort();
     out.write(random(2 * CHUNK));
@@ -183,7 +203,7 @@ class BlobStreamsTest {
 
   private static List<byte[]> split(byte[] bytes) throws IOException {
     Chunks sink = new Chunks();
-    BlobOutputStream out = new BlobOutputStream(0, CHUNK, () -> sink);
+    BlobOutputStream out = new BlobOutputStream(0, () -> sink);
     out.write(bytes);
     assertNotNull(out.finish());
     return sink.committed;
@@ -212,7 +232,7 @@ class BlobStreamsTest {
   void nativeCodeIsCalledByTheChunkHoweverSmallTheRecords() throws IOException {
     byte[] bytes = random(5 * CHUNK + 3);
     Chunks sink = new Chunks();
-    BlobOutputStream out = new BlobOutputStream(0, CHUNK, () -> sink);
+    BlobOutputStream out = new BlobOutputStream(0, () -> sink);
     for (byte each : bytes) {
       out.write(each);
     }
@@ -239,6 +259,26 @@ class BlobStreamsTest {
     assertThrows(BigcastException.class, broken::drain);
     assertNotNull(broken.failure());
     assertThrows(BigcastException.class, broken::read);
+  }
+
+  @Test
+  void aBugBelowAReadIsToldApartFromAFailedDeserialiser() {
+    RuntimeException bug = new IllegalStateException("broken");
+    BlobInputStream in =
+        new BlobInputStream(
+            new ChunkSource() {
+              @Override
+              public ByteBuffer next() {
+                throw bug;
+              }
+
+              @Override
+              public void close() {}
+            });
+    BigcastException e = assertThrows(BigcastException.class, in::read);
+    assertEquals(BigcastException.Code.INTERNAL, e.code());
+    assertSame(bug, e.getCause());
+    assertSame(e, in.failure());
   }
 
   @Test

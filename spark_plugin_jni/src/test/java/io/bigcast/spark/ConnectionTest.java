@@ -65,6 +65,42 @@ class ConnectionTest {
   }
 
   @Test
+  void whatIsNoAnswerOfBigcastsIsToldAsOne() throws Exception {
+    Error noThread = new OutOfMemoryError("unable to create native thread");
+    try (Connection connection = embedded(true)) {
+      NativeClient before = connection.call("", client -> client);
+      BigcastException e =
+          assertThrows(
+              BigcastException.class,
+              () ->
+                  connection.call(
+                      "",
+                      client -> {
+                        throw noThread;
+                      }));
+      assertEquals(BigcastException.Code.INTERNAL, e.code());
+      assertSame(noThread, e.getCause());
+      assertSame(before, connection.call("", client -> client), "it says nothing about the node");
+      connection.checkNotResting();
+    }
+  }
+
+  /** Without the driver's host, which Spark always sets, asking for it throws. */
+  @Test
+  void whateverEndsConnectingIsBigcastsFailureAndIsNotRepeatedAtOnce() throws Exception {
+    BigcastConf conf = BigcastConf.from(spark());
+    try (Connection connection =
+        new Connection(new SparkConf(false), conf, AppIdentity.create(), true)) {
+      BigcastException e =
+          assertThrows(BigcastException.class, () -> connection.call("", NativeClient::node));
+      assertEquals(BigcastException.Code.INTERNAL, e.code());
+      assertTrue(e.getMessage().contains("spark.driver.host"), e.getMessage());
+      assertSame(e, assertThrows(BigcastException.class, connection::checkNotResting));
+      assertFalse(connection.isOpen());
+    }
+  }
+
+  @Test
   void homesKeepTheirClientsAndTheLeastUsedGoes() throws Exception {
     try (Connection connection = embedded(false)) {
       // Nobody answers at these; the host's own node does.
@@ -126,7 +162,7 @@ class ConnectionTest {
     byte[] record = new byte[CHUNK / 4];
     try (Connection connection = embedded(true)) {
       NativeUpload upload = upload(connection, "overlapping");
-      BlobOutputStream sent = new BlobOutputStream(0, CHUNK, () -> upload);
+      BlobOutputStream sent = new BlobOutputStream(0, () -> upload);
       ObjectOutputStream out = new ObjectOutputStream(sent);
       int records = 0;
       for (; sent.total() < 2 * CHUNK; records++) {
@@ -162,7 +198,7 @@ class ConnectionTest {
 
   private static NativeUpload upload(Connection connection, String name) throws BigcastException {
     return connection.call(
-        "", client -> client.upload(name, CHUNK, false, 1, 1, 0, false));
+        "", client -> client.upload(name, CHUNK, false, 1, 1, 0, false, false));
   }
 
   private static void write(NativeUpload upload, AtomicInteger calls) throws BigcastException {

@@ -29,6 +29,12 @@ class ExplainTest {
             + " 3 asked for again",
         Explain.read(7, download, 250_000_000));
     assertEquals(
+        "broadcast 7: read 8.0 MiB through Spark's TorrentBroadcast in 0.25 s",
+        Explain.torrent(7, 8 << 20, 250_000_000));
+    assertEquals(
+        "broadcast 7: read through Spark's TorrentBroadcast in 0.25 s",
+        Explain.torrent(7, -1, 250_000_000));
+    assertEquals(
         "broadcast 8: 12 B stays with Spark, it is smaller than spark.bigcast.minSize",
         Explain.stayed(8, 12, Reason.SMALL));
     assertEquals(

@@ -1,7 +1,9 @@
 package io.bigcast.spark;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertNull;
+import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.bigcast.spark.BigcastStats.Reason;
 import java.io.IOException;
@@ -34,9 +36,12 @@ class OffloadRulesTest {
 
   @Test
   void mapStatusesStay() {
-    assertEquals(Reason.MAP_STATUS, reason(new byte[][] {new byte[5000]}));
-    assertEquals(
-        Reason.MAP_STATUS, RULES.delegateReason("any", false, "map-output-dispatcher-3"));
+    byte[][] value = {new byte[5000]}; // as Spark's are, and as a user's may be
+    for (Object each : new Object[] {value, "any"}) {
+      assertEquals(
+          Reason.MAP_STATUS, RULES.delegateReason(each, false, "map-output-dispatcher-3"));
+    }
+    assertNull(reason(value));
   }
 
   @Test
@@ -51,5 +56,28 @@ class OffloadRulesTest {
     Files.write(pickled, new byte[1000]);
     assertNull(reason(new PythonBroadcast(pickled.toString())));
     assertNull(reason("only serialising tells"));
+  }
+
+  @Test
+  void whatIsWrittenIsSmallUpToABoundThatAHeapCanHold() throws IOException {
+    assertEquals(1000, RULES.leastWritten("only serialising tells"));
+    assertEquals(1000, RULES.leastWritten((KnownSizeEstimation) () -> 5000), "it is an estimate");
+    assertEquals(1000, RULES.leastWritten(new byte[2][5000]), "its rows may be one and the same");
+    assertEquals(0, RULES.leastWritten(new byte[5000]));
+    assertEquals(0, RULES.leastWritten(new PythonBroadcast("")));
+    OffloadRules few = new OffloadRules(1L << 40);
+    assertEquals(Reason.SMALL, few.delegateReason(new byte[5000], false, "main"));
+    assertEquals(64 << 20, few.leastWritten("only serialising tells"));
+  }
+
+  @Test
+  void whatTheApplicationMakesLargeIsMissed() {
+    OffloadRules rules = new OffloadRules(1000);
+    assertTrue(rules.isMissed(1000, "main"));
+    assertFalse(rules.isMissed(999, "main"));
+    assertFalse(rules.isMissed(-1, "main"));
+    assertFalse(new OffloadRules(0).isMissed(-1, "main"));
+    assertFalse(rules.isMissed(5000, "dag-scheduler-event-loop"));
+    assertFalse(rules.isMissed(5000, "map-output-dispatcher-3"));
   }
 }

@@ -11,6 +11,7 @@ import java.io.ByteArrayInputStream;
 import java.io.DataInputStream;
 import java.io.IOException;
 import java.io.ObjectInputStream;
+import java.io.RandomAccessFile;
 import java.lang.ref.WeakReference;
 import java.lang.reflect.Proxy;
 import java.nio.file.Files;
@@ -227,7 +228,7 @@ class ReplacementsTest {
   void aValueThatTheDriverDidNotKeepCannotBeReplaced() throws Exception {
     driver.close();
     driver = driver(conf("never"));
-    driver.offload(new byte[2 << 20], ID, false);
+    Broadcast<byte[]> handle = driver.offload(new byte[2 << 20], ID, false);
     forgetCachedValue();
     WeakReference<Object> kept = new WeakReference<>(driver.find(ID).value());
     while (kept.get() != null) {
@@ -236,6 +237,22 @@ class ReplacementsTest {
     BigcastException e = assertThrows(BigcastException.class, () -> ask(place(), 2, true));
     assertEquals(BigcastException.Code.NOT_FOUND, e.code());
     assertTrue(e.getMessage().contains("spark.bigcast.driver.keepValue"), e.getMessage());
+
+    byte[] readBack = handle.value();
+    assertEquals(Kind.BLOB, askLater(place()).kind, "what failed once is tried again");
+    assertEquals(2 << 20, readBack.length);
+  }
+
+  /** Asks until what was found out before is forgotten. */
+  private Replacement askLater(BlobPlace unreadable) throws Exception {
+    for (int i = 0; ; i++) {
+      try {
+        return ask(unreadable, 2, true);
+      } catch (BigcastException e) {
+        assertTrue(i < 1200, e.getMessage());
+        Thread.sleep(50);
+      }
+    }
   }
 
   @Test
@@ -284,6 +301,24 @@ class ReplacementsTest {
         assertEquals(-1, bytes.read());
         assertTrue(Arrays.equals(Files.readAllBytes(file), read));
       }
+    }
+  }
+
+  /** That Spark's own broadcast can't carry it ends nothing but the reads that only that could help. */
+  @Test
+  void aFileTooLargeForSparkIsUploadedAgainWheneverItsHomeDies(@TempDir Path folder)
+      throws Exception {
+    Path file = folder.resolve("published");
+    try (RandomAccessFile sparse = new RandomAccessFile(file.toFile(), "rw")) {
+      sparse.setLength(Runtime.getRuntime().maxMemory() / 4 + 1);
+    }
+    driver.offload(new FileSource(file, false), ID, false);
+    for (int i = 0; i < 3; i++) {
+      BlobPlace lost = place();
+      BigcastException e = assertThrows(BigcastException.class, () -> ask(lost, 1, false));
+      assertTrue(e.getMessage().contains("a quarter of the driver's heap"), e.getMessage());
+      NodeProcess.signal(app, "KILL");
+      assertEquals(Kind.BLOB, ask(lost, 1, true).kind);
     }
   }
 

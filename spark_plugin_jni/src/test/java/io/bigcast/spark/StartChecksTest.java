@@ -1,5 +1,6 @@
 package io.bigcast.spark;
 
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
@@ -67,20 +68,84 @@ class StartChecksTest {
     refused(shared(folder, "spark"), setting, folder.toString());
   }
 
+  /** In place of a file's name. {@link #refused} looks that it is not told. */
+  @Test
+  void aPastedSecretIsNotToldToLogs() {
+    String setting = "spark.bigcast.secret.file";
+    for (String pasted : new String[] {SECRET, KEY, "bigcast-key-1:a/b:" + SECRET}) {
+      SparkConf spark = shared(folder, "spark").set(setting, pasted);
+      refused(spark, setting, "names no file");
+    }
+  }
+
   @Test
   void disksAreTriedBeforeTheyAreUsed() throws IOException {
     String setting = "spark.bigcast.node.disk";
     Path file = Files.createFile(folder.resolve("file"));
     refused(withDisk(file), setting, file.toString());
     refused(withDisk(file.resolve("below")), setting, "below");
-    refused(new SparkConf(false).set(setting, folder + ",/proc/self/task"), setting, "/proc/self/task");
-    for (Path good : new Path[] {folder, folder.resolve("not/there/yet")}) {
-      assertTrue(BigcastDriverPlugin.isUsable(BigcastConf.from(withDisk(good))), good.toString());
+    refused(withDisk(folder.resolve("missing")), setting, "missing");
+    refused(new SparkConf(false).set(setting, file + ",/proc/self/task"), setting, "/proc/self/task");
+    for (String good : new String[] {folder.toString(), file + "," + folder, "none"}) {
+      SparkConf conf = new SparkConf(false).set(setting, good);
+      assertTrue(BigcastDriverPlugin.isUsable(BigcastConf.from(conf)), good);
     }
-    assertTrue(
-        BigcastDriverPlugin.isUsable(BigcastConf.from(new SparkConf(false).set(setting, "none"))));
     try (Stream<Path> left = Files.list(folder)) {
       assertEquals(1, left.count(), "only the file");
     }
+  }
+
+  /** A node makes it, with all above it. */
+  @Test
+  void tracesMayGoWhereNoDirectoryIsYet() {
+    String setting = "spark.bigcast.node.recordTrace";
+    refused(new SparkConf(false).set(setting, "/proc/self/task"), setting, "/proc/self/task");
+    for (Path good : new Path[] {folder, folder.resolve("not/there/yet")}) {
+      SparkConf conf = new SparkConf(false).set(setting, good.toString());
+      assertTrue(BigcastDriverPlugin.isUsable(BigcastConf.from(conf)), good.toString());
+    }
+    assertFalse(Files.exists(folder.resolve("not")));
+  }
+
+  /** What one says of a disk the other says, too. */
+  @Test
+  void theNodeUsesWhatWasFoundGood() throws Exception {
+    Path file = Files.createFile(folder.resolve("file"));
+    Path missing = folder.resolve("missing");
+    for (String disk : new String[] {folder + "," + missing, missing + "," + folder, file + "," + missing}) {
+      SparkConf spark =
+          new SparkConf(false)
+              .set("spark.driver.host", "127.0.0.1")
+              .set("spark.bigcast.node.memory", "16m")
+              .set("spark.bigcast.node.diskSize", "16m")
+              .set("spark.bigcast.node.disk", disk);
+      BigcastConf conf = BigcastConf.from(spark);
+      AppIdentity app = AppIdentity.create();
+      boolean starts;
+      try {
+        Embedded.ensureNode(spark, conf, app, true);
+        starts = true;
+        NodeProcess.signal(app, "KILL");
+      } catch (BigcastException e) {
+        starts = false;
+      }
+      assertEquals(starts, BigcastDriverPlugin.isUsable(conf), disk);
+      assertEquals(!disk.startsWith(file.toString()), starts, disk);
+    }
+  }
+
+  @Test
+  void theLogIsOpenedBeforeItIsUsed() throws IOException {
+    String setting = "spark.bigcast.node.log";
+    Path file = Files.write(folder.resolve("file"), new byte[] {1});
+    for (Path wrong : new Path[] {folder, folder.resolve("missing/log"), file.resolve("below")}) {
+      refused(new SparkConf(false).set(setting, wrong.toString()), setting, wrong.toString());
+    }
+    for (Object good : new Object[] {file, folder.resolve("new"), "/dev/null"}) {
+      SparkConf conf = new SparkConf(false).set(setting, good.toString());
+      assertTrue(BigcastDriverPlugin.isUsable(BigcastConf.from(conf)), good.toString());
+    }
+    assertArrayEquals(new byte[] {1}, Files.readAllBytes(file));
+    assertFalse(Files.exists(folder.resolve("new")));
   }
 }
