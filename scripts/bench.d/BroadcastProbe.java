@@ -68,8 +68,9 @@ public final class BroadcastProbe {
         probe.timeSerializer(value); // so that the driver is warm, as it is where the floor is timed
         probe.timeBroadcast(value);
       }
-      if (args[0].equals("bigcast") && offloaded() != repeats + 1) {
-        throw new IllegalStateException("only " + offloaded() + " broadcasts went through Bigcast");
+      if (args[0].equals("bigcast") && PluginStats.get("offloaded") != repeats + 1) {
+        throw new IllegalStateException(
+            "only " + PluginStats.get("offloaded") + " broadcasts went through Bigcast");
       }
       Files.writeString(Path.of(args[5]), probe.toJson());
     }
@@ -166,16 +167,6 @@ public final class BroadcastProbe {
       }
     }
     return sum;
-  }
-
-  /** How many broadcasts the plugin took; by reflection, as plain Spark does not have it. */
-  private static long offloaded() {
-    try {
-      Class<?> stats = Class.forName("io.bigcast.spark.BigcastStats");
-      return ((Number) stats.getMethod("offloaded").invoke(null)).longValue();
-    } catch (ReflectiveOperationException e) {
-      throw new IllegalStateException("the plugin is not on the class path", e);
-    }
   }
 
   private static void phase(String name) throws IOException {

@@ -34,21 +34,11 @@ public final class MemoryProbe {
       if (got != expected || checksum(value) != expected || ballast.isEmpty()) {
         throw new IllegalStateException("the executor read another value");
       }
-      if (args[0].equals("bigcast") && offloaded() != 1) {
+      if (args[0].equals("bigcast") && PluginStats.get("offloaded") != 1) {
         throw new IllegalStateException("the broadcast did not go through Bigcast");
       }
     }
     Files.writeString(Path.of(args[3]), "ok\n");
-  }
-
-  /** How many broadcasts the plugin took; by reflection, as plain Spark does not have it. */
-  private static long offloaded() {
-    try {
-      Class<?> stats = Class.forName("io.bigcast.spark.BigcastStats");
-      return ((Number) stats.getMethod("offloaded").invoke(null)).longValue();
-    } catch (ReflectiveOperationException e) {
-      throw new IllegalStateException("the plugin is not on the class path", e);
-    }
   }
 
   private static long readByExecutor(

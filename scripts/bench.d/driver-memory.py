@@ -65,7 +65,8 @@ class Bench:
         self._hosts = hosts
         self._work_dir = work_dir
         source = ROOT / "scripts" / "bench.d" / "MemoryProbe.java"
-        self._program = compile_job(arguments.spark_home, source, work_dir)
+        self._program = compile_job(
+            arguments.spark_home, source, work_dir, source.with_name("PluginStats.java"))
         memory = f"{executor_mib(max(arguments.sizes))}m"
         self._cluster_dir = work_dir / "cluster"
         self._cluster = Cluster(hosts, arguments.spark_home, self._cluster_dir, 1, memory)

@@ -8,6 +8,7 @@ median time a read takes with a million resident chunks.
 """
 
 import argparse
+import functools
 import itertools
 import json
 import pathlib
@@ -22,6 +23,7 @@ sys.path.insert(0, str(ROOT / "scripts" / "lib"))
 
 import libcachesim_peer  # noqa: E402
 import measure  # noqa: E402
+import replays  # noqa: E402
 from bigcast_nodes import parse_node_arguments  # noqa: E402
 
 POLICIES = ("fifo", "lru", "clock", "sieve", "s3fifo", "arc", "gdsf")
@@ -104,8 +106,7 @@ class Bench:
         return subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True).stdout
 
     def _simulate(self, trace, policy, capacity, *options):
-        argv = ["--policy", policy, "--capacity-bytes", capacity, *options, trace]
-        return json.loads(self._output("policy_sim", *argv))
+        return replays.simulate(self._arguments.binaries, trace, policy, capacity, *options)
 
     def _traces(self):
         rng = random.Random(self._arguments.seed)
@@ -158,16 +159,13 @@ class Bench:
             path = self._folder / "load.jsonl"
             path.write_text(self._output("policy_sim", "generate", "--seed", seed))
             for gib in CAPACITIES_GIB:
-                row = {"seed": seed, "gib": gib}
-                for policy, order in itertools.product(
-                    ("lru", "s3fifo", "demand"), ("fixed", "resident-first")
-                ):
-                    result = self._simulate(path, policy, gib << 30, "--order", order)
-                    row[f"{policy} {order}"] = 100 * result["refetched_bytes_ratio"]
-                for order in ("fixed", "resident-first"):
-                    row[f"ratio {order}"] = row[f"demand {order}"] / row["lru fixed"]
-                rows.append(row)
+                fetched_again = functools.partial(self._fetched_again, path, gib << 30)
+                rows.append({"seed": seed, "gib": gib, **replays.compare(fetched_again)})
         return rows
+
+    def _fetched_again(self, path, capacity, policy, order):
+        result = self._simulate(path, policy, capacity, "--order", order)
+        return 100 * result["refetched_bytes_ratio"]
 
     def cost(self):
         rows = []
@@ -188,14 +186,7 @@ EQUALITY = (("trace", "trace", ""), ("sizes", "sizes", "")) + tuple(
 BROADCASTS = (
     ("seed", "seed", "d"),
     ("GiB", "gib", "d"),
-    ("lru, fixed", "lru fixed", ".2f"),
-    ("s3fifo, fixed", "s3fifo fixed", ".2f"),
-    ("demand, fixed", "demand fixed", ".2f"),
-    ("÷ lru", "ratio fixed", ".2f"),
-    ("lru, resident-first", "lru resident-first", ".2f"),
-    ("s3fifo, resident-first", "s3fifo resident-first", ".2f"),
-    ("demand, resident-first", "demand resident-first", ".2f"),
-    ("÷ lru, fixed", "ratio resident-first", ".2f"),
+    *replays.COLUMNS,
 )
 COST = (
     ("policy", "policy", ""),
@@ -223,7 +214,7 @@ def judge_broadcasts(rows):
     at_8 = [row for row in rows if row["gib"] == 8]
     fixed = max(row["ratio fixed"] for row in at_8) / BAR_FIXED
     resident_first = max(row["ratio resident-first"] for row in at_8) / BAR_RESIDENT_FIRST
-    ratios = [row[f"ratio {order}"] for row in rows for order in ("fixed", "resident-first")]
+    ratios = [row[f"ratio {order}"] for row in rows for order in replays.ORDERS]
     print(
         f"8 GiB, fixed ÷ {BAR_FIXED}: {fixed:.2f}; "
         f"resident-first ÷ {BAR_RESIDENT_FIRST}: {resident_first:.2f}; "

@@ -48,6 +48,7 @@ class Bench:
         self._homes = home_hosts(arguments)
         self._readers = range(max(self._homes) + 1, hosts.count)
         self._binaries = arguments.binaries
+        self._chunk_size = arguments.chunk_size
         self._data = os.urandom(arguments.size)
         self._digest = hashlib.sha256(self._data).digest()
         self._secret = scratch / "secret"
@@ -86,7 +87,8 @@ class Bench:
         raw = measure.raw_seconds(self._hosts, 0, 1, self._data)
         self._nodes = [self._start_node(host) for host in (*self._homes, *self._readers)]
         key = f"bench/fanout-{number}"
-        put = ("put", "-", "--key", key, "--homes", str(len(self._homes)))
+        put = ["put", "-", "--key", key, "--homes", str(len(self._homes))]
+        put += ["--chunk-size", self._chunk_size] if self._chunk_size else []
         writer = self._client(0, *put, stdin=subprocess.PIPE)
         writing = Ending(writer)
         eventually(lambda: writing.ended() or self._exists(key), "the blob")
@@ -230,6 +232,7 @@ def parse_arguments():
                         help="1: the writer's host; more: hosts of their own (default 1)")
     parser.add_argument("--rate", type=measure.parse_rate, default="1gbit", help="default 1gbit")
     parser.add_argument("--size", type=measure.parse_size, default=512 * MEBI, help="default 512m")
+    parser.add_argument("--chunk-size", help="default: that of bigcast put")
     parser.add_argument("--repeats", type=measure.positive, default=3, help="default 3")
     parser.add_argument("--peer", choices=["ray"], help="measured in the same run")
     parser.add_argument("--quick", action="store_true", help="2 hosts, 16m, one run: does it work?")

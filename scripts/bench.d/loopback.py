@@ -34,6 +34,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "scripts" / "lib"))
 
+import large_pages  # noqa: E402
 import measure  # noqa: E402
 import redis  # noqa: E402
 from bigcast_nodes import RunningNode, parse_node_arguments  # noqa: E402
@@ -251,6 +252,7 @@ def rows_of(arguments, runs):
         row = {"bench": "loopback", "what": what, "heading": heading}
         row["data"] = "compressible" if what.endswith("_compressible") else "random"
         row["size_bytes"] = arguments.size
+        row["large_pages"] = arguments.large_pages
         row.update(measure.medians([run[what] for run in runs]))
         if what in BARS:
             bound, bar = BARS[what]
@@ -280,6 +282,7 @@ def parse_arguments():
     parser.add_argument("--repeats", type=measure.positive, default=5, help="default 5")
     parser.add_argument("--no-redis", action="store_true", help="leave Redis out")
     parser.add_argument("--quick", action="store_true", help="16m, one run: does it work?")
+    large_pages.add_argument(parser)
     arguments = parse_node_arguments(parser)
     if arguments.quick:
         arguments.size, arguments.repeats = 16 * MEBI, 1
@@ -303,7 +306,7 @@ def main():
         path, text = scratch / "noise", scratch / "words"
         digest = write_file(path, arguments.size, noise, arguments.size // MEBI)
         text_digest = write_file(text, arguments.size, words, distinct=16)
-        with LocalHosts(1) as hosts:
+        with LocalHosts(1) as hosts, large_pages.given(arguments.large_pages):
             bench = Bench(arguments, hosts, scratch)
             for number in range(arguments.repeats):
                 runs.append(run_once(bench, path, digest, not why_no_redis))

@@ -62,7 +62,8 @@ class Bench:
         self._executor_mib = 768 + 2 * value_mib + arguments.size // MEBI
         sources = ROOT / "scripts" / "bench.d"
         self._program = compile_job(
-            arguments.spark_home, sources / f"{JOB}.java", work_dir, sources / "EverySlot.java"
+            arguments.spark_home, sources / f"{JOB}.java", work_dir, sources / "EverySlot.java",
+            sources / "PluginStats.java",
         )
         self._cluster = Cluster(
             hosts, arguments.spark_home, work_dir / "cluster", worker_cores=executors,

@@ -77,11 +77,11 @@ def on_host(hosts, host):
     return sorted((node for node in found if node), key=lambda node: node.pid)
 
 
-def end_all(hosts):
-    """Ends the nodes that applications left on the hosts for their grace period."""
+def end_all(hosts, number=signal.SIGKILL):
+    """Ends the nodes that applications left on the hosts for their grace period, by this signal."""
     for host in range(hosts.count):
         for node in on_host(hosts, host):
-            os.kill(node.pid, signal.SIGKILL)
+            os.kill(node.pid, number)
 
 
 class RunningNode:

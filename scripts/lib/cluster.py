@@ -68,7 +68,7 @@ def parse_spark_arguments(parser):
 
 
 class Cluster:
-    """Master and workers, ready for applications once made."""
+    """Master and workers, ready for applications once made. worker_cores: of each, or a list."""
 
     def __init__(self, hosts, spark_home, work_dir, worker_cores=2, worker_memory="4g",
                  worker_wrapper=()):
@@ -87,12 +87,14 @@ class Cluster:
             + ["--host", address, "--port", str(port), "--webui-port", "0"],
         )
         self._wait("master", re.compile("I have been elected leader"))
-        for host in range(1, hosts.count):
+        if isinstance(worker_cores, int):
+            worker_cores = [worker_cores] * (hosts.count - 1)
+        for host, cores in enumerate(worker_cores, 1):
             self._daemon(
                 host,
                 f"worker-{host}",
                 ["org.apache.spark.deploy.worker.Worker", self.master_url]
-                + ["--cores", str(worker_cores), "--memory", worker_memory]
+                + ["--cores", str(cores), "--memory", worker_memory]
                 + ["--host", hosts.address(host), "--webui-port", "0"]
                 + ["-d", str(self._work_dir / f"work-{host}")],
                 worker_wrapper,

@@ -106,12 +106,26 @@ need_spark() {
 }
 
 # need_spark_of_maven: Spark 3.5 for Scala 2.13, of which PyPI has none: its Python and scripts, and
-# Maven's jars of Spark SQL and all that it needs. (Of this version Maven has neither MLlib nor GraphX
-# for Scala 2.13.)
+# Maven's jars of Spark SQL, all that it needs, and that Scala's compiler. (Of this version Maven has
+# neither MLlib nor GraphX nor the shell for Scala 2.13.)
 need_spark_of_maven() {
-  local venv=$cache/spark-3.5-scala2.13 packages
+  local venv=$cache/spark-3.5-scala2.13 packages pom
   need_spark 3.5
-  if [ ! -e "$venv/complete" ]; then
+  pom="<project xmlns=\"http://maven.apache.org/POM/4.0.0\">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>io.bigcast</groupId><artifactId>spark-of-maven</artifactId><version>1</version>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.spark</groupId><artifactId>spark-sql_2.13</artifactId>
+      <version>${spark_versions[3.5]}</version>
+    </dependency>
+    <dependency>
+      <groupId>org.scala-lang</groupId><artifactId>scala-compiler</artifactId>
+      <version>2.13.8</version>
+    </dependency>
+  </dependencies>
+</project>"
+  if [ ! -e "$venv/complete" ] || [ "$(<"$venv/complete")" != "$pom" ]; then
     say "fetching Spark ${spark_versions[3.5]} for Scala 2.13 by Maven into $venv"
     need_packages "${java_packages[@]}"
     packages=${SPARK_HOME#"$cache/spark-${spark_versions[3.5]}/"}
@@ -119,19 +133,10 @@ need_spark_of_maven() {
     mkdir -p "$venv/$packages"
     ln -s "../spark-${spark_versions[3.5]}/bin" "$venv/bin"
     find "$SPARK_HOME" -mindepth 1 -maxdepth 1 ! -name jars -exec ln -s -t "$venv/$packages" {} +
-    cat >"$venv/pom.xml" <<END
-<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>io.bigcast</groupId><artifactId>spark-of-maven</artifactId><version>1</version>
-  <dependencies><dependency>
-    <groupId>org.apache.spark</groupId><artifactId>spark-sql_2.13</artifactId>
-    <version>${spark_versions[3.5]}</version>
-  </dependency></dependencies>
-</project>
-END
+    printf '%s\n' "$pom" >"$venv/pom.xml"
     mvn -B -q -f "$venv/pom.xml" dependency:copy-dependencies \
       "-DoutputDirectory=$venv/$packages/jars" </dev/null
-    touch "$venv/complete"
+    mv "$venv/pom.xml" "$venv/complete"
   fi
   spark_python=$venv/bin/python
   SPARK_HOME=$(echo "$venv"/lib/python3*/site-packages/pyspark)
