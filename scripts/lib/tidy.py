@@ -62,9 +62,12 @@ def project_files(path):
 
 
 def fingerprint(common, path, command):
-    digest = hashlib.sha256(common + command.encode())
+    """The same in every checkout: what CMake writes names its place."""
+    here = str(ROOT).encode()
+    digest = hashlib.sha256(common + command.encode().replace(here, b""))
     for file, content in sorted(project_files(ROOT / path).items()):
-        digest.update(str(file.relative_to(ROOT)).encode() + b"\0" + content + b"\0")
+        name = str(file.relative_to(ROOT)).encode()
+        digest.update(name + b"\0" + content.replace(here, b"") + b"\0")
     return digest.hexdigest()
 
 
