@@ -237,12 +237,14 @@ Result<std::optional<std::string>> run(const EmbeddedNodeOptions& options,
   const kj::AutoCloseFd words(memfd_create("bigcast-node-words", MFD_CLOEXEC));
   if (words.get() < 0) return fail(ErrorCode::kIo, errno_message("memfd_create", errno));
   BIGCAST_ASSIGN(const pid_t pid, spawn(options, arguments, words.get()));
+  const auto started = SteadyClock::now();
   const auto status = wait_until(pid, deadline);
   std::string said = last_words(words.get(), options.program);
   if (!status) {
-    return fail(ErrorCode::kUnavailable, "bigcastd: not ready after " +
-                                             std::to_string(limits::kNodeStartTimeoutMs) +
-                                             " ms: " + said);
+    const auto waited =
+        std::chrono::duration_cast<std::chrono::milliseconds>(SteadyClock::now() - started);
+    return fail(ErrorCode::kUnavailable,
+                fmt::format("bigcastd: not ready after {} ms: {}", waited.count(), said));
   }
   if (WIFEXITED(*status) && WEXITSTATUS(*status) == 0) return std::nullopt;
   if (WIFEXITED(*status) && WEXITSTATUS(*status) == kExitSocketInUse) return said;
@@ -263,9 +265,7 @@ Result<std::optional<std::string>> start(const EmbeddedNodeOptions& options, Dea
   return ended;
 }
 
-Deadline start_deadline() {
-  return SteadyClock::now() + std::chrono::milliseconds(limits::kNodeStartTimeoutMs);
-}
+Deadline deadline_in(uint32_t ms) { return SteadyClock::now() + std::chrono::milliseconds(ms); }
 
 Result<void> check_id(const std::string& application_id) {
   if (auto id = Id128::parse(application_id); !id) {
@@ -298,7 +298,7 @@ std::string embedded_node_address(const std::string& application_id) {
 Result<bool> embedded_node_answers(const std::string& application_id, const Secret& secret) {
   BIGCAST_TRY(check_id(application_id));
   rpc::IoThread io;
-  const auto answer = probe(io, application_id, secret, start_deadline());
+  const auto answer = probe(io, application_id, secret, deadline_in(limits::kNodeStartTimeoutMs));
   if (!answer && answer.error().code == ErrorCode::kUnauthenticated) {
     return tl::unexpected(answer.error());
   }
@@ -307,7 +307,7 @@ Result<bool> embedded_node_answers(const std::string& application_id, const Secr
 
 Result<bool> ensure_embedded_node(const EmbeddedNodeOptions& options) {
   BIGCAST_TRY(check_id(options.application_id));
-  const Deadline deadline = start_deadline();
+  const Deadline deadline = deadline_in(options.start_timeout_ms);
   rpc::IoThread io;
   std::string in_use;
   for (;;) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/limits.h"
 #include "base/secret.h"
 
 namespace bigcast {
@@ -21,7 +22,8 @@ struct EmbeddedNodeOptions {
   uint64_t memory_bytes = 0;   // 0: the default of default_node_memory()
   std::vector<std::string> disk_paths;  // the first writable is used; empty: no disk tier
   uint64_t disk_bytes = 0;
-  uint32_t grace_ms = 0;        // 0: default
+  uint32_t grace_ms = 0;  // 0: default
+  uint32_t start_timeout_ms = limits::kNodeStartTimeoutMs;
   std::string log_file;         // empty: discarded
   std::string trace_directory;  // made if it is not there; empty: nothing is recorded
 };
@@ -38,8 +40,8 @@ Result<bool> embedded_node_answers(const std::string& application_id, const Secr
 
 // Makes sure that a node answers on this host: attaches to it unless it drains, else starts one (in
 // a session of its own, so that it outlives this process) and waits until it is ready, at most
-// limits::kNodeStartTimeoutMs. Returns true if this call started it. UNAVAILABLE with the node's
-// own words if it can't start. Thread-safe; blocks.
+// start_timeout_ms. Returns true if this call started it. UNAVAILABLE with the node's own words if
+// it can't start. Thread-safe; blocks.
 Result<bool> ensure_embedded_node(const EmbeddedNodeOptions& options);
 
 }  // namespace bigcast

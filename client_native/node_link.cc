@@ -24,17 +24,17 @@ class Watch {
 
   kj::Promise<Error> run() {
     const kj::Duration tick = std::min<kj::Duration>(timeout_ / 4, 1 * kj::SECONDS);
-    return loop_.timer().afterDelay(tick).then([this]() -> kj::Promise<Error> {
+    return loop_.timer().afterDelay(tick).then([this, tick]() -> kj::Promise<Error> {
       const uint64_t bytes = session_->bytes_moved();
-      const kj::Duration idle = loop_.timer().now() - marked_at_;
+      idle_ += tick;
       if (bytes - bytes_at_mark_ >= limits::kProgressBytesMin &&
           bytes - bytes_at_start_ <= limits::kOvertakenBytesMax) {
         mark();
-      } else if (idle >= timeout_) {
+      } else if (idle_ >= timeout_) {
         return Error{ErrorCode::kDeadlineExceeded, session_->address + ": no progress for " +
                                                        std::to_string(timeout_ / kj::MILLISECONDS) +
                                                        " ms"};
-      } else if (waits_for_ == WaitsFor::kWriter && idle >= timeout_ / 2 && !asking_runs_) {
+      } else if (waits_for_ == WaitsFor::kWriter && idle_ >= timeout_ / 2 && !asking_runs_) {
         asking_ = ask();
       }
       return run();
@@ -44,7 +44,7 @@ class Watch {
  private:
   void mark() {
     bytes_at_mark_ = session_->bytes_moved();
-    marked_at_ = loop_.timer().now();
+    idle_ = 0 * kj::SECONDS;
   }
 
   kj::Promise<void> ask() {
@@ -64,7 +64,8 @@ class Watch {
   const WaitsFor waits_for_;
   const uint64_t bytes_at_start_;
   uint64_t bytes_at_mark_ = 0;
-  kj::TimePoint marked_at_ = kj::origin<kj::TimePoint>();
+  // Since the mark, by ticks: who was stopped meanwhile could not have seen any progress.
+  kj::Duration idle_ = 0 * kj::SECONDS;
   bool asking_runs_ = false;
   kj::Promise<void> asking_ = nullptr;
 };

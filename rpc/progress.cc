@@ -13,7 +13,8 @@ struct Watch {
   uint64_t bytes_min;
   uint64_t bytes_at_start;
   uint64_t bytes_at_mark;
-  kj::TimePoint marked_at;
+  // Since the mark, by ticks: who was stopped meanwhile could not have seen any progress.
+  kj::Duration idle = 0 * kj::SECONDS;
 };
 
 uint64_t bytes_moved(const Connection& connection) {
@@ -23,20 +24,20 @@ uint64_t bytes_moved(const Connection& connection) {
 kj::Promise<void> watch(UvLoop& loop, Connection::Handle connection, Watch state,
                         kj::Duration timeout) {
   const kj::Duration tick = std::min<kj::Duration>(timeout / 4, 1 * kj::SECONDS);
-  return loop.timer().afterDelay(tick).then(
-      [&loop, connection = std::move(connection), state, timeout]() mutable -> kj::Promise<void> {
-        if (*connection == nullptr) return kj::READY_NOW;
-        const uint64_t bytes = bytes_moved(**connection);
-        const kj::TimePoint now = loop.timer().now();
-        if (bytes - state.bytes_at_mark >= state.bytes_min &&
-            bytes - state.bytes_at_start <= limits::kOvertakenBytesMax) {
-          state.bytes_at_mark = bytes;
-          state.marked_at = now;
-        } else if (now - state.marked_at >= timeout) {
-          return kj::READY_NOW;
-        }
-        return watch(loop, std::move(connection), state, timeout);
-      });
+  return loop.timer().afterDelay(tick).then([&loop, connection = std::move(connection), state,
+                                             timeout, tick]() mutable -> kj::Promise<void> {
+    if (*connection == nullptr) return kj::READY_NOW;
+    const uint64_t bytes = bytes_moved(**connection);
+    state.idle += tick;
+    if (bytes - state.bytes_at_mark >= state.bytes_min &&
+        bytes - state.bytes_at_start <= limits::kOvertakenBytesMax) {
+      state.bytes_at_mark = bytes;
+      state.idle = 0 * kj::SECONDS;
+    } else if (state.idle >= timeout) {
+      return kj::READY_NOW;
+    }
+    return watch(loop, std::move(connection), state, timeout);
+  });
 }
 
 }  // namespace
@@ -45,7 +46,7 @@ kj::Promise<void> stalled(UvLoop& loop, Connection::Handle connection, uint32_t 
                           uint64_t bytes_min) {
   if (*connection == nullptr) return kj::READY_NOW;
   const uint64_t bytes = bytes_moved(**connection);
-  const Watch start{bytes_min, bytes, bytes, loop.timer().now()};
+  const Watch start{bytes_min, bytes, bytes};
   return watch(loop, std::move(connection), start, timeout_ms * kj::MILLISECONDS);
 }
 

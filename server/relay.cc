@@ -276,8 +276,9 @@ kj::Promise<void> RelayBlob::on_event(rpc::BlobEvent event) {
 }
 
 bool RelayBlob::expired(TimePoint now) {
-  if (keeps_) return false;  // whoever wants it kept says when that ends
-  if (attached_group() != nullptr && home() != nullptr) last_held_ = now;
+  if (keeps_) return false;                   // whoever wants it kept says when that ends
+  const bool begins = finding_ && !created_;  // each home that is asked has its own time
+  if (attached_group() != nullptr && (home() != nullptr || begins)) last_held_ = now;
   return now - last_held_ > core_->config.lease_grace;
 }
 

@@ -22,7 +22,8 @@ EmbeddedNodeOptions embedded_options() {
   options.application_id = Id128::random().to_string();
   options.secret = Secret::from_text(kSecret, "test").value();
   options.memory_bytes = 64 * limits::kMiB;
-  options.grace_ms = 3000;
+  options.grace_ms = 6000;
+  options.start_timeout_ms = 60'000;
   return options;
 }
 
@@ -122,7 +123,7 @@ TEST_CASE("a node is told its secret by environment only, and keeps none of our 
 }
 
 TEST_CASE("a node that is about to stop is not attached to; its successor is elected") {
-  const auto options = embedded_options();
+  auto options = embedded_options();
   NodeOptions leaving;
   leaving.secret = kSecret;
   leaving.socket = embedded_node_address(options.application_id);
@@ -133,6 +134,7 @@ TEST_CASE("a node that is about to stop is not attached to; its successor is ele
   REQUIRE(kill(node.pid(), SIGTERM) == 0);
   REQUIRE(eventually([&]() { return client->ping()->draining; }));
   SUBCASE("it stays for too long") {
+    options.start_timeout_ms = 3000;
     check_error(ensure_embedded_node(options), ErrorCode::kUnavailable, "stop");
     upload->reset();
     CHECK(node.wait() == 0);

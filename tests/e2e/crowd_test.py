@@ -14,7 +14,7 @@ from harness import MIB, eventually
 FULL = bool(os.environ.get("BIGCAST_FULL"))
 CROWD = 10_000 if FULL else 2_000
 CLOSED_S = 10  # limits::kLoginTimeoutMs and kHttpTimeoutMs ...
-SLACK_S = 2  # ... and what it takes to notice
+SLACK_S = 5  # ... and what it takes to notice
 SLACK_SANITIZED_S = 20
 SPARE = 200  # descriptors of the test's own
 CALLS = 1000  # of a client that stays connected
@@ -112,7 +112,7 @@ class CrowdTest(FaultTest):
         print(f"  all closed after {max(crowd.closed_after):.1f} s; p99 of a client's calls: "
               f"{calm:.1f} ms alone, {pressed:.1f} ms in the crowd; {calls} others; "
               f"{peak} descriptors at most")
-        self.assertGreater(calls, 5)
+        self.assertGreater(calls, 1)
         self.assertLess(max(crowd.closed_after), CLOSED_S + slack)
         self.assertLess(peak, 1000)  # whatever the crowd's size
         if FULL and not self.is_sanitized():

@@ -4,7 +4,7 @@ import pathlib
 import sys
 
 import harness
-from faults import CHUNK, FaultTest, payload
+from faults import CHUNK, PATIENT, FaultTest, payload
 from harness import MIB, eventually
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "scripts/lib"))
@@ -18,7 +18,7 @@ class Doctor(FaultTest):
         return {each["check"]: each for each in self.json(done, code=done.returncode)}
 
     def test_a_relay_can_not_reach_a_home_that_its_reader_needs(self):
-        home, relay = self.home(), self.relay(grace="60s")
+        home, relay = self.home(*PATIENT), self.relay(*PATIENT, grace="60s")
         self.put(home, "t/x", payload(8 * MIB))
         get = self.get(home, "t/x", through=relay)
         get.read(CHUNK)  # and then waits, with its session

@@ -148,18 +148,19 @@ class FaultProxy:
         if self._target:
             events[self._listener] = selectors.EVENT_READ
         now = time.monotonic()
-        for connection in self._open:
-            for direction in connection.directions():
-                if self._is_held(connection, direction):
-                    continue
-                if direction.wants_to_read():
-                    events[direction.source] = (
-                        events.get(direction.source, 0) | selectors.EVENT_READ)
-                if direction.queue and direction.due(now, self.faults):
-                    events[direction.target] = (
-                        events.get(direction.target, 0) | selectors.EVENT_WRITE)
-        for each, mask in events.items():
-            selector.register(each, mask)
+        with self._lock:  # reset_all() closes sockets
+            for connection in self._open:
+                for direction in connection.directions():
+                    if connection.dead or self._is_held(connection, direction):
+                        continue
+                    if direction.wants_to_read():
+                        events[direction.source] = (
+                            events.get(direction.source, 0) | selectors.EVENT_READ)
+                    if direction.queue and direction.due(now, self.faults):
+                        events[direction.target] = (
+                            events.get(direction.target, 0) | selectors.EVENT_WRITE)
+            for each, mask in events.items():
+                selector.register(each, mask)
         ready = selector.select(TURN_S)
         if any(key.fileobj is self._listener for key, _ in ready):
             self._accept()

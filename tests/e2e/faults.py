@@ -29,6 +29,7 @@ ENDED_S = 3 * PROGRESS_S  # by then every call has ended
 TYPED = {1, 2, 3, 4, 5}  # exit codes of the command line with an error code behind them
 # Short enough for a test, and still longer than the renewals of a command line (5 s).
 QUICK = ("--memory", "64m", "--session-timeout", "6s")
+PATIENT = ("--session-timeout", "60s")  # after QUICK: where a reader waits, and is to stay
 
 
 def seed():
@@ -45,16 +46,17 @@ def digest(content):
 
 
 class Call:
-    """A `bigcast` that runs beside the test; ended and reported as hung after ENDED_S."""
+    """A `bigcast` that runs beside the test; ended and reported as hung after `limit_s`."""
 
-    def __init__(self, test, node, *arguments, **options):
+    def __init__(self, test, node, *arguments, limit_s=ENDED_S, **options):
         options.setdefault("stdout", subprocess.PIPE)
         self.process = test.start(node, *arguments, stderr=subprocess.PIPE, **options)
         self.output = b""
         self.errors = ""
         self.hung = False
         self._drain = None
-        self._watchdog = threading.Timer(ENDED_S, self._give_up)
+        self._limit_s = limit_s
+        self._watchdog = threading.Timer(limit_s, self._give_up)
         self._watchdog.daemon = True
         self._watchdog.start()
 
@@ -89,7 +91,7 @@ class Call:
         code = self.process.wait()
         self._watchdog.cancel()
         if self.hung:
-            raise AssertionError(f"no end within {ENDED_S} s: {self.errors}")
+            raise AssertionError(f"no end within {self._limit_s} s: {self.errors}")
         for sign in ("Sanitizer", "runtime error:", "terminate called"):
             if sign in self.errors:
                 raise AssertionError(self.errors)
@@ -132,8 +134,9 @@ class FaultTest(EndToEnd):
         self.assert_ok(self.bigcast(node, "put", "-", "--key", key, "--chunk-size", chunk, *flags,
                                     input=content))
 
-    def get(self, node, key, *flags, through=None):
-        return Call(self, node, *(through.local if through else ()), *flags, "get", key, "-")
+    def get(self, node, key, *flags, through=None, **options):
+        return Call(self, node, *(through.local if through else ()), *flags, "get", key, "-",
+                    **options)
 
     def assert_right(self, call, content):
         code = call.end()

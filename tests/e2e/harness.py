@@ -24,10 +24,12 @@ DISK_USED = 'store_used_bytes{tier="disk"}'
 def eventually(condition, what, seconds=60):
     """Waits until `condition()` is true; a fault of the product if it never is."""
     deadline = time.monotonic() + seconds
+    late = False
     while not condition():
-        if time.monotonic() > deadline:
+        if late:
             raise AssertionError(f"never happened: {what}")
         time.sleep(0.05)
+        late = time.monotonic() > deadline  # then it looks once more: the machine may have stood still
 
 
 class Node:

@@ -100,7 +100,7 @@ class ToldToGo(EndToEnd):
             self.assertEqual(content[:1], get.stdout.read(1))  # surely under way
         node.process.send_signal(signal.SIGTERM)
         eventually(lambda: node.get("/readyz") == (503, "draining\n"), "/readyz says that it goes",
-                   seconds=5 if self.is_sanitized() else 1)
+                   seconds=5)
         self.assertEqual(200, node.get("/livez")[0])
         late = self.bigcast(node, "put", "-", "--key", "t/late", "--timeout", "5s", input=b"x")
         self.assertEqual(5, late.returncode, late.stderr)

@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import browser
 import harness
-from faults import FaultTest, payload
+from faults import PATIENT, FaultTest, payload
 from harness import MIB, eventually
 
 CHUNK = 64 * 1024
@@ -60,10 +60,10 @@ class Page(FaultTest):
 
     def spreading(self, name="t/x"):
         """A home and a relay that has a part of its blob, and whose reader waits."""
-        home, relay = self.home(), self.relay()
+        home, relay = self.home(*PATIENT), self.relay(*PATIENT)
         content = payload(8 * MIB)
         self.put(home, name, content, CHUNK)
-        call = self.get(home, name, through=relay)
+        call = self.get(home, name, through=relay, limit_s=10 * BROWSER_S)
         call.read(CHUNK)
         return home, relay, call, content
 

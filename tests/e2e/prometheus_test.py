@@ -132,8 +132,9 @@ class Prometheus(EndToEnd):
         for title, expression in asked:
             eventually(lambda: self.ask(prometheus, expression), f"{title}: {expression}")
         name = "received_bytes_total"
-        eventually(lambda: float(self.ask(prometheus, f"sum(bigcast_{name})")[0]["value"][1]) ==
-                   node.metrics()[name], "what the node counted")
+        eventually(lambda: [float(sample["value"][1]) for sample in
+                            self.ask(prometheus, f"sum(bigcast_{name})")] ==
+                   [node.metrics()[name]], "what the node counted")
 
     def test_what_the_dashboard_calls_damaged_is_until_it_is_repaired(self):
         flags = ["--memory", "64m", "--disk", self.scratch / "disk", "--disk-size", "64m",

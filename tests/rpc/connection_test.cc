@@ -12,17 +12,20 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <functional>
 #include <memory>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/limits.h"
 #include "codec/codec.h"
 #include "rpc/bigcast.capnp.h"
 #include "rpc/frame.h"
+#include "rpc/progress.h"
 #include "rpc/socket.h"
 #include "tests/rpc/support.h"
 
@@ -362,6 +365,17 @@ TEST_CASE(
   CHECK(trickling.is_closed());
   CHECK_FALSE(slow.is_closed());
   CHECK(f.store.pins == 1);
+}
+
+TEST_CASE("a process that stood still itself does not take its peer for stalled") {
+  Fixture f(tcp());
+  auto connection = f.connect();
+  constexpr uint32_t kTimeoutMs = 400;
+  auto stalled = rpc::stalled(f.loop, connection->handle(), kTimeoutMs);
+  std::this_thread::sleep_for(std::chrono::milliseconds(2 * kTimeoutMs));
+  f.loop.timer().afterDelay(1 * kj::MILLISECONDS).wait(f.loop.wait_scope());
+  CHECK_FALSE(stalled.poll(f.loop.wait_scope()));
+  stalled.wait(f.loop.wait_scope());
 }
 
 TEST_CASE("descriptors travel over Unix sockets, and only there") {

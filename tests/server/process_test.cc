@@ -415,7 +415,7 @@ TEST_CASE("in the background: ready line, secret out of sight, exit when idle") 
                                               "--socket",
                                               socket,
                                               "--exit-when-idle",
-                                              "1s",
+                                              "4s",
                                               "--log-file",
                                               directory.path("log")};
   const Ended started = run_bigcastd(arguments, {"BIGCAST_SECRET=" + secret});
@@ -431,7 +431,7 @@ TEST_CASE("in the background: ready line, secret out of sight, exit when idle") 
   {
     rpc::UvLoop loop;
     TestClient client = login(loop, *rpc::Address::parse(socket), {.secret = secret});
-    run_for(loop, std::chrono::milliseconds(2000));
+    run_for(loop, std::chrono::milliseconds(5000));
     CHECK(test::process_runs(pid));  // somebody is attached
     const Ended second = run_bigcastd(arguments, {"BIGCAST_SECRET=" + secret});
     CHECK(second.code == 3);

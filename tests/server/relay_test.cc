@@ -260,7 +260,8 @@ TEST_CASE("a relay whose chunks are held up renews its lease and opens blobs") {
   proxy.clog_after(kLarge / 2);
   const auto large = pair.at_home.put_blob(
       {.name = "large", .chunk_size = kLarge, .until_removed = false}, kRelayedChunks);
-  TestClient other = login(pair.loop, pair.home.tcp());  // it holds no lease
+  pair.reader.session.renewRequest().send().wait(pair.loop.wait_scope());  // that took a while
+  TestClient other = login(pair.loop, pair.home.tcp());                    // it holds no lease
   Caller writer(pair.loop, other.session);
   const auto third = writer.put_blob({.name = "third"}, 1);
   auto small = writer.create({.name = "small"});

@@ -146,7 +146,8 @@ void until_mended(ReplicaCluster& cluster, Host& host) {
       cluster.loop,
       [&] {
         const StoreUsage usage = store.usage();
-        return usage.scrub_cycles >= cycles + 2 && usage.chunks_damaged == 0;
+        return usage.scrub_cycles >= cycles + 2 && usage.chunks_damaged == 0 &&
+               host.node.metrics().chunks_mended == usage.chunks_quarantined;
       },
       "all chunks whole");
 }
@@ -228,7 +229,7 @@ TEST_CASE("a replica whose own disk fails gives up at once, and a spare takes it
 
 TEST_CASE("a replica whose disk hangs at the seal does not keep the put") {
   FaultyReplica replica(
-      [](Config& config) { config.session_timeout = std::chrono::milliseconds(3000); });
+      [](Config& config) { config.session_timeout = std::chrono::milliseconds(6000); });
   ReplicaCluster& cluster = replica.cluster;
   std::latch done(1);
   std::atomic<bool> hangs = true;
