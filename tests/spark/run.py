@@ -27,6 +27,7 @@ import running  # noqa: E402
 from report import Report  # noqa: E402
 from spark import Spark  # noqa: E402
 
+SHARING_PAYS = 4  # combinations, from which on
 COMBINATION_TIMEOUT_S = 900  # more than all deadlines inside one
 
 
@@ -42,7 +43,10 @@ def main():
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     failed = True
     try:
-        Spark(args.spark, args.cache, work).compile(work, args.jar)
+        spark = Spark(args.spark, args.cache, work)
+        spark.compile(work, args.jar)
+        if len(names) >= SHARING_PAYS:
+            spark.share_classes(work, args.jar)
         failed = not run_all(args, names, work)
     finally:
         if failed:
