@@ -2,7 +2,7 @@
 
 Threads move them in order between a memory file and the disk tier (what a demotion and a read from
 disk do; reads are verified), and, in turn for 128 MiB each, the same bytes to and from one
-preallocated O_DIRECT file; with one thread, and with two at once (a node of two processors has four).
+preallocated O_DIRECT file; with one thread, and with four at once, as a node of two processors has.
 """
 
 import argparse
@@ -51,8 +51,8 @@ def measure_round(arguments):
 def main():
     parser = argparse.ArgumentParser(prog="bench disk-tier", description=__doc__)
     parser.add_argument("--mib", type=measure.positive, default=2048, help="default 2048")
-    parser.add_argument("--threads", type=measure.list_of(measure.positive), default="1,2",
-                        help="at once, default 1,2")
+    parser.add_argument("--threads", type=measure.list_of(measure.positive), default="1,4",
+                        help="at once, default 1,4")
     parser.add_argument("--repeats", type=measure.positive, default=5)
     parser.add_argument("--quick", action="store_true", help="16 MiB, one run: does it work?")
     parser.add_argument("--scratch", help="folder on the disk to measure")
