@@ -333,9 +333,7 @@ def task_killed_in_native_code(faults):
     faults.signal(signal.SIGSTOP, home)
     faults.open_gate()
     # One after the other: a look takes seconds on a busy machine, and a read waits some ten.
-    inside = next(filter(None, (wait_for(lambda host=host: in_native_code(faults, host),
-                                         lambda: "no task came to wait in native code")
-                                for host in (1, 2))), "")
+    inside = comes_into_native_code(faults, 1) or comes_into_native_code(faults, 2)
     faults.tell("cancel", name)
     result = faults.result(name)
     faults.signal(signal.SIGCONT, home)
@@ -355,6 +353,11 @@ def held(faults):
     faults.since()
     return {name: faults.job.counted[name] for name in (
         "executors.openDownloads", "executors.nativeBufferBytes") if faults.job.counted[name]}
+
+
+def comes_into_native_code(faults, host):
+    return wait_for(lambda: in_native_code(faults, host),
+                    lambda: f"no task came to wait in native code on host {host}")
 
 
 def in_native_code(faults, host):

@@ -52,11 +52,9 @@ class Spark:
         conf = area.conf(plugin, {"spark.bigcasttest.executors": "1",
                                   "spark.bigcasttest.filter": USUAL_CASE},
                          java=f"-Xlog:disable -XX:ArchiveClassesAtExit={self.archive}")
-        done = subprocess.run(area.submit("local[1]", conf, "Main"), env=area.environment(),
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
-                              stderr=subprocess.STDOUT, check=False, timeout=COMPILE_TIMEOUT_S)
-        if done.returncode or not self.archive.exists():
-            raise SystemExit(f"no archive of classes could be made:\n{done.stdout}")
+        said = run(area.submit("local[1]", conf, "Main"), area.environment())
+        if not self.archive.exists():
+            raise SystemExit(f"no archive of classes was made:\n{said}")
 
     def _jar(self, classes, jar, sources, class_path, scala=()):
         """The Scala sources may use the Java ones. Spark has Scala's compiler for its shell."""
@@ -89,12 +87,14 @@ def java_home():
     return pathlib.Path(os.path.realpath(javac)).parents[1]
 
 
-def run(argv):
+def run(argv, environment=None):
+    """What it printed."""
     done = subprocess.run([str(part) for part in argv], stdin=subprocess.DEVNULL, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-                          timeout=COMPILE_TIMEOUT_S)
+                          timeout=COMPILE_TIMEOUT_S, env=environment)
     if done.returncode:
         raise SystemExit(f"{argv[0]} failed:\n{done.stdout}")
+    return done.stdout
 
 
 class Area:
