@@ -27,8 +27,9 @@ uint32_t fetches_at_once(uint32_t chunk_size);
 //   travels.
 // - Any other chunk comes from the least loaded holder of whom fewer than fetches_at_once are
 //   asked; of what the equally loaded have, the rarest chunk first, ties at random.
-// - The home repeats a chunk only while it sends nothing else, or when fetching it failed
-//   kChunkFailuresMax times for that follower.
+// - The home repeats a chunk while it sends next to nothing, less than any holder of it: towards
+//   the end, when few hold what all still lack. And when fetching it failed kChunkFailuresMax times
+//   for that follower.
 // - A chunk that is late (limits::kFlightLateBeatsMin) counts as if it were not on its way, and a
 //   holder that is late with one is given to nobody: one slow host must not slow down the others.
 // - A holder that failed a follower is not given to it again for that chunk, and after

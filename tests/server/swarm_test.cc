@@ -110,20 +110,30 @@ TEST_CASE("the least loaded holder gives, the rarest chunk first") {
   CHECK_FALSE(rules.swarm.assign(d)->holder);
 }
 
-TEST_CASE("a holder gives to a few at a time, then the home repeats if it is idle") {
+TEST_CASE("a holder gives to a few at a time, beside a home that idles") {
   Rules rules(1);
   const auto b = rules.holder({0});
   const auto d = rules.join({0});
   CHECK(rules.swarm.assign(d) == Assignment{0, b});
-  for (uint32_t load = 1; load < kPeerLoadMax; load++) {
+  CHECK(rules.swarm.assign(rules.join({0})) == Assignment{0, {}});  // b sends already
+  CHECK(rules.swarm.assign(rules.join({0})) == Assignment{0, b});   // as much as the home
+  CHECK(rules.swarm.assign(rules.join({0})) == Assignment{0, {}});
+  for (uint32_t load = kFresh; load < kPeerLoadMax; load++) {
     CHECK(rules.swarm.assign(rules.join({0})) == Assignment{0, b});
   }
-  const auto f = rules.join({0});
-  CHECK(rules.swarm.assign(f) == Assignment{0, {}});  // b is busy, the home idle
   const auto g = rules.join({0});
-  CHECK_FALSE(rules.swarm.assign(g));  // now both are busy
+  CHECK_FALSE(rules.swarm.assign(g));  // now b has no room, and the home does not idle
   rules.swarm.gained(d, 0);
   CHECK(rules.swarm.assign(g)->holder == d);
+}
+
+TEST_CASE("a home that has fresh chunks to send repeats none") {
+  Rules rules(kFresh + 1);
+  const auto b = rules.holder({0});
+  const auto d = rules.join(upto(kFresh, 1));
+  for (uint32_t i = 0; i < kFresh; i++) CHECK(rules.swarm.assign(d) == Assignment{1 + i, {}});
+  CHECK(rules.swarm.assign(rules.join({0})) == Assignment{0, b});
+  CHECK(rules.swarm.assign(rules.join({0})) == Assignment{0, b});
 }
 
 TEST_CASE("a member that nobody can reach gets chunks and gives none") {
