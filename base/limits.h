@@ -119,7 +119,7 @@ constexpr uint32_t kAssignmentsMax = 8;  // in one answer of the home
 // them, but so many. Of the home it is twice as many.
 constexpr uint32_t kFetchesMin = 4;
 constexpr uint32_t kFetchesMax = 8;
-constexpr uint32_t kFreshShare = 4;          // this part of them by a relay as the first one
+constexpr uint32_t kFreshAtOnce = 2;         // asked of the home by a relay as the first one
 constexpr uint32_t kWindowChunks = 32;       // a relay fetches so far ahead of a reader
 constexpr uint32_t kWindowStoreShare = 4;    // ... and at most this part of its store
 constexpr uint32_t kWantedMax = 64;          // chunks that a relay asks for at once

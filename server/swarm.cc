@@ -172,7 +172,7 @@ uint32_t Swarm::home_share(const MemberState& member) const {
     const MemberState& other = entry.second;
     return &other != &member && gives(other) && !other.wanted.empty();
   });
-  return others_take ? peer_load_max_ / limits::kFreshShare : home_load_max_;
+  return others_take ? limits::kFreshAtOnce : home_load_max_;
 }
 
 std::optional<Swarm::Assignment> Swarm::assign(Member member) {
@@ -202,7 +202,7 @@ std::optional<Swarm::Assignment> Swarm::assign(Member member) {
   }
   const bool home_gives = home_load_ < home_load_max_ && state.from_home < home_share(state);
   if (from_home && home_gives) return send(state, *from_home, {});
-  const bool home_idles = !from_home && home_load_ < peer_load_max_ / limits::kFreshShare;
+  const bool home_idles = !from_home && home_load_ < limits::kFreshAtOnce;
   if (from_peer && home_idles && home_load_ < from_peer->load) {
     return send(state, from_peer->index, {});
   }

@@ -21,7 +21,7 @@ uint32_t fetches_at_once(uint32_t chunk_size);
 //
 // - A chunk that no follower can pass on, and that none is being sent, is "fresh": it comes from
 //   the home, lowest index first, while fewer than twice fetches_at_once are asked of the home,
-//   and only a kFreshShare at a time by a follower that could get it from another: so that
+//   and only kFreshAtOnce by a follower that could get them from another: so that
 //   followers soon differ in what they have to give. A node sends what one follower asks of it one
 //   after the other: a second chunk is there so that the link is busy while the news of the first
 //   travels.

@@ -16,7 +16,7 @@ namespace {
 constexpr uint32_t kChunkSize = 2 * limits::kMiB;
 constexpr uint32_t kHomeLoadMax = 16;
 constexpr uint32_t kPeerLoadMax = 8;
-constexpr uint32_t kFresh = 2;
+constexpr uint32_t kFresh = limits::kFreshAtOnce;
 using Assignment = Swarm::Assignment;
 using Failure = Swarm::Failure;
 
