@@ -196,6 +196,17 @@ Result<void> create_database(const std::string& path, rocksdb::Env* env) {
   return sync_directory(fs::path(path).parent_path());
 }
 
+// RocksDB takes a log that is gone for an empty one. It has one at all times.
+Result<void> check_log(const std::string& path) {
+  std::error_code error;
+  std::filesystem::directory_iterator file(path, error);
+  for (; !error && file != std::filesystem::directory_iterator(); file.increment(error)) {
+    if (file->path().extension() == ".log") return {};
+  }
+  if (error) return fail(ErrorCode::kIo, "disk index: " + path + ": " + error.message());
+  return fail(ErrorCode::kCorrupt, "disk index: its log is gone");
+}
+
 }  // namespace
 
 Result<std::unique_ptr<DiskIndex>> DiskIndex::open(const std::string& path, rocksdb::Env* env) {
@@ -204,6 +215,7 @@ Result<std::unique_ptr<DiskIndex>> DiskIndex::open(const std::string& path, rock
     if (error) return fail(ErrorCode::kIo, "disk index: " + path + ": " + error.message());
     BIGCAST_TRY(create_database(path, env));
   }
+  BIGCAST_TRY(check_log(path));
   BIGCAST_ASSIGN(auto db, open_database(path, env, false));
   std::unique_ptr<DiskIndex> index(new DiskIndex(path, env, std::move(db)));
   BIGCAST_TRY(index->check_format());
@@ -228,6 +240,7 @@ Result<void> DiskIndex::verify() {
   {
     const std::unique_lock lock(mutex_);
     if (is_full_) return {};  // it is read when it is opened again
+    BIGCAST_TRY(check_log(path_));
     BIGCAST_TRY(to_result(db_->PauseBackgroundWork()));
     rocksdb::DB* raw = nullptr;
     const auto status = rocksdb::DB::OpenForReadOnly(small_options(env_), path_, &raw);

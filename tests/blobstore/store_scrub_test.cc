@@ -239,8 +239,9 @@ TEST_CASE("a damaged copy of what memory has, too, is given up; a relay's chunk 
 }
 
 TEST_CASE("a damaged file of the index is found by the next cycle, and ends writing") {
-  for (const std::string kind : {"MANIFEST", ".sst", ".log"}) {
-    CAPTURE(kind);
+  for (const std::string damage : {"MANIFEST", ".sst", ".log", ".log is gone"}) {
+    CAPTURE(damage);
+    const std::string kind = damage.substr(0, damage.find(' '));
     const TemporaryDirectory directory;
     for (int start = 0; start < 2; ++start) {  // so that there is an SST
       const auto store = open_or_fail(with_disk(directory.path, kDisk));
@@ -255,7 +256,11 @@ TEST_CASE("a damaged file of the index is found by the next cycle, and ends writ
     for (const auto& entry : fs::directory_iterator(directory.path + "/bigcast/index")) {
       const std::string name = entry.path().filename();
       if (name.find(kind) == std::string::npos || entry.file_size() == 0) continue;
-      flip(entry.path(), entry.file_size() / 2, 8);
+      if (damage == kind) {
+        flip(entry.path(), entry.file_size() / 2, 8);
+      } else {
+        fs::remove(entry.path());
+      }
     }
     scrub_all(*store);
     CHECK(store->disk_failure().find("index") != std::string::npos);
