@@ -66,8 +66,9 @@ class Bench:
         self._executors = executors
         self._work_dir = work_dir
         value_mib = arguments.size // MEBI * HEAP_FACTOR[arguments.kind]
-        # Beside the value, its serialised form and, in the driver, the copy that the floor makes.
-        self._driver_mib = 1024 + 3 * value_mib
+        # Beside the value, its serialised form and, in the driver, the copy that the floor makes,
+        # twice: what is dead may still be in the way of an array.
+        self._driver_mib = 1024 + 4 * value_mib
         self._executor_mib = 768 + 2 * value_mib + arguments.size // MEBI
         sources = ROOT / "scripts" / "bench.d"
         self._program = compile_job(
