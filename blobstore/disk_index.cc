@@ -38,6 +38,10 @@ Result<void> to_result(const rocksdb::Status& status) {
   return fail(code, std::move(message));
 }
 
+tl::unexpected<Error> file_error(const std::string& path, const std::error_code& error) {
+  return fail(ErrorCode::kIo, "disk index: " + path + ": " + error.message());
+}
+
 constexpr std::string_view kBlobs = "blob/";
 constexpr std::string_view kChunks = "chunk/";
 constexpr std::string_view kFormatKey = "format";
@@ -192,7 +196,7 @@ Result<void> create_database(const std::string& path, rocksdb::Env* env) {
         to_result(db->Put(synced, rocksdb::Slice(kFormatKey.data(), kFormatKey.size()), format)));
   }
   fs::rename(unfinished, path, error);
-  if (error) return fail(ErrorCode::kIo, "disk index: " + path + ": " + error.message());
+  if (error) return file_error(path, error);
   return sync_directory(fs::path(path).parent_path());
 }
 
@@ -203,7 +207,7 @@ Result<void> check_log(const std::string& path) {
   for (; !error && file != std::filesystem::directory_iterator(); file.increment(error)) {
     if (file->path().extension() == ".log") return {};
   }
-  if (error) return fail(ErrorCode::kIo, "disk index: " + path + ": " + error.message());
+  if (error) return file_error(path, error);
   return fail(ErrorCode::kCorrupt, "disk index: its log is gone");
 }
 
@@ -212,7 +216,7 @@ Result<void> check_log(const std::string& path) {
 Result<std::unique_ptr<DiskIndex>> DiskIndex::open(const std::string& path, rocksdb::Env* env) {
   std::error_code error;
   if (!std::filesystem::exists(path, error)) {
-    if (error) return fail(ErrorCode::kIo, "disk index: " + path + ": " + error.message());
+    if (error) return file_error(path, error);
     BIGCAST_TRY(create_database(path, env));
   }
   BIGCAST_TRY(check_log(path));

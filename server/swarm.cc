@@ -202,11 +202,11 @@ std::optional<Swarm::Assignment> Swarm::assign(Member member) {
   }
   const bool home_gives = home_load_ < home_load_max_ && state.from_home < home_share(state);
   if (from_home && home_gives) return send(state, *from_home, {});
-  const bool home_idles = !from_home && home_load_ < limits::kFreshAtOnce;
-  if (from_peer && home_idles && home_load_ < from_peer->load) {
-    return send(state, from_peer->index, {});
+  if (from_peer) {
+    const bool home_repeats =
+        !from_home && home_load_ < std::min(limits::kFreshAtOnce, from_peer->load);
+    return send(state, from_peer->index, home_repeats ? std::nullopt : from_peer->holder);
   }
-  if (from_peer) return send(state, from_peer->index, from_peer->holder);
   if (repeat && home_load_ == 0) return send(state, repeat->index, {});
   return std::nullopt;
 }

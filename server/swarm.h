@@ -21,10 +21,9 @@ uint32_t fetches_at_once(uint32_t chunk_size);
 //
 // - A chunk that no follower can pass on, and that none is being sent, is "fresh": it comes from
 //   the home, lowest index first, while fewer than twice fetches_at_once are asked of the home,
-//   and only kFreshAtOnce by a follower that could get them from another: so that
-//   followers soon differ in what they have to give. A node sends what one follower asks of it one
-//   after the other: a second chunk is there so that the link is busy while the news of the first
-//   travels.
+//   and only kFreshAtOnce by a follower that could get them from another: so that followers soon
+//   differ in what they have to give. A node sends what one follower asks of it one after the
+//   other: a second chunk is there so that the link is busy while the news of the first travels.
 // - Any other chunk comes from the least loaded holder of whom fewer than fetches_at_once are
 //   asked; of what the equally loaded have, the rarest chunk first, ties at random.
 // - The home repeats a chunk while it sends next to nothing, less than any holder of it: towards
